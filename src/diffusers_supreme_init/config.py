@@ -1,0 +1,181 @@
+"""`SupremeInitConfig`: how to train. What to train is a `Concept`."""
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from .errors import ConfigError
+
+LR_SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")
+MIXED_PRECISIONS = ("no", "fp16", "bf16")
+LEARNABLE_PROPERTIES = ("object", "style")
+
+
+@dataclass(kw_only=True)
+class SupremeInitConfig:
+    """Settings of one training run; names are those of diffusers' training scripts.
+
+    The defaults are the paper's: 100 AdamW steps at batch 4 and a learning rate of 2e-3, constant. (Its code passes
+    5e-4 and multiplies by the batch size; the value here is the effective one and is never scaled.) Weight decay is
+    always 0: it would pull the rows towards nothing.
+
+    Fields named ``*_steps`` of type `list[str]` are step schedules: ``"10"`` is step 10, ``"every:25"`` each 25th.
+
+    Raises:
+        ConfigError: A value is out of range, or two fields contradict each other.
+    """
+
+    max_train_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
+    learning_rate: float = field(
+        default=2e-3, metadata={"help": "AdamW's learning rate, used as it is (never scaled)."}
+    )
+    train_batch_size: int = field(
+        default=4,
+        metadata={"help": "Samples per concept in one pass, over all processes together: more processes, same rows."},
+    )
+    gradient_accumulation_steps: int = field(
+        default=1, metadata={"help": "Passes per optimizer step; each concept sees this times the batch size samples."}
+    )
+    max_forward_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Upper limit of samples that go through the model at once (memory); None: the whole pass."},
+    )
+    lr_scheduler: str = field(default="constant", metadata={"help": f"One of {', '.join(LR_SCHEDULERS)}."})
+    lr_warmup_steps: int = field(default=0, metadata={"help": "Warm-up steps of the schedules that have a warm-up."})
+    adam_beta1: float = field(default=0.9, metadata={"help": "AdamW's beta1, in [0, 1)."})
+    adam_beta2: float = field(default=0.999, metadata={"help": "AdamW's beta2, in [0, 1)."})
+    adam_epsilon: float = field(default=1e-8, metadata={"help": "AdamW's epsilon, above 0."})
+    max_grad_norm: float | None = field(
+        default=None, metadata={"help": "Clip the gradient of each concept's rows to this L2 norm."}
+    )
+    snr_gamma: float | None = field(
+        default=None, metadata={"help": "Min-SNR loss weights (arXiv:2303.09556); the authors recommend 5."}
+    )
+    preserve_norm: bool = field(
+        default=False, metadata={"help": "Rescale every row to its initial L2 norm after each step."}
+    )
+    masked_loss: bool = field(
+        default=False, metadata={"help": "Weight the squared error with the concept's mask or the picture's alpha."}
+    )
+    learnable_property: str = field(
+        default="object", metadata={"help": "'object' or 'style': which templates make the training prompts."}
+    )
+    resolution: int | None = field(
+        default=None, metadata={"help": "Side of the training pictures in pixels; None: the model's own."}
+    )
+    center_crop: bool = field(
+        default=True, metadata={"help": "Crop to the central square; otherwise squash the whole picture into it."}
+    )
+    flip_probability: float = field(
+        default=0.5, metadata={"help": "Probability of a horizontal flip; 0 where left and right matter (writing)."}
+    )
+    mixed_precision: str | None = field(
+        default=None,
+        metadata={"help": "'no', 'fp16' or 'bf16' autocast; None: what `accelerate launch` was told. Rows stay fp32."},
+    )
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Recompute the denoiser's activations in the backward pass: less memory."}
+    )
+    seed: int = field(default=0, metadata={"help": "All randomness of the run follows from it."})
+    validation_steps: list[str] = field(
+        default_factory=lambda: ["0", "every:25"],
+        metadata={"help": "Steps after which the fixed-noise loss is measured; the last step always is."},
+    )
+    validation_samples: int = field(
+        default=32, metadata={"help": "Noises and timesteps of the fixed-noise loss, per concept; 0 switches it off."}
+    )
+    early_stopping_patience: int = field(
+        default=0,
+        metadata={
+            "help": "Stop a concept, keeping its best rows, after this many validations without gain; 0: never."
+        },
+    )
+    validation_prompt: str | None = field(
+        default=None, metadata={"help": "Draw this prompt at every validation; '{}' stands for each concept."}
+    )
+    num_validation_images: int = field(default=4, metadata={"help": "Pictures per validation prompt."})
+    snapshot_steps: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Steps after which `learned_embeds-steps-N.safetensors` is written to `output_dir`."},
+    )
+    checkpointing_steps: int = field(
+        default=25, metadata={"help": "Write `output_dir/checkpoint.safetensors` every so many steps; 0: never."}
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "A checkpoint file, or 'latest': the one in `output_dir`, if there is one."}
+    )
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Folder of checkpoints, snapshots, validation pictures and logs; None: none."}
+    )
+    logging_dir: str = field(default="logs", metadata={"help": "Folder of the trackers' logs, below `output_dir`."})
+    report_to: str | None = field(
+        default=None, metadata={"help": "Tracker known to accelerate ('tensorboard', 'wandb', ...); None: none."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in (
+            "train_batch_size",
+            "gradient_accumulation_steps",
+            "num_validation_images",
+        ):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in (
+            "max_train_steps",
+            "lr_warmup_steps",
+            "validation_samples",
+            "early_stopping_patience",
+            "checkpointing_steps",
+            "seed",
+        ):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("max_forward_batch_size", "resolution"):
+            value = getattr(self, name)
+            self._require(name, value is None or value >= 1, "at least 1, or None")
+        for name in ("snr_gamma", "max_grad_norm"):
+            value = getattr(self, name)
+            self._require(name, value is None or (value > 0 and math.isfinite(value)), "above 0, or None")
+        self._require("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
+        self._require("adam_epsilon", 0 < self.adam_epsilon < math.inf, "above 0")
+        for name in ("adam_beta1", "adam_beta2"):
+            self._require(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        self._require("flip_probability", 0 <= self.flip_probability <= 1, "in [0, 1]")
+        self._require("lr_scheduler", self.lr_scheduler in LR_SCHEDULERS, f"one of {LR_SCHEDULERS}")
+        self._require(
+            "learnable_property",
+            self.learnable_property in LEARNABLE_PROPERTIES,
+            f"one of {LEARNABLE_PROPERTIES}",
+        )
+        self._require(
+            "mixed_precision",
+            self.mixed_precision is None or self.mixed_precision in MIXED_PRECISIONS,
+            f"one of {MIXED_PRECISIONS}, or None",
+        )
+        for name in ("validation_steps", "snapshot_steps"):
+            for entry in getattr(self, name):
+                self._require(name, re.fullmatch(r"\d+|every:[1-9]\d*", entry) is not None, '"10" or "every:25"')
+        if self.early_stopping_patience and not self.validation_samples:
+            raise ConfigError(
+                "early_stopping_patience needs the fixed-noise loss; got validation_samples=0, set it to 32"
+            )
+        needs_output_dir = {
+            "snapshot_steps": bool(self.snapshot_steps),
+            "resume_from_checkpoint='latest'": self.resume_from_checkpoint == "latest",
+            "validation_prompt": self.validation_prompt is not None,
+            "report_to": self.report_to is not None,
+        }
+        for name, used in needs_output_dir.items():
+            if used and self.output_dir is None:
+                raise ConfigError(f"{name} writes or reads files; expected an output_dir, got None; pass output_dir=")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+
+
+def is_scheduled(schedule: list[str], step: int) -> bool:
+    """Whether a step schedule such as ``["0", "10", "every:25"]`` names `step`."""
+    for entry in schedule:
+        kind, _, number = entry.rpartition(":")
+        if int(number) == step if not kind else step > 0 and step % int(number) == 0:
+            return True
+    return False

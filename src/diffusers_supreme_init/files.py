@@ -1,0 +1,50 @@
+"""Writing files whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from .errors import OutputError
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write a file under a temporary name beside it and rename it, so that nobody ever sees half of it.
+
+    Raises:
+        OutputError: The folder cannot be made or written, or is full; an older file of that name is untouched.
+    """
+    target = Path(path)
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would hide results from one's own colleagues
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {str(target)!r}: {error.strerror or error}; choose another output_dir"
+        ) from error
+    return target
+
+
+def check_writable(folder: str | os.PathLike[str]) -> Path:
+    """Make a folder, if needed, and check that files can be written there, before hours of work depend on it.
+
+    Raises:
+        OutputError: They cannot.
+    """
+    probe = write_atomically(Path(folder) / ".writable", b"")
+    probe.unlink()
+    return Path(folder)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,97 @@
+"""Pictures -> latents, once: the autoencoder is not needed during the steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .backbones import Backbone
+from .config import SupremeInitConfig
+from .errors import PictureError, TrainingError
+from .pictures import (
+    PictureSource,
+    fit_to_square,
+    load_picture,
+    to_mask_values,
+    to_pixel_values,
+)
+
+
+@dataclass(frozen=True)
+class PictureLatents:
+    """The posterior of one concept's pictures, each as it is and mirrored; on the CPU, float32.
+
+    Attributes:
+        mean: ``(num_pictures, 2, channels, height, width)``; index 1 of the second axis is the mirrored picture.
+        std: The same shape.
+        mask: Loss weights ``(num_pictures, 2, 1, height, width)`` in [0, 1], or None for a plain mean.
+    """
+
+    mean: Tensor
+    std: Tensor
+    mask: Tensor | None
+
+    def __len__(self) -> int:
+        return self.mean.shape[0]
+
+
+def encode_concept(
+    backbone: Backbone,
+    images: Sequence[PictureSource],
+    masks: Sequence[PictureSource] | None,
+    config: SupremeInitConfig,
+    *,
+    progress_bar: bool = True,
+) -> PictureLatents:
+    """Decode, crop and encode a concept's pictures.
+
+    Args:
+        backbone: Its autoencoder is used where it is, in its dtype.
+        images: Pictures, not decoded yet.
+        masks: One per picture, or None to use the pictures' alpha; ignored without ``config.masked_loss``.
+        config: Resolution, crop and mask settings.
+        progress_bar: Whether to show one when there are several pictures.
+
+    Raises:
+        PictureError: A picture or mask is unusable, or `masked_loss` finds no mask.
+        TrainingError: The autoencoder gives NaN (an fp16 autoencoder that overflows).
+    """
+    resolution = config.resolution or backbone.resolution
+    device = next(backbone.autoencoder.parameters()).device
+    means, stds, weights = [], [], []
+    show = progress_bar and len(images) > 1
+    for index, source in enumerate(tqdm(images, desc="encoding pictures", unit="picture", disable=not show)):
+        picture = load_picture(source)
+        pixels = to_pixel_values(fit_to_square(picture.image, resolution, center_crop=config.center_crop))
+        posterior = backbone.encode_pictures(torch.stack([pixels, pixels.flip(-1)]).to(device))
+        if not torch.isfinite(posterior.mean).all():
+            raise TrainingError(f"picture {index}: the autoencoder gave NaN; load the pipeline in float32 or bfloat16")
+        means.append(posterior.mean.cpu())
+        stds.append(posterior.std.cpu())
+        if config.masked_loss:
+            alpha = picture.alpha if masks is None else _load_mask(masks[index], picture.image.size)
+            if alpha is None:
+                raise PictureError(
+                    f"masked_loss: expected a mask or transparency, got none for picture {index}; pass mask="
+                )
+            values = to_mask_values(fit_to_square(alpha, resolution, center_crop=config.center_crop))
+            small = torch.nn.functional.adaptive_avg_pool2d(values, list(means[-1].shape[-2:]))
+            if float(small.sum()) == 0:
+                raise PictureError(
+                    f"masked_loss: expected a mask with something white, got a black one for picture {index}"
+                )
+            weights.append(torch.stack([small, small.flip(-1)]))
+    return PictureLatents(torch.stack(means), torch.stack(stds), torch.stack(weights) if weights else None)
+
+
+def _load_mask(source: PictureSource, size: tuple[int, int]) -> Image.Image:
+    picture = load_picture(source)
+    mask = picture.alpha or picture.image.convert("L")
+    if mask.size != size:
+        raise PictureError(
+            f"mask: expected the size of its picture, {size[0]} x {size[1]}, got {mask.size[0]} x {mask.size[1]}"
+        )
+    return mask

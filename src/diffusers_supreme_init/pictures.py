@@ -1,0 +1,131 @@
+"""Pictures on disk or in memory -> pixels as the model wants them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import PictureError
+
+PictureSource: TypeAlias = str | os.PathLike[str] | Image.Image
+
+MAX_PIXELS = 178_956_970
+"""Refused above this, the size at which pillow itself speaks of a decompression bomb (0.5 GB as RGB)."""
+MIN_SIDE = 8
+"""Refused below this many pixels: one latent pixel of the usual autoencoders."""
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        image: Upright, RGB, transparent parts on white.
+        alpha: Opacity (mode ``L``) of the same size, or None where the file has no transparency.
+    """
+
+    image: Image.Image
+    alpha: Image.Image | None
+
+
+def find_pictures(images: PictureSource | Sequence[PictureSource]) -> list[PictureSource]:
+    """Expand one picture, a folder, or a sequence of both into a list of pictures; files are not decoded yet.
+
+    Folders are not searched recursively; their pictures are sorted by name.
+
+    Raises:
+        PictureError: A path does not exist, or a folder holds no picture.
+    """
+    sources = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
+    found = [picture for source in sources for picture in _expand(source)]
+    if not found:
+        raise PictureError("images: expected at least one picture, got an empty sequence")
+    return found
+
+
+def _expand(source: PictureSource) -> Iterator[PictureSource]:
+    if isinstance(source, Image.Image):
+        yield source
+        return
+    path = Path(source)
+    if not path.exists():
+        raise PictureError(f"images: expected a picture or a folder, got {str(path)!r}, which does not exist")
+    if not path.is_dir():
+        yield path
+        return
+    pictures = [p for p in sorted(path.iterdir()) if p.suffix.lower() in PICTURE_SUFFIXES and p.name[0] != "."]
+    if not pictures:
+        raise PictureError(
+            f"images: expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in {str(path)!r}, got none"
+        )
+    yield from pictures
+
+
+def load_picture(source: PictureSource) -> Picture:
+    """Decode a picture: EXIF orientation applied, transparency composited on white, any mode converted to RGB.
+
+    Of an animated picture the first frame is taken.
+
+    Raises:
+        PictureError: The file is not a picture, is truncated, or is absurdly large or small.
+    """
+    name = "the given image" if isinstance(source, Image.Image) else repr(os.fspath(source))
+    try:
+        opened = source if isinstance(source, Image.Image) else Image.open(source)
+        width, height = opened.size
+        if width * height > MAX_PIXELS:
+            raise PictureError(
+                f"{name}: expected at most {MAX_PIXELS} pixels, got {width} x {height}; scale it down first"
+            )
+        if min(width, height) < MIN_SIDE:
+            raise PictureError(f"{name}: expected at least {MIN_SIDE} pixels a side, got {width} x {height}")
+        # A copy, because `load` and `exif_transpose` change the caller's image otherwise.
+        upright = ImageOps.exif_transpose(opened.copy())
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name}: expected a picture file, got something pillow cannot identify") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name}: expected at most {MAX_PIXELS} pixels; scale it down first ({error})") from error
+    except (OSError, SyntaxError, ValueError) as error:  # pillow raises all three for damaged files
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(f"{name}: expected a whole picture, got a damaged or empty file ({error})") from error
+    if upright.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        upright = _to_eight_bit(upright)
+    if not upright.has_transparency_data:
+        return Picture(upright.convert("RGB"), None)
+    rgba = upright.convert("RGBA")
+    on_white = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return Picture(on_white.convert("RGB"), rgba.getchannel("A"))
+
+
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    """Scale a single-channel picture of more than 8 bits to ``L``; pillow's own conversion clips instead."""
+    values = np.asarray(image).astype(np.float64)
+    top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
+    return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8), mode="L")
+
+
+def fit_to_square(image: Image.Image, resolution: int, *, center_crop: bool) -> Image.Image:
+    """Resize to ``resolution x resolution``: the central square, or the whole picture squashed."""
+    if center_crop:
+        return ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS)
+    return image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+
+
+def to_pixel_values(image: Image.Image) -> Tensor:
+    """Return an RGB picture as float32 ``(3, height, width)`` in [-1, 1]."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32))
+    return (pixels / 127.5 - 1).permute(2, 0, 1).contiguous()
+
+
+def to_mask_values(mask: Image.Image) -> Tensor:
+    """Return a mask as float32 ``(1, height, width)`` in [0, 1]; 1 is where the loss counts."""
+    return torch.from_numpy(np.array(mask.convert("L"), dtype=np.float32) / 255)[None]

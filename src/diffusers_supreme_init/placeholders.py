@@ -1,0 +1,153 @@
+"""Description -> token ids: what a concept may be called, and which tokens its rows start from."""
+
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from .errors import InitializerError, PlaceholderTokenError, SupremeInitWarning
+from .multitoken import find_trigger, is_row_name
+
+RESERVED_INITIALIZERS = frozenset({"caption", "class", "auto"})
+
+
+@dataclass(frozen=True)
+class InitializerTokens:
+    """The tokens a concept's rows start from.
+
+    Attributes:
+        token_ids: One id per row.
+        tokens: The same as strings, e.g. ``("a</w>", "mug</w>")``.
+        num_cut: Tokens of the description beyond the last row, which start nothing.
+        num_repeated: Rows beyond the last token, which start again from the first.
+    """
+
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    num_cut: int = 0
+    num_repeated: int = 0
+
+
+def check_placeholder_token(placeholder_token: str, tokenizers: Sequence[PreTrainedTokenizerBase]) -> None:
+    """Check that a new concept may be trained under this name.
+
+    Raises:
+        PlaceholderTokenError: It is empty, holds spaces, capitals or control characters, is an ordinary word, or is
+            taken.
+
+    Warns:
+        SupremeInitWarning: It has no delimiters, so it also matches where somebody just writes the word.
+    """
+    token = placeholder_token
+    example = "choose a delimited one such as '<mug>'"
+    if not isinstance(token, str) or not token:
+        raise PlaceholderTokenError(f"placeholder_token: expected a non-empty text, got {token!r}; {example}")
+    if any(character.isspace() for character in token):
+        raise PlaceholderTokenError(f"placeholder_token: expected no spaces, got {token!r}; {example}")
+    if any(unicodedata.category(character).startswith("C") for character in token):
+        raise PlaceholderTokenError(f"placeholder_token: expected no control characters, got {token!r}; {example}")
+    if token != token.lower():
+        raise PlaceholderTokenError(
+            f"placeholder_token: expected no capitals (CLIP lower-cases prompts), got {token!r}; use {token.lower()!r}"
+        )
+    if token.isalpha():
+        raise PlaceholderTokenError(f"placeholder_token: expected no ordinary word, got {token!r}; use '<{token}>'")
+    for tokenizer in tokenizers:
+        check_trigger_is_free(token, tokenizer)
+    if token[0].isalnum() or token[-1].isalnum():
+        warnings.warn(
+            f"placeholder_token {token!r} is not delimited: prompts that hold it by chance will show the concept; "
+            f"'<{token}>' is safer",
+            SupremeInitWarning,
+            stacklevel=2,
+        )
+
+
+def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer does not know `trigger` yet, neither as a token nor as a concept.
+
+    Raises:
+        PlaceholderTokenError: It does, or `trigger` is empty or has the form of an internal row name.
+    """
+    if not trigger.strip() or is_row_name(trigger):
+        raise PlaceholderTokenError(f"placeholder_token: expected a name such as '<mug>', got {trigger!r}")
+    if find_trigger(tokenizer, trigger) is not None:
+        raise PlaceholderTokenError(
+            f"placeholder_token: {trigger!r} is already loaded; choose another, or call "
+            f"unload_multitoken_inversion({trigger!r}) first"
+        )
+    tokens = tokenizer.tokenize(trigger)
+    is_one_token = len(tokens) == 1 and tokenizer.convert_tokens_to_ids(tokens[0]) != tokenizer.unk_token_id
+    if is_one_token or trigger in tokenizer.get_vocab():
+        raise PlaceholderTokenError(
+            f"placeholder_token: {trigger!r} is an ordinary token of the vocabulary; choose e.g. '<{trigger}>'"
+        )
+
+
+def tokenize_initializer(
+    text: str, tokenizer: PreTrainedTokenizerBase, *, num_vectors: int | None = None
+) -> InitializerTokens:
+    """Split a description into the tokens its rows start from (paper, section 3).
+
+    Args:
+        text: Any description: ``"a skull and bones mug"``, a class label, ``"*"``.
+        tokenizer: The tokenizer of the encoder that will hold the rows.
+        num_vectors: Number of rows; None: the number of tokens. Fewer cut the description, more repeat it.
+
+    Raises:
+        InitializerError: The text is empty or reserved, leaves no token, or has characters the tokenizer lacks.
+    """
+    if num_vectors is not None and num_vectors < 1:
+        raise InitializerError(f"num_vectors: expected at least 1, or None for one per token, got {num_vectors}")
+    if text in RESERVED_INITIALIZERS:
+        raise InitializerError(
+            f"initializer: {text!r} is reserved for describers, which this version does not have; "
+            f"pass the description itself, e.g. 'a red mug', or ' {text}' if you mean the word"
+        )
+    if not text.strip():
+        raise InitializerError(f"initializer: expected a description such as 'a red mug', got {text!r}")
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if not ids:
+        raise InitializerError(f"initializer: expected a description with at least one token, got {text!r} with none")
+    foreign = sorted(
+        {token for token in tokenizer.convert_ids_to_tokens(ids) if token in tokenizer.all_special_tokens}
+    )
+    if foreign:
+        raise InitializerError(
+            f"initializer: expected ordinary words, got {text!r}, which has characters the tokenizer does not know "
+            f"or special tokens ({', '.join(foreign)}); leave them out"
+        )
+    wanted = len(ids) if num_vectors is None else num_vectors
+    token_ids = tuple(ids[index % len(ids)] for index in range(wanted))
+    return InitializerTokens(
+        token_ids=token_ids,
+        tokens=tuple(tokenizer.convert_ids_to_tokens(list(token_ids))),
+        num_cut=max(len(ids) - wanted, 0),
+        num_repeated=max(wanted - len(ids), 0),
+    )
+
+
+def check_rows_fit(
+    placeholder_token: str, num_vectors: int, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Check that all rows fit into the text encoder's window beside the words of the longest training prompt.
+
+    Args:
+        placeholder_token: Name of the concept, as it stands in the prompts.
+        num_vectors: Number of its rows.
+        prompts: Training prompts.
+        tokenizer: Gives the window (CLIP: 77 tokens with the two at the ends).
+
+    Raises:
+        InitializerError: They do not fit; beyond the window rows would be cut off and never learn.
+    """
+    texts = [prompt.replace(placeholder_token, "") for prompt in prompts]
+    longest = max(len(tokenizer(text, verbose=False)["input_ids"]) for text in texts)
+    room = tokenizer.model_max_length - longest
+    if num_vectors > room:
+        raise InitializerError(
+            f"initializer of {placeholder_token}: expected at most {room} tokens beside the longest template, got "
+            f"{num_vectors}; shorten the description, or pass num_vectors={room}"
+        )

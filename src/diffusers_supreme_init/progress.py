@@ -1,0 +1,125 @@
+"""`ConceptProgress`: what a run knows of one concept, while it trains and afterwards."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .latents import PictureLatents
+from .placeholders import InitializerTokens
+
+
+@dataclass(kw_only=True)
+class ConceptProgress:
+    """One concept of a run.
+
+    Attributes:
+        placeholder_token: Its name.
+        description: The words the rows start from; ``""`` if unknown (a foreign embedding file).
+        initializer: The tokens the rows start from; None when they continue a saved embedding.
+        initial_rows: ``(num_vectors, hidden_size)``, float32 (float64 in a float64 encoder).
+        prompts: Training prompts.
+        validation_prompt: Prompt of the fixed-noise loss.
+        latents: Its pictures, encoded.
+        rows: The rows now: after training, the result. On the CPU.
+        step: Steps it has made.
+        losses: Mean training loss of each step.
+        validation_losses: ``{step: fixed-noise loss of each validation sample}``.
+        status: ``"running"``, ``"finished"``, ``"stopped early"`` or ``"diverged"``.
+        best_rows: The rows of the lowest mean validation loss (only with early stopping).
+        num_validations_without_gain: Since then.
+        last_good_rows: The rows that gave the last finite training loss.
+    """
+
+    placeholder_token: str
+    description: str
+    initializer: InitializerTokens | None
+    initial_rows: Tensor
+    prompts: tuple[str, ...]
+    validation_prompt: str
+    latents: PictureLatents
+    rows: Tensor
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    validation_losses: dict[int, list[float]] = field(default_factory=dict)
+    status: str = "running"
+    best_rows: Tensor | None = None
+    num_validations_without_gain: int = 0
+    last_good_rows: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last_good_rows = self.rows
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it still takes part in the steps."""
+        return self.status == "running"
+
+    def mean_validation_losses(self) -> dict[int, float]:
+        """Return ``{step: mean fixed-noise loss}``."""
+        return {step: sum(losses) / len(losses) for step, losses in self.validation_losses.items()}
+
+    def record_validation(self, losses: list[float], *, patience: int) -> None:
+        """Note a fixed-noise loss; with `patience`, keep the best rows and stop after so many without gain."""
+        self.validation_losses[self.step] = losses
+        if not all(math.isfinite(loss) for loss in losses):
+            self.status = "diverged"
+            return
+        if not patience:
+            return
+        means = self.mean_validation_losses()
+        if means[self.step] <= min(means.values()):
+            self.best_rows = self.rows.clone()
+            self.num_validations_without_gain = 0
+            return
+        self.num_validations_without_gain += 1
+        if self.num_validations_without_gain >= patience:
+            self.status = "stopped early"
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what a checkpoint has to hold: tensors and JSON values."""
+        tensors = {"rows": self.rows, "last_good_rows": self.last_good_rows}
+        if self.best_rows is not None:
+            tensors["best_rows"] = self.best_rows
+        return tensors, {
+            "step": self.step,
+            "losses": self.losses,
+            "validation_losses": self.validation_losses,
+            "status": self.status,
+            "num_validations_without_gain": self.num_validations_without_gain,
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.rows = tensors["rows"].clone()
+        self.last_good_rows = tensors["last_good_rows"].clone()
+        self.best_rows = tensors["best_rows"].clone() if "best_rows" in tensors else None
+        self.step = numbers["step"]
+        self.losses = list(numbers["losses"])
+        self.validation_losses = {int(step): losses for step, losses in numbers["validation_losses"].items()}
+        self.status = numbers["status"]
+        self.num_validations_without_gain = numbers["num_validations_without_gain"]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return JSON values that differ when a checkpoint of this concept cannot be continued."""
+        latents = self.latents
+        return {
+            "placeholder_token": self.placeholder_token,
+            "initializer": self.description,
+            "num_vectors": len(self.initial_rows),
+            "initial_rows": _digest(self.initial_rows),
+            "pictures": _digest(latents.mean)
+            + _digest(latents.std)
+            + ("" if latents.mask is None else _digest(latents.mask)),
+            "prompts": list(self.prompts),
+            "tokens": None if self.initializer is None else list(asdict(self.initializer)["token_ids"]),
+        }
+
+
+def _digest(tensor: Tensor) -> str:
+    # A weighted sum is enough to tell runs apart, and the same in every process.
+    values = tensor.detach().double().flatten().cpu()
+    return f"{float(values @ torch.linspace(1, 2, len(values), dtype=torch.float64)):.9e}"

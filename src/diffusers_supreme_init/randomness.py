@@ -1,0 +1,33 @@
+"""Stateless randomness: every draw of a run is a pure function of what it is for.
+
+There is no generator whose state could be lost: a resumed run, a run on more processes, and a concept trained among
+others draw the same numbers as the plain run.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+
+
+def generator_for(seed: int, placeholder_token: str, step: int, sample_index: int, purpose: str) -> torch.Generator:
+    """Return a CPU generator seeded by a hash of the arguments.
+
+    Args:
+        seed: Seed of the run.
+        placeholder_token: The concept; ``""`` for draws that all concepts share.
+        step: Optimizer step, from 0.
+        sample_index: Global index of the sample within the step, independent of processes and passes.
+        purpose: What is drawn, e.g. ``"noise"``. Different purposes are independent.
+    """
+    key = "\x1f".join((str(seed), placeholder_token, str(step), str(sample_index), purpose))
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "big") >> 1)  # torch wants a signed 64-bit seed
+
+
+def choose(items: Sequence[Item], generator: torch.Generator) -> Item:
+    """Return one of `items`, each with the same probability."""
+    return items[int(torch.randint(len(items), (), generator=generator))]

@@ -1,0 +1,122 @@
+"""Learned rows -> files: what `save` and the snapshots write."""
+
+import json
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import diffusers
+import peft
+import torch
+import transformers
+
+from .backbones import Backbone
+from .config import SupremeInitConfig
+from .embedding_file import LearnedEmbedding, weight_name_for, write_embedding
+from .files import write_atomically
+from .model_card import render_model_card
+from .progress import ConceptProgress
+from .version import __version__
+from .vocabulary import identify_encoder
+
+TRAINING_NAME = "training.json"
+
+_LOCAL_SETTINGS = frozenset(
+    {"output_dir", "logging_dir", "resume_from_checkpoint", "report_to", "checkpointing_steps"}
+)
+"""Settings of the user's machine; they change no learned number and are never written into what may be published."""
+
+
+def learned_embedding(
+    backbone: Backbone, concept: ConceptProgress, config: SupremeInitConfig, *, step: int | None = None
+) -> LearnedEmbedding:
+    """Return a concept's rows with everything that its file says about them; `step` is given in snapshots."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _LOCAL_SETTINGS}
+    return LearnedEmbedding(
+        placeholder_token=concept.placeholder_token,
+        rows=concept.rows,
+        description=concept.description or None,
+        initializer_tokens=concept.initializer.tokens if concept.initializer else (),
+        base_model=_hub_id(backbone.pipe),
+        encoder=identify_encoder(backbone.pair),
+        architecture=backbone.architecture,
+        training={
+            "settings": settings,
+            "status": concept.status if step is None else "snapshot",
+            "steps": concept.step,
+            "num_pictures": len(concept.latents),
+            "validation_loss": {str(step): loss for step, loss in concept.mean_validation_losses().items()},
+        },
+    )
+
+
+def save_concept(
+    backbone: Backbone, concept: ConceptProgress, config: SupremeInitConfig, folder: Path, *, seconds: float
+) -> None:
+    """Write a concept's embedding, model card and `TRAINING_NAME`, the one file that knows dates and durations.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    embedding = learned_embedding(backbone, concept, config)
+    card = render_model_card(embedding)
+    record = {
+        "placeholder_token": concept.placeholder_token,
+        "description": concept.description,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 2),
+        "device": str(next(backbone.denoiser.parameters()).device),
+        "versions": _versions(),
+        **embedding.training,
+        "losses": concept.losses,
+        "validation_losses": concept.validation_losses,
+    }
+    write_embedding(folder / weight_name_for(backbone.pair.encoder_name), embedding)
+    write_atomically(folder / "README.md", card.encode())
+    write_atomically(folder / TRAINING_NAME, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def write_snapshots(
+    backbone: Backbone, concepts: Sequence[ConceptProgress], config: SupremeInitConfig, step: int
+) -> None:
+    """Write the rows of this step as ``learned_embeds-steps-N.safetensors`` below `output_dir`."""
+    for concept, folder in zip(concepts, result_folders(concepts, Path(config.output_dir or "")), strict=True):
+        name = weight_name_for(backbone.pair.encoder_name).replace(".safetensors", f"-steps-{step}.safetensors")
+        write_embedding(folder / name, learned_embedding(backbone, concept, config, step=step))
+
+
+def result_folders(concepts: Sequence[ConceptProgress], output_dir: Path) -> list[Path]:
+    """Return each concept's folder: `output_dir` itself for a single one, else one below it named after its token."""
+    if len(concepts) == 1:
+        return [output_dir]
+    names: list[str] = []
+    for concept in concepts:
+        name = base = re.sub(r"[^\w-]+", "", concept.placeholder_token) or "concept"
+        while name in names:
+            name = f"{base}-{names.count(name) + len(names)}"
+        names.append(name)
+    return [output_dir / name for name in names]
+
+
+def _hub_id(pipe: Any) -> str | None:
+    """Return where the pipeline came from if that is a Hub id; a local path is nobody else's business."""
+    name = getattr(pipe, "name_or_path", None) or ""
+    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
+    return name if is_hub_id and not Path(name).exists() else None
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "diffusers_supreme_init": __version__,
+        "accelerate": accelerate.__version__,
+        "diffusers": diffusers.__version__,
+        "peft": peft.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

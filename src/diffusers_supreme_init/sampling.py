@@ -1,0 +1,124 @@
+"""What each step looks at: pictures, noises, timesteps and prompts, drawn without state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .backbones import Backbone
+from .config import SupremeInitConfig
+from .latents import PictureLatents
+from .randomness import choose, generator_for
+
+
+class SampledConcept(Protocol):
+    """What drawing samples needs to know of a concept."""
+
+    @property
+    def placeholder_token(self) -> str:
+        """Its name, part of the key of every draw."""
+        ...
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """Training prompts."""
+        ...
+
+    @property
+    def validation_prompt(self) -> str:
+        """The prompt of the fixed-noise loss."""
+        ...
+
+    @property
+    def latents(self) -> PictureLatents:
+        """Its pictures."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One element of a batch.
+
+    Attributes:
+        latents: z of equation 1, ``(channels, height, width)``.
+        noise: Standard normal, the same shape.
+        timestep: Integer in [0, num_train_timesteps).
+        prompt: Text with the placeholder token.
+        mask: Loss weights ``(1, height, width)``, or None.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    timestep: int
+    prompt: str
+    mask: Tensor | None
+
+
+def draw_sample(
+    concept: SampledConcept, step: int, sample_index: int, config: SupremeInitConfig, num_train_timesteps: int
+) -> Sample:
+    """Draw one training sample; a pure function of the seed, the concept's name, step and index."""
+
+    def generator(purpose: str) -> torch.Generator:
+        return generator_for(config.seed, concept.placeholder_token, step, sample_index, purpose)
+
+    picture = choose(range(len(concept.latents)), generator("picture"))
+    mirrored = int(torch.rand((), generator=generator("flip")) < config.flip_probability)
+    mean, std = concept.latents.mean[picture, mirrored], concept.latents.std[picture, mirrored]
+    return Sample(
+        latents=mean + std * torch.randn(mean.shape, generator=generator("latents")),
+        noise=torch.randn(mean.shape, generator=generator("noise")),
+        timestep=choose(range(num_train_timesteps), generator("timestep")),
+        prompt=choose(concept.prompts, generator("template")),
+        mask=None if concept.latents.mask is None else concept.latents.mask[picture, mirrored],
+    )
+
+
+def draw_validation_sample(
+    concept: SampledConcept, sample_index: int, config: SupremeInitConfig, num_train_timesteps: int
+) -> Sample:
+    """Draw one sample of the fixed-noise loss.
+
+    The same at every step, and with the same noises and timesteps for every concept, so that losses can be compared
+    in pairs. Timesteps are spread evenly; latents are the posterior's mean; nothing is mirrored.
+    """
+    picture = sample_index % len(concept.latents)
+    mean = concept.latents.mean[picture, 0]
+    return Sample(
+        latents=mean,
+        noise=torch.randn(mean.shape, generator=generator_for(config.seed, "", 0, sample_index, "validation noise")),
+        timestep=int((sample_index + 0.5) * num_train_timesteps / config.validation_samples),
+        prompt=concept.validation_prompt,
+        mask=None if concept.latents.mask is None else concept.latents.mask[picture, 0],
+    )
+
+
+def denoising_losses(
+    backbone: Backbone, samples: Sequence[Sample], device: torch.device, *, snr_gamma: float | None = None
+) -> Tensor:
+    """Return the loss of equation 1 for each sample, ``(batch,)``, at least float32, with gradient to the rows.
+
+    Args:
+        backbone: Encodes the prompts and predicts.
+        samples: Any number, of any concepts, all of one latent size.
+        device: Where the model is.
+        snr_gamma: Min-SNR weighting, or None for the plain mean squared error.
+    """
+    dtype = torch.promote_types(next(backbone.denoiser.parameters()).dtype, torch.float32)
+    latents = torch.stack([sample.latents for sample in samples]).to(device, dtype)
+    noise = torch.stack([sample.noise for sample in samples]).to(device, dtype)
+    timesteps = torch.tensor([sample.timestep for sample in samples], device=device)
+    conditioning = backbone.encode_prompts([sample.prompt for sample in samples])
+    prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, conditioning)
+    squared_error = (prediction.to(dtype) - backbone.target(latents, noise, timesteps)) ** 2
+    if samples[0].mask is None:
+        losses = squared_error.mean(dim=(1, 2, 3))
+    else:
+        mask = torch.stack([sample.mask for sample in samples if sample.mask is not None]).to(device, dtype)
+        weights = mask.expand_as(squared_error)
+        losses = (squared_error * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3))
+    if snr_gamma is not None:
+        losses = losses * backbone.min_snr_weights(timesteps, snr_gamma).to(dtype)
+    return losses

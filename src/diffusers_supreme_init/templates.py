@@ -1,0 +1,105 @@
+"""Prompt templates, and the one rule by which a description meets a template's article.
+
+The lists are those of Textual Inversion (Gal et al. 2022, arXiv:2208.01618, ``ldm/data/personalized.py``), which took
+the object templates from CLIP's ImageNet prompts (Radford et al. 2021).
+"""
+
+import re
+
+from .errors import ConfigError
+
+OBJECT_TEMPLATES: tuple[str, ...] = (
+    "a photo of a {}",
+    "a rendering of a {}",
+    "a cropped photo of the {}",
+    "the photo of a {}",
+    "a photo of a clean {}",
+    "a photo of a dirty {}",
+    "a dark photo of the {}",
+    "a photo of my {}",
+    "a photo of the cool {}",
+    "a close-up photo of a {}",
+    "a bright photo of the {}",
+    "a cropped photo of a {}",
+    "a photo of the {}",
+    "a good photo of the {}",
+    "a photo of one {}",
+    "a close-up photo of the {}",
+    "a rendition of the {}",
+    "a photo of the clean {}",
+    "a rendition of a {}",
+    "a photo of a nice {}",
+    "a good photo of a {}",
+    "a photo of the nice {}",
+    "a photo of the small {}",
+    "a photo of the weird {}",
+    "a photo of the large {}",
+    "a photo of a cool {}",
+    "a photo of a small {}",
+)
+
+STYLE_TEMPLATES: tuple[str, ...] = (
+    "a painting in the style of {}",
+    "a rendering in the style of {}",
+    "a cropped painting in the style of {}",
+    "the painting in the style of {}",
+    "a clean painting in the style of {}",
+    "a dirty painting in the style of {}",
+    "a dark painting in the style of {}",
+    "a picture in the style of {}",
+    "a cool painting in the style of {}",
+    "a close-up painting in the style of {}",
+    "a bright painting in the style of {}",
+    "a good painting in the style of {}",
+    "a rendition in the style of {}",
+    "a nice painting in the style of {}",
+    "a small painting in the style of {}",
+    "a weird painting in the style of {}",
+    "a large painting in the style of {}",
+)
+
+VALIDATION_TEMPLATE = "a photo of a {}"
+"""The template of the fixed-noise loss (the first reconstruction prompt of the paper's section A.3)."""
+
+_DETERMINERS = r"(?:an?|the|my|one|this|some)"
+_OWN_DETERMINER = re.compile(rf"{_DETERMINERS}\s", re.IGNORECASE)
+# A determiner, and at most one adjective, directly before the slot: "a {}", "the cool {}" - but not "a photo of {}".
+_DETERMINER_BEFORE_SLOT = re.compile(rf"\b{_DETERMINERS}\s+(?:(?!of\b|in\b)[\w-]+\s+)?\{{\}}", re.IGNORECASE)
+_INDEFINITE_BEFORE_SLOT = re.compile(r"\ban?(\s+\{\})", re.IGNORECASE)
+
+
+def fill_template(template: str, placeholder_token: str, description: str) -> str:
+    """Put a placeholder token into a template so that the sentence reads well for what the token stands for.
+
+    The article rule: a description that brings its own article replaces the template's (and the adjective between,
+    which has no place left); otherwise ``a`` becomes ``an`` before a vowel.
+
+    >>> fill_template("a photo of a {}", "<mug>", "a skull and bones mug")
+    'a photo of <mug>'
+    >>> fill_template("a photo of a {}", "<umbrella>", "umbrella")
+    'a photo of an <umbrella>'
+
+    Args:
+        template: Text with exactly one ``{}``.
+        placeholder_token: What is put in, or the description itself.
+        description: The words that `placeholder_token` stands for; ``""`` if they are unknown.
+    """
+    if _OWN_DETERMINER.match(description):
+        template = _DETERMINER_BEFORE_SLOT.sub("{}", template)
+    elif description[:1].lower() in set("aeiou"):
+        template = _INDEFINITE_BEFORE_SLOT.sub(r"an\1", template)
+    return template.replace("{}", placeholder_token)
+
+
+def check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `templates` unchanged.
+
+    Raises:
+        ConfigError: There is none, or one does not have exactly one ``{}``.
+    """
+    if not templates:
+        raise ConfigError("templates: expected at least one, got none; leave templates out to use the usual ones")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ConfigError(f"templates: expected exactly one '{{}}' in each, got {template!r}")
+    return templates

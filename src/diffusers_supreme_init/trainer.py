@@ -1,0 +1,348 @@
+"""`SupremeInitTextualInversionTrainer`: pictures and words in, a concept out."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+
+from .backbones import backbone_for
+from .checkpoint import find_checkpoint, fingerprint, restore_checkpoint, write_checkpoint
+from .concepts import Concept, find_masks
+from .config import SupremeInitConfig, is_scheduled
+from .embedding_file import read_embedding, weight_name_for
+from .errors import CheckpointError, ConfigError, InitializerError, TrainingError
+from .files import check_writable
+from .frozen import check_trainable, frozen, gradient_checkpointing, on_device, upcast
+from .initialization import Initialization, continue_from, find_saved_embedding, initialize
+from .latents import encode_concept
+from .loop import TrainingLoop
+from .pictures import PictureSource, find_pictures
+from .placeholders import check_placeholder_token, check_rows_fit
+from .previews import draw_previews
+from .progress import ConceptProgress
+from .results import result_folders, save_concept, write_snapshots
+from .rows import TrainableRows
+from .templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
+from .vocabulary import add_rows, check_can_add_rows, remove_rows, write_rows
+
+logger = logging.getLogger(__name__)
+
+_TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
+
+
+class SupremeInitTextualInversionTrainer:
+    """Teaches a frozen text-to-image pipeline new words, starting from what a description already says.
+
+    ```python
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe, images="mug.jpg", placeholder_token="<mug>", initializer="a skull and bones mug"
+    )
+    trainer.train()
+    pipe("a photo of <mug> on the beach").images[0]
+    trainer.save("out/mug")
+    ```
+
+    The constructor checks everything and changes nothing. `train` adds the rows to the pipeline, optimises them (and
+    nothing else), and leaves the pipeline as it was, with the concepts loaded.
+
+    Attributes:
+        pipe: The user's pipeline.
+        config: Settings.
+        concepts: What is trained.
+        results: After `train`, one `ConceptProgress` per concept.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        images: PictureSource | Sequence[PictureSource] | None = None,
+        placeholder_token: str | None = None,
+        initializer: str | os.PathLike[str] | None = None,
+        *,
+        num_vectors: int | None = None,
+        templates: Sequence[str] | None = None,
+        mask: PictureSource | Sequence[PictureSource] | None = None,
+        concepts: Sequence[Concept] | None = None,
+        config: SupremeInitConfig | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        """Check what is to be trained.
+
+        Args:
+            pipe: A Stable Diffusion 1 or 2 pipeline.
+            images: See `Concept`; this and the next arguments describe a single concept.
+            placeholder_token: See `Concept`.
+            initializer: See `Concept`.
+            num_vectors: See `Concept`.
+            templates: See `Concept`.
+            mask: See `Concept`.
+            concepts: Several concepts at once, instead of the arguments above.
+            config: Settings; None: the defaults.
+            accelerator: Of `accelerate`; None: a new one, which follows `accelerate launch`.
+
+        Raises:
+            SupremeInitError: One of its subclasses, saying what was expected, what was got and what to do.
+        """
+        self.pipe = pipe
+        self.config = config or SupremeInitConfig()
+        self.accelerator = accelerator
+        if concepts is None:
+            concepts = [_single_concept(images, placeholder_token, initializer, num_vectors, templates, mask)]
+        elif any(
+            value is not None for value in (images, placeholder_token, initializer, num_vectors, templates, mask)
+        ):
+            raise ConfigError("expected either concepts= or the arguments of a single concept, got both")
+        self.concepts = list(concepts)
+        self.results: list[ConceptProgress] = []
+        self._backbone = backbone_for(pipe)
+        self._seconds = 0.0
+        if accelerator is not None and self.config.report_to is not None:
+            raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
+        check_trainable(self._backbone)
+        check_can_add_rows(self._backbone.pair)
+        self._check_names()
+        self._pictures = [find_pictures(concept.images) for concept in self.concepts]
+        self._masks = [
+            find_masks(concept, len(pictures)) for concept, pictures in zip(self.concepts, self._pictures, strict=True)
+        ]
+        self._initializations = [self._initialize(concept) for concept in self.concepts]
+
+    def train(self) -> list[ConceptProgress]:
+        """Train all concepts; afterwards they are loaded on the pipeline.
+
+        Returns:
+            One result per concept: rows, losses, validation losses, how it ended.
+
+        Raises:
+            PictureError: A picture is damaged or too large; nothing was changed.
+            CheckpointError: The checkpoint belongs to another run; nothing was changed.
+            TrainingError: A concept's loss became NaN or infinite. This is raised at the very end: all other concepts
+                are complete, the rows that last worked are kept, and `save` can be called.
+        """
+        if self.results:
+            raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
+        self._check_names()
+        started = time.monotonic()
+        config, pair = self.config, self._backbone.pair
+        accelerator = self.accelerator = self.accelerator or _make_accelerator(config)
+        if config.output_dir is not None:
+            check_writable(config.output_dir)
+        checkpoint_path = find_checkpoint(config)
+        concepts = self._encode_pictures(accelerator)
+        with self._concepts_added(concepts), self._ready_to_step(accelerator):
+            rows = TrainableRows(pair, {concept.placeholder_token: concept.initial_rows for concept in concepts})
+            try:
+                loop = TrainingLoop(self._backbone, concepts, rows, config, accelerator)
+                self._run(loop, checkpoint_path)
+            finally:
+                rows.unwrap()
+        for concept in concepts:
+            write_rows(pair, concept.placeholder_token, concept.rows)
+        self._seconds = time.monotonic() - started
+        self.results = concepts
+        diverged = [concept for concept in concepts if concept.status == "diverged"]
+        if diverged:
+            steps = ", ".join(f"{concept.placeholder_token} at step {concept.step}" for concept in diverged)
+            raise TrainingError(
+                f"expected finite losses, got NaN or infinity: {steps}; the rows that last worked are kept and can be "
+                f"saved; train again with a lower learning_rate (now {config.learning_rate}) or in float32"
+            )
+        return concepts
+
+    def save(self, output_dir: str | os.PathLike[str]) -> list[Path]:
+        """Write each concept: ``learned_embeds.safetensors``, a model card and ``training.json``.
+
+        Several concepts are written to one folder each, named after their tokens.
+
+        Args:
+            output_dir: Made if missing.
+
+        Returns:
+            The embedding files.
+
+        Raises:
+            TrainingError: Nothing was trained yet.
+            OutputError: The folder cannot be written.
+        """
+        if not self.results or self.accelerator is None:
+            raise TrainingError("expected a trained concept; call train() before save()")
+        folders = result_folders(self.results, Path(output_dir))
+        if self.accelerator.is_main_process:
+            for concept, folder in zip(self.results, folders, strict=True):
+                save_concept(self._backbone, concept, self.config, folder, seconds=self._seconds)
+        self.accelerator.wait_for_everyone()
+        return [folder / weight_name_for(self._backbone.pair.encoder_name) for folder in folders]
+
+    def _check_names(self) -> None:
+        if not self.concepts:
+            raise ConfigError("concepts: expected at least one, got an empty list")
+        tokenizers = [slot.tokenizer for slot in self._backbone.pair.slots]
+        for concept in self.concepts:
+            check_placeholder_token(concept.placeholder_token, tokenizers)
+        tokens = [concept.placeholder_token for concept in self.concepts]
+        if len(set(tokens)) != len(tokens):
+            raise ConfigError(f"concepts: expected different placeholder tokens, got {tokens}")
+
+    def _initialize(self, concept: Concept) -> Initialization:
+        pair = self._backbone.pair
+        path = find_saved_embedding(concept.initializer)
+        if path is None:
+            initialization = initialize(pair, str(concept.initializer), num_vectors=concept.num_vectors)
+        else:
+            if concept.num_vectors is not None:
+                raise InitializerError(
+                    "num_vectors: a saved embedding has its own number of rows; leave num_vectors out"
+                )
+            saved = read_embedding(path)
+            initialization = continue_from(pair, saved.rows, saved.description or "")
+        prompts = self._prompts(concept, initialization.description)
+        check_rows_fit(concept.placeholder_token, len(initialization.rows), prompts, pair.tokenizer)
+        return initialization
+
+    def _prompts(self, concept: Concept, description: str) -> tuple[str, ...]:
+        templates = (
+            _TEMPLATES[self.config.learnable_property] if concept.templates is None else tuple(concept.templates)
+        )
+        return tuple(
+            fill_template(template, concept.placeholder_token, description) for template in check_templates(templates)
+        )
+
+    def _encode_pictures(self, accelerator: Accelerator) -> list[ConceptProgress]:
+        autoencoder = self._backbone.autoencoder
+        validation_template = STYLE_TEMPLATES[0] if self.config.learnable_property == "style" else VALIDATION_TEMPLATE
+        progress = []
+        with frozen([autoencoder]), upcast(autoencoder), on_device(autoencoder, accelerator.device):
+            for concept, initialization, pictures, masks in zip(
+                self.concepts, self._initializations, self._pictures, self._masks, strict=True
+            ):
+                token, description = concept.placeholder_token, initialization.description
+                progress.append(
+                    ConceptProgress(
+                        placeholder_token=token,
+                        description=description,
+                        initializer=initialization.tokens,
+                        initial_rows=initialization.rows,
+                        prompts=self._prompts(concept, description),
+                        validation_prompt=fill_template(validation_template, token, description),
+                        latents=encode_concept(
+                            self._backbone,
+                            pictures,
+                            masks,
+                            self.config,
+                            progress_bar=accelerator.is_local_main_process,
+                        ),
+                        rows=initialization.rows,
+                    )
+                )
+        return progress
+
+    @contextlib.contextmanager
+    def _concepts_added(self, concepts: Sequence[ConceptProgress]) -> Iterator[None]:
+        """Add the concepts to the pipeline; if training fails or is interrupted, take them out again."""
+        pair = self._backbone.pair
+        add_rows(self.pipe, pair, {concept.placeholder_token: concept.initial_rows for concept in concepts})
+        try:
+            yield
+        except BaseException:
+            remove_rows(self.pipe, pair, [concept.placeholder_token for concept in concepts])
+            raise
+
+    @contextlib.contextmanager
+    def _ready_to_step(self, accelerator: Accelerator) -> Iterator[None]:
+        """Freeze what the steps need and put it on the accelerator; the autoencoder makes room."""
+        encoder, denoiser = self._backbone.pair.encoder, self._backbone.denoiser
+        with (
+            frozen([encoder, denoiser]),
+            on_device(encoder, accelerator.device),
+            on_device(denoiser, accelerator.device),
+            on_device(self._backbone.autoencoder, torch.device("cpu")),
+            gradient_checkpointing(denoiser, enabled=self.config.gradient_checkpointing),
+        ):
+            yield
+
+    def _run(self, loop: TrainingLoop, checkpoint_path: Path | None) -> None:
+        config, accelerator = self.config, loop.accelerator
+        run = fingerprint(self._backbone, config, loop.concepts)
+        if checkpoint_path is not None:
+            restore_checkpoint(checkpoint_path, run, loop.concepts, loop.optimizers)
+            if max(concept.step for concept in loop.concepts) > config.max_train_steps:
+                raise CheckpointError(f"{str(checkpoint_path)!r} is beyond max_train_steps={config.max_train_steps}")
+
+        def after_step(step: int, losses: Mapping[str, float]) -> None:
+            validated = [concept for concept in loop.concepts if step in concept.validation_losses]
+            self._log(accelerator, step, losses, validated)
+            if not accelerator.is_main_process or config.output_dir is None:
+                return
+            if validated and config.validation_prompt is not None:
+                draw_previews(self._backbone, validated, config, step, accelerator)
+            if is_scheduled(config.snapshot_steps, step):
+                write_snapshots(self._backbone, loop.concepts, config, step)
+            if losses and config.checkpointing_steps and step % config.checkpointing_steps == 0:
+                write_checkpoint(config.output_dir, run, loop.concepts, loop.optimizers)
+
+        if config.report_to is not None:
+            accelerator.init_trackers("textual_inversion", config=_scalars(config))
+        try:
+            loop.run(after_step)
+        finally:
+            for tracker in accelerator.trackers:  # not `end_training`, which also ends the process group
+                tracker.finish()
+
+    def _log(
+        self, accelerator: Accelerator, step: int, losses: Mapping[str, float], validated: Sequence[ConceptProgress]
+    ) -> None:
+        values = {f"train_loss/{token}": loss for token, loss in losses.items()}
+        for concept in validated:
+            mean = concept.mean_validation_losses()[step]
+            values[f"validation_loss/{concept.placeholder_token}"] = mean
+            logger.info("%s: fixed-noise loss %.4f after %d steps", concept.placeholder_token, mean, step)
+        if accelerator.trackers and values:
+            accelerator.log(values, step=step)
+
+
+def _single_concept(
+    images: PictureSource | Sequence[PictureSource] | None,
+    placeholder_token: str | None,
+    initializer: str | os.PathLike[str] | None,
+    num_vectors: int | None,
+    templates: Sequence[str] | None,
+    mask: PictureSource | Sequence[PictureSource] | None,
+) -> Concept:
+    if images is None or placeholder_token is None or initializer is None:
+        given = {"images": images, "placeholder_token": placeholder_token, "initializer": initializer}
+        missing = ", ".join(name for name, value in given.items() if value is None)
+        raise ConfigError(
+            f"expected images, placeholder_token and initializer, got none for {missing}; or pass concepts="
+        )
+    return Concept(
+        images=images,
+        placeholder_token=placeholder_token,
+        initializer=initializer,
+        num_vectors=num_vectors,
+        templates=templates,
+        mask=mask,
+    )
+
+
+def _make_accelerator(config: SupremeInitConfig) -> Accelerator:
+    if config.report_to is None or config.output_dir is None:
+        return Accelerator()
+    logging_dir = Path(config.output_dir) / config.logging_dir
+    project = ProjectConfiguration(project_dir=config.output_dir, logging_dir=str(logging_dir))
+    return Accelerator(log_with=config.report_to, project_config=project)
+
+
+def _scalars(config: SupremeInitConfig) -> dict[str, int | float | str | bool]:
+    """Return the settings in the only types that all trackers take."""
+    return {
+        name: value if isinstance(value, int | float | str | bool) else str(value)
+        for name, value in asdict(config).items()
+    }
