@@ -78,7 +78,7 @@ def encode_concept(
                     f"masked_loss: expected a mask or transparency, got none for picture {index}; pass mask="
                 )
             values = to_mask_values(fit_to_square(alpha, resolution, center_crop=config.center_crop))
-            small = torch.nn.functional.adaptive_avg_pool2d(values, list(means[-1].shape[-2:]))
+            small = torch.nn.functional.interpolate(values[None], means[-1].shape[-2:], mode="area")[0]
             if float(small.sum()) == 0:
                 raise PictureError(
                     f"masked_loss: expected a mask with something white, got a black one for picture {index}"

@@ -127,7 +127,7 @@ def _load(
     options: _HubOptions,
 ) -> list[LoadedConcept]:
     sources = [source] if isinstance(source, str | os.PathLike | Mapping) else list(source)
-    tokens: list[str | None] = [token] if isinstance(token, str) else list(token or [None] * len(sources))
+    tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in sources]
     if len(tokens) != len(sources):
         raise ConceptLoadError(f"token: expected one for each of {len(sources)} sources, got {len(tokens)}")
     pairs = find_text_pairs(pipe)
@@ -141,14 +141,12 @@ def _load(
         served = {}
         for embedding in embeddings:
             pair = _matching_pair(embedding, pairs)
+            check_can_add_rows(pair)
             served[pair.encoder_name] = embedding.num_vectors
             if _is_new(trigger, embedding, pair, additions[pair.encoder_name]):
                 additions[pair.encoder_name][trigger] = embedding.rows
         missing = tuple(pair.encoder_name for pair in pairs if pair.encoder_name not in served)
         reports.append(LoadedConcept(trigger, served, tuple(served), missing))
-    for pair in pairs:
-        if additions[pair.encoder_name]:
-            check_can_add_rows(pair)
     for pair in pairs:
         if additions[pair.encoder_name]:
             add_rows(pipe, pair, additions[pair.encoder_name])

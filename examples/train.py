@@ -1,0 +1,118 @@
+"""Teach a model a new word from pictures and a description.
+
+    accelerate launch examples/train.py --pretrained_model_name_or_path stable-diffusion-v1-5/stable-diffusion-v1-5 \
+        --dtype bfloat16 --images mug.jpg --placeholder_token "<mug>" --initializer "a skull and bones mug" \
+        --output_dir out/mug
+
+Without any option it trains on the mug of the toybox, which needs neither network nor GPU. Options of how to train
+are the fields of `SupremeInitConfig`; options of what to train are those of `RunArguments`.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from transformers import HfArgumentParser
+
+from diffusers_supreme_init import (
+    Concept,
+    ConfigError,
+    SupremeInitConfig,
+    SupremeInitError,
+    SupremeInitTextualInversionTrainer,
+    load_concepts,
+)
+
+TOYBOX = Path(__file__).parent / "toybox"
+
+
+@dataclass(kw_only=True)
+class RunArguments:
+    """What to train."""
+
+    pretrained_model_name_or_path: str = field(
+        default=str(TOYBOX / "pipeline"), metadata={"help": "Hub id or folder of the pipeline; default: the toybox."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Revision of the pipeline on the Hub."})
+    variant: str | None = field(default=None, metadata={"help": "Variant of the weights, e.g. 'fp16'."})
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Precision of the frozen weights.", "choices": ["float32", "bfloat16", "float16"]},
+    )
+    images: list[str] = field(default_factory=list, metadata={"help": "Pictures, or folders of pictures."})
+    mask: list[str] = field(default_factory=list, metadata={"help": "One mask per picture, for --masked_loss."})
+    placeholder_token: str | None = field(default=None, metadata={"help": "The new word, e.g. '<mug>'."})
+    initializer: str | None = field(
+        default=None, metadata={"help": "The words it starts from, or a saved embedding to continue."}
+    )
+    num_vectors: int | None = field(
+        default=None, metadata={"help": "Rows; default: one per token of the initializer."}
+    )
+    concepts: str | None = field(
+        default=None, metadata={"help": "A metadata.jsonl with many concepts, instead of the options above."}
+    )
+    initializer_column: str = field(
+        default="initializer", metadata={"help": "Column of metadata.jsonl with the words to start from."}
+    )
+
+
+def requested_concepts(run: RunArguments) -> list[Concept]:
+    """Return the concepts that the options name; without any, the toybox's mug.
+
+    Raises:
+        SupremeInitError: Options are missing or contradict each other.
+    """
+    if run.concepts is not None:
+        if run.images:
+            raise ConfigError("expected either --concepts or --images, got both")
+        return load_concepts(run.concepts, initializer_column=run.initializer_column)
+    if not run.images and run.placeholder_token is None and run.initializer is None:
+        return load_concepts(TOYBOX / "concepts", initializer_column="caption")[:1]
+    if not run.images or run.placeholder_token is None or run.initializer is None:
+        raise ConfigError("expected --images, --placeholder_token and --initializer together, got only some of them")
+    return [
+        Concept(
+            images=run.images,
+            placeholder_token=run.placeholder_token,
+            initializer=run.initializer,
+            num_vectors=run.num_vectors,
+            mask=run.mask or None,
+        )
+    ]
+
+
+def main(arguments: list[str] | None = None) -> list[Path]:
+    """Train and save; return the embedding files."""
+    parser = HfArgumentParser((RunArguments, SupremeInitConfig), description=__doc__)  # type: ignore[arg-type]
+    parser.set_defaults(output_dir="out/concept")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        run, config = parser.parse_args_into_dataclasses(arguments)
+        concepts = requested_concepts(run)
+        pipe = DiffusionPipeline.from_pretrained(
+            run.pretrained_model_name_or_path,
+            dtype=getattr(torch, run.dtype),
+            revision=run.revision,
+            variant=run.variant,
+        )
+        trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=config)
+        try:
+            trainer.train()
+        finally:
+            # A diverged concept raises after all others are complete; what was learned is saved either way.
+            files = trainer.save(config.output_dir) if trainer.results else []
+    except SupremeInitError as error:
+        sys.exit(f"error: {error}")
+    for concept, file in zip(trainer.results, files, strict=True):
+        losses = concept.mean_validation_losses()
+        change = f", fixed-noise loss {losses[min(losses)]:.4f} -> {losses[max(losses)]:.4f}" if losses else ""
+        print(f"{concept.placeholder_token}: {concept.status} after {concept.step} steps{change}: {file}")
+    return files
+
+
+if __name__ == "__main__":
+    main()

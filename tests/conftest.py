@@ -1,0 +1,169 @@
+"""Tiny real pipelines, built from configs: random weights, the toybox's tokenizer, seconds on a CPU."""
+
+import copy
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the first import of huggingface_hub
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+import diffusers_supreme_init  # noqa: F401 - attaches the loader
+
+ROOT = Path(__file__).resolve().parent.parent
+TOYBOX = ROOT / "examples" / "toybox"
+HIDDEN_SIZE = 32
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    # pytest-xdist starts a process per core; more threads than cores make each of them many times slower.
+    torch.set_num_threads(1)
+
+
+def build_tiny_pipeline(prediction_type: str = "epsilon", **scheduler_options: Any) -> StableDiffusionPipeline:
+    """Build a Stable Diffusion of 32 px pictures and 8x8 latents; equal arguments give equal weights."""
+    tokenizer = CLIPTokenizer.from_pretrained(TOYBOX / "pipeline" / "tokenizer")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=HIDDEN_SIZE,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(8, 8, 8),
+            norm_num_groups=4,
+            latent_channels=4,
+            sample_size=32,
+        )
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            layers_per_block=1,
+            block_out_channels=(16, 16),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=HIDDEN_SIZE,
+            attention_head_dim=2,
+            norm_num_groups=4,
+        )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+        **scheduler_options,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def _tiny_pipeline() -> StableDiffusionPipeline:
+    return build_tiny_pipeline()
+
+
+@pytest.fixture
+def pipe(_tiny_pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """A fresh tiny pipeline."""
+    return copy.deepcopy(_tiny_pipeline)
+
+
+@pytest.fixture
+def other_pipe(_tiny_pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """A second, equal tiny pipeline."""
+    return copy.deepcopy(_tiny_pipeline)
+
+
+def random_picture(size: tuple[int, int] = (40, 40), seed: int = 0, mode: str = "RGB") -> Image.Image:
+    """Return a picture of random pixels."""
+    channels = {"RGB": 3, "RGBA": 4}[mode]
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], channels), dtype=np.uint8)
+    return Image.fromarray(pixels, mode)
+
+
+@pytest.fixture
+def picture_path(tmp_path: Path) -> Path:
+    """A picture file."""
+    path = tmp_path / "picture.png"
+    random_picture().save(path)
+    return path
+
+
+def draw(pipe: Any, prompt: str | list[str], **options: Any) -> np.ndarray:
+    """Return the pixels of a prompt, from a fixed noise, in two sampling steps."""
+    options = {"num_inference_steps": 2, "output_type": "np", "generator": torch.Generator().manual_seed(0)} | options
+    return pipe(prompt, **options).images
+
+
+def snapshot_of(pipe: Any) -> dict[str, Any]:
+    """Return everything about a pipeline that a failed or undone operation must leave as it was."""
+    vocabulary = json.loads(pipe.tokenizer.backend_tokenizer.to_str())
+    for key in ("truncation", "padding"):  # of the last call
+        vocabulary.pop(key)
+    config = {name: value for name, value in pipe.config.items() if name[0] != "_"}  # a mere repr() adds "_class_name"
+    state: dict[str, Any] = {"config": config, "vocabulary": vocabulary}
+    state["tokenizer"] = (type(pipe.tokenizer), copy.deepcopy(pipe.tokenizer.init_kwargs))
+    for name, module in pipe.components.items():
+        if isinstance(module, torch.nn.Module):
+            state[name] = {key: value.clone() for key, value in module.state_dict().items()}
+            state[f"{name}.modules"] = [type(part) for part in module.modules()]
+            state[f"{name}.training"] = [part.training for part in module.modules()]
+            state[f"{name}.requires_grad"] = [weight.requires_grad for weight in module.parameters()]
+            config = module.config
+            state[f"{name}.config"] = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+            state[f"{name}.attributes"] = set(vars(module))
+    return state
+
+
+def assert_same(before: Any, after: Any, where: str = "") -> None:
+    """Assert that two snapshots are equal, tensors to the last bit; `where` names the first difference."""
+    assert type(before) is type(after), where
+    if isinstance(before, dict):
+        assert list(before) == list(after), where
+        for key in before:
+            assert_same(before[key], after[key], f"{where}/{key}")
+    elif isinstance(before, torch.Tensor):
+        assert before.dtype == after.dtype, where
+        assert torch.equal(before, after), where
+    else:
+        assert before == after, where
+
+
+@pytest.fixture
+def unchanged() -> Iterator[Callable[[Any], None]]:
+    """Call it with a pipeline: at the end of the test the pipeline must be exactly as it was then."""
+    watched: list[tuple[Any, dict[str, Any]]] = []
+    yield lambda pipe: watched.append((pipe, snapshot_of(pipe)))
+    for pipe, before in watched:
+        assert_same(before, snapshot_of(pipe))
