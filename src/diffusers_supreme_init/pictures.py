@@ -115,9 +115,11 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
 
 def fit_to_square(image: Image.Image, resolution: int, *, center_crop: bool) -> Image.Image:
     """Resize to ``resolution x resolution``: the central square, or the whole picture squashed."""
+    # Masks are averaged: a filter that sharpens edges would ring far into what they exclude.
+    resample = Image.Resampling.BOX if image.mode == "L" else Image.Resampling.LANCZOS
     if center_crop:
-        return ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS)
-    return image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+        return ImageOps.fit(image, (resolution, resolution), resample)
+    return image.resize((resolution, resolution), resample)
 
 
 def to_pixel_values(image: Image.Image) -> Tensor:

@@ -36,9 +36,10 @@ class TrainableRows:
         token_ids = [token_id for token in initial_rows for token_id in pair.row_ids(token)]
         self._tuner = TrainableTokensModel(pair.encoder, TrainableTokensConfig(token_indices=token_ids), _ADAPTER)
         wrapped: Any = pair.embedding
-        self.delta: nn.Parameter = wrapped.trainable_tokens_delta[_ADAPTER]
-        with torch.no_grad():
-            self.delta.copy_(torch.cat(list(initial_rows.values())))
+        # PEFT makes the rows in the encoder's dtype. In half precision small steps would vanish, and so would
+        # AdamW's epsilon; PEFT casts whatever it finds here to the encoder's dtype when it looks rows up.
+        rows = torch.cat([rows.to(pair.embedding.weight.device) for rows in initial_rows.values()])
+        self.delta = wrapped.trainable_tokens_delta[_ADAPTER] = nn.Parameter(rows)
         sizes = [len(rows) for rows in initial_rows.values()]
         # Views, so that each concept has an optimizer of its own (to skip, clip and stop alone) without a copy.
         views = self.delta.data.split(sizes)

@@ -1,0 +1,79 @@
+"""A training run in a process of its own, which may be told to kill itself; not a test, run by `test_resume.py`.
+
+python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--float64]
+"""
+
+import argparse
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import build_tiny_pipeline, random_picture
+
+from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, loop
+
+CONCEPTS = [
+    Concept(images=random_picture(seed=1), placeholder_token="<a>", initializer="a red mug with white stripes"),
+    Concept(images=[random_picture(seed=2), random_picture(seed=3)], placeholder_token="<b>", initializer="*"),
+    Concept(images=random_picture(seed=4), placeholder_token="<c>", initializer="an orange umbrella"),
+]
+
+
+def kill_at_step(step_to_die: int) -> None:
+    """Die by SIGKILL when a step begins."""
+    original = loop.TrainingLoop.train_step
+
+    def train_step(self: Any, step: int) -> Any:
+        if step == step_to_die:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, step)
+
+    loop.TrainingLoop.train_step = train_step  # type: ignore[method-assign]
+
+
+def kill_at_save(save_to_die: int) -> None:
+    """Die by SIGKILL in the middle of writing a checkpoint: half of its bytes are on disk, under a temporary name."""
+    original, saves = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        saves.append(descriptor)
+        if len(saves) == save_to_die:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(descriptor)
+
+    os.fsync = fsync
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output_dir", type=Path)
+    parser.add_argument("settings", type=json.loads)
+    parser.add_argument("--kill-at-step", type=int)
+    parser.add_argument("--kill-at-save", type=int)
+    parser.add_argument("--float64", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    pipe = build_tiny_pipeline()
+    if arguments.float64:
+        pipe.to(torch.float64)
+    if arguments.kill_at_step is not None:
+        kill_at_step(arguments.kill_at_step)
+    if arguments.kill_at_save is not None:
+        kill_at_save(arguments.kill_at_save)
+    config = SupremeInitConfig(output_dir=str(arguments.output_dir), **arguments.settings)
+    trainer = SupremeInitTextualInversionTrainer(pipe, concepts=CONCEPTS, config=config)
+    results = trainer.train()
+    trainer.save(arguments.output_dir)
+    if trainer.accelerator.is_main_process:
+        rows = {result.placeholder_token: result.rows for result in results}
+        torch.save(
+            {"rows": rows, "processes": trainer.accelerator.num_processes}, arguments.output_dir / "exact_rows.pt"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Killed at any moment and resumed, or split over processes, a run ends with the same rows."""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, build_tiny_pipeline, random_picture
+
+from diffusers_supreme_init import CheckpointError, SupremeInitConfig, SupremeInitTextualInversionTrainer
+
+WORKER = str(Path(__file__).parent / "run_training.py")
+SETTINGS = {
+    "max_train_steps": 8,
+    "train_batch_size": 2,
+    "checkpointing_steps": 1,
+    "validation_samples": 4,
+    "validation_steps": ["0", "every:3"],
+    "early_stopping_patience": 2,
+    "snapshot_steps": ["5"],
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 2,
+    "resume_from_checkpoint": "latest",
+}
+
+
+def command(output_dir: Path, *arguments: str, **settings: Any) -> list[str]:
+    return [sys.executable, WORKER, str(output_dir), json.dumps(SETTINGS | settings), *arguments]
+
+
+def run(output_dir: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(output_dir, *arguments, **settings), capture_output=True, text=True, timeout=600, env=environment
+    )
+
+
+def results(output_dir: Path) -> dict[str, bytes]:
+    """Return the bytes of every embedding file, snapshots included."""
+    return {str(path.relative_to(output_dir)): path.read_bytes() for path in sorted(output_dir.rglob("learned_*"))}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    output_dir = tmp_path_factory.mktemp("uninterrupted")
+    finished = run(output_dir)
+    assert finished.returncode == 0, finished.stderr
+    assert len(results(output_dir)) == 6
+    return results(output_dir)
+
+
+def resume_after(kills: list[tuple[str, int]], output_dir: Path) -> dict[str, bytes]:
+    for option, number in kills:
+        killed = run(output_dir, option, str(number))
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    finished = run(output_dir)
+    assert finished.returncode == 0, finished.stderr
+    return results(output_dir)
+
+
+def test_three_kills_change_no_byte(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
+    # Before the first checkpoint, in a step, and while saving with half of the file written.
+    kills = [("--kill-at-step", 0), ("--kill-at-step", 4), ("--kill-at-save", 3)]
+    assert resume_after(kills, tmp_path) == uninterrupted
+
+
+@pytest.mark.slow
+def test_kills_at_every_step_and_in_every_save_change_no_byte(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
+    steps = [("--kill-at-step", step) for step in range(8)]
+    assert resume_after(steps, tmp_path / "steps") == uninterrupted
+    # The first write of a run probes the folder; each later one is a checkpoint or a snapshot.
+    saves = [("--kill-at-save", number) for number in (1, 2, 2, 3, 3, 2)]
+    assert resume_after(saves, tmp_path / "saves") == uninterrupted
+
+
+@pytest.mark.slow
+def test_kills_from_outside_at_random_moments_change_no_byte(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for number in itertools.count():
+        process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + (rng.uniform(4, 14) if number < 10 else 600)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert results(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_accelerate_launch_with_several_processes_gives_the_same_rows(num_processes: int, tmp_path: Path) -> None:
+    """1 and 2 CPU processes, started as users start them, against a plain run; float64, 20 steps, 3 concepts."""
+    settings = SETTINGS | {"max_train_steps": 20, "early_stopping_patience": 0, "max_forward_batch_size": 4}
+    plain = run(tmp_path / "plain", "--float64", **settings)
+    assert plain.returncode == 0, plain.stderr
+    # `accelerate launch --cpu` starts a single process whatever --num_processes says (accelerate 1.15). Its launcher of
+    # several processes is --multi_gpu; the environment variable puts them on the CPU.
+    several = ["--multi_gpu", "--main_process_port", "0"] if num_processes > 1 else ["--cpu"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *several, "--num_machines", "1"]
+    launch += ["--num_processes", str(num_processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    script = command(tmp_path / "launched", "--float64", **settings)[1:]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    launched = subprocess.run([*launch, *script], capture_output=True, text=True, timeout=600, env=environment)
+    assert launched.returncode == 0, launched.stderr
+    expected = torch.load(tmp_path / "plain" / "exact_rows.pt")
+    got = torch.load(tmp_path / "launched" / "exact_rows.pt")
+    assert got["processes"] == num_processes
+    for token, rows in expected["rows"].items():
+        torch.testing.assert_close(got["rows"][token], rows, rtol=0, atol=1e-8)
+
+
+def trainer(
+    output_dir: Path, *, initializer: str = "a red mug", pipe: Any = None, seed: int = 0, **settings: Any
+) -> Any:
+    values = {"max_train_steps": 2, "validation_samples": 0, "checkpointing_steps": 1, "seed": seed} | settings
+    return SupremeInitTextualInversionTrainer(
+        pipe or build_tiny_pipeline(),
+        images=random_picture(seed=settings.pop("picture", 0)),
+        placeholder_token="<mug>",
+        initializer=initializer,
+        config=SupremeInitConfig(output_dir=str(output_dir), **values),
+    )
+
+
+def test_a_finished_run_can_be_resumed_with_more_steps(tmp_path: Path) -> None:
+    trainer(tmp_path / "short").train()
+    (longer,) = trainer(tmp_path / "short", max_train_steps=5, resume_from_checkpoint="latest").train()
+    (at_once,) = trainer(tmp_path / "long", max_train_steps=5).train()
+    assert torch.equal(longer.rows, at_once.rows)
+    assert longer.losses == at_once.losses
+
+
+def test_latest_begins_where_there_is_no_checkpoint(tmp_path: Path) -> None:
+    (result,) = trainer(tmp_path, resume_from_checkpoint="latest").train()
+    assert result.step == 2
+
+
+def test_fp16_loss_scales_are_resumed(tmp_path: Path) -> None:
+    def half() -> Any:
+        return build_tiny_pipeline().to(dtype=torch.float16)
+
+    trainer(tmp_path / "short", pipe=half()).train()
+    (longer,) = trainer(tmp_path / "short", pipe=half(), max_train_steps=4, resume_from_checkpoint="latest").train()
+    (at_once,) = trainer(tmp_path / "long", pipe=half(), max_train_steps=4).train()
+    assert torch.equal(longer.rows, at_once.rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"initializer": "a blue mug"},
+            r"concepts\.<mug>\.initializer: the checkpoint has 'a red mug', this run 'a blue",
+        ),
+        ({"seed": 1}, r"settings\.seed: the checkpoint has 0, this run 1"),
+        ({"learning_rate": 1.0}, r"settings\.learning_rate: the checkpoint has 0\.002, this run 1\.0"),
+        ({"pipe": "another"}, r"model\.denoiser: the checkpoint has"),
+        ({"max_train_steps": 1}, "is beyond max_train_steps=1"),
+        ({"resume_from_checkpoint": "nowhere.safetensors"}, "expected a checkpoint, got 'nowhere.safetensors'"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_checkpoints_of_other_runs_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str, unchanged: Callable[[Any], None]
+) -> None:
+    trainer(tmp_path).train()
+    checkpoint = (tmp_path / "checkpoint.safetensors").read_bytes()
+    pipe = build_tiny_pipeline()
+    if changes.get("pipe") == "another":
+        with torch.no_grad():
+            pipe.unet.conv_in.bias.add_(1)
+    unchanged(pipe)
+    options = {"resume_from_checkpoint": "latest"} | changes | {"pipe": pipe}
+    with pytest.raises(CheckpointError, match=message):
+        trainer(tmp_path, **options).train()
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == checkpoint
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
+    trainer(tmp_path).train()
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    pipe = build_tiny_pipeline()
+    unchanged(pipe)
+    with pytest.raises(CheckpointError, match="expected a whole checkpoint"):
+        trainer(tmp_path, pipe=pipe, resume_from_checkpoint="latest").train()
+
+
+def test_the_root_is_not_written_to() -> None:
+    assert not (ROOT / "checkpoint.safetensors").exists()

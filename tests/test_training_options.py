@@ -1,0 +1,300 @@
+"""Every field of `SupremeInitConfig` acts."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import build_tiny_pipeline, random_picture
+from PIL import Image
+
+from diffusers_supreme_init import (
+    Concept,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    read_embedding,
+)
+from diffusers_supreme_init.backbones import backbone_for
+from diffusers_supreme_init.config import is_scheduled
+
+CAPTION = "a red mug"
+
+
+def train(pipe: Any, *, concept: dict[str, Any] | None = None, **options: Any) -> Any:
+    values = {"images": random_picture(), "placeholder_token": "<mug>", "initializer": CAPTION} | (concept or {})
+    config = SupremeInitConfig(**({"max_train_steps": 3, "validation_samples": 0} | options))
+    return SupremeInitTextualInversionTrainer(pipe, concepts=[Concept(**values)], config=config).train()[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learning_rate": 1e-3},
+        {"train_batch_size": 2},
+        {"gradient_accumulation_steps": 2},
+        {"lr_scheduler": "cosine"},
+        {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 2},
+        {"adam_beta1": 0.5},
+        {"adam_beta2": 0.5},
+        {"adam_epsilon": 1e-2},
+        {"snr_gamma": 0.5},
+        {"preserve_norm": True},
+        {"seed": 1},
+        {"flip_probability": 0.0},
+        {"resolution": 16},
+        {"center_crop": False},
+        {"learnable_property": "style"},
+        {"mixed_precision": "bf16"},
+        {"max_grad_norm": 1e-9, "adam_epsilon": 1e-4},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_options_change_the_rows(pipe: Any, other_pipe: Any, options: dict[str, Any]) -> None:
+    picture = {"images": random_picture((48, 32))}
+    assert not torch.equal(train(pipe, concept=picture).rows, train(other_pipe, concept=picture, **options).rows)
+
+
+def test_options_of_memory_do_not_change_the_rows(pipe: Any, other_pipe: Any) -> None:
+    plain = train(pipe).rows
+    torch.testing.assert_close(train(other_pipe, gradient_checkpointing=True).rows, plain, rtol=0, atol=1e-6)
+
+
+def test_gradient_checkpointing_is_on_while_stepping_and_off_afterwards(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers_supreme_init import loop
+
+    seen = []
+    original = loop.TrainingLoop.train_step
+
+    def spy(self: Any, step: int) -> Any:
+        seen.append(pipe.unet.is_gradient_checkpointing)
+        return original(self, step)
+
+    monkeypatch.setattr(loop.TrainingLoop, "train_step", spy)
+    train(pipe, gradient_checkpointing=True)
+    assert seen == [True] * 3
+    assert not pipe.unet.is_gradient_checkpointing
+
+
+def test_norm_preservation_keeps_every_norm(pipe: Any) -> None:
+    result = train(pipe, preserve_norm=True, learning_rate=0.1)
+    torch.testing.assert_close(result.rows.norm(dim=1), result.initial_rows.norm(dim=1))
+    assert not torch.equal(result.rows, result.initial_rows)
+
+
+def test_warm_up_starts_from_nothing(pipe: Any) -> None:
+    result = train(pipe, max_train_steps=1, lr_scheduler="constant_with_warmup", lr_warmup_steps=10)
+    assert torch.equal(result.rows, result.initial_rows)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_prediction_types_have_their_targets(prediction_type: str) -> None:
+    pipe = build_tiny_pipeline(prediction_type)
+    backbone = backbone_for(pipe)
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
+    timesteps = torch.tensor([10, 900])
+    alpha = pipe.scheduler.alphas_cumprod[timesteps].view(2, 1, 1, 1)
+    expected = {
+        "epsilon": noise,
+        "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * latents,
+        "sample": latents,
+    }[prediction_type]
+    torch.testing.assert_close(backbone.target(latents, noise, timesteps), expected)
+    result = train(pipe)
+    assert (result.rows != result.initial_rows).any(dim=1).all()
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_min_snr_weights(prediction_type: str) -> None:
+    pipe = build_tiny_pipeline(prediction_type)
+    timesteps = torch.tensor([0, 300, 999])
+    alpha = pipe.scheduler.alphas_cumprod[timesteps]
+    snr = alpha / (1 - alpha)
+    capped = snr.clamp(max=5)
+    expected = {"epsilon": capped / snr, "v_prediction": capped / (snr + 1), "sample": capped}[prediction_type]
+    torch.testing.assert_close(backbone_for(pipe).min_snr_weights(timesteps, 5.0), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_zero_terminal_snr_has_finite_weights() -> None:
+    pipe = build_tiny_pipeline("v_prediction", rescale_betas_zero_snr=True)
+    weights = backbone_for(pipe).min_snr_weights(torch.tensor([0, 999]), 5.0)
+    assert torch.isfinite(weights).all()
+    result = train(pipe, snr_gamma=5.0)
+    assert np.isfinite(result.losses).all()
+
+
+def split_picture() -> tuple[Image.Image, Image.Image]:
+    """A picture of noise, and a mask of its left half."""
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    return random_picture((64, 64)), mask
+
+
+def test_masked_loss_ignores_what_is_masked(pipe: Any, other_pipe: Any) -> None:
+    picture, mask = split_picture()
+    options = {"masked_loss": True, "flip_probability": 0.0, "max_train_steps": 1}
+    masked = train(pipe, concept={"images": picture, "mask": mask}, **options)
+    weights = masked.latents.mask[0, 0, 0]
+    assert (weights[:, :4] == 1).all()
+    assert (weights[:, 4:] == 0).all()
+    plain = train(other_pipe, concept={"images": picture}, flip_probability=0.0, max_train_steps=1)
+    assert masked.losses != plain.losses
+
+
+def test_masked_loss_of_a_white_mask_is_the_plain_loss(pipe: Any, other_pipe: Any) -> None:
+    white = Image.new("L", (40, 40), 255)
+    masked = train(pipe, concept={"mask": white}, masked_loss=True)
+    assert masked.losses == pytest.approx(train(other_pipe).losses, rel=1e-6)
+
+
+def test_alpha_weights_the_loss_only_with_masked_loss(pipe: Any, other_pipe: Any) -> None:
+    picture = random_picture((64, 64))
+    picture.putalpha(split_picture()[1])
+    assert train(pipe, concept={"images": picture}).latents.mask is None
+    with_mask = train(other_pipe, concept={"images": picture}, masked_loss=True)
+    assert with_mask.latents.mask is not None
+    assert torch.equal(with_mask.latents.mask[:, 1], with_mask.latents.mask[:, 0].flip(-1))
+
+
+def test_validation_is_deterministic_and_follows_its_schedule(pipe: Any, other_pipe: Any) -> None:
+    options = {"max_train_steps": 7, "validation_samples": 4, "validation_steps": ["0", "1", "every:3"]}
+    first, second = train(pipe, **options), train(other_pipe, **options)
+    assert list(first.validation_losses) == [0, 1, 3, 6, 7]
+    assert first.validation_losses == second.validation_losses
+    assert all(len(losses) == 4 for losses in first.validation_losses.values())
+
+
+def test_validation_noises_are_the_same_for_every_concept(pipe: Any) -> None:
+    concepts = [
+        Concept(images=random_picture(), placeholder_token=token, initializer=CAPTION) for token in ("<a>", "<b>")
+    ]
+    config = SupremeInitConfig(max_train_steps=0, validation_samples=4)
+    a, b = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=config).train()
+    assert a.validation_losses[0] == pytest.approx(b.validation_losses[0], rel=1e-5)
+
+
+def test_validation_does_not_change_the_rows(pipe: Any, other_pipe: Any) -> None:
+    with_validation = train(pipe, validation_samples=4, validation_steps=["every:1"])
+    assert torch.equal(with_validation.rows, train(other_pipe).rows)
+
+
+def test_early_stopping_keeps_the_best_rows(pipe: Any) -> None:
+    # A rate at which the loss falls first and rises later.
+    result = train(
+        pipe,
+        max_train_steps=50,
+        learning_rate=0.1,
+        validation_samples=8,
+        validation_steps=["0", "every:1"],
+        early_stopping_patience=2,
+    )
+    means = result.mean_validation_losses()
+    assert result.status == "stopped early"
+    assert result.step < 50
+    best = min(means, key=lambda step: means[step])
+    assert result.step == best + 2
+    assert torch.equal(result.rows, result.best_rows)
+
+
+def test_snapshots(pipe: Any, tmp_path: Path) -> None:
+    result = train(pipe, output_dir=str(tmp_path), snapshot_steps=["0", "2"])
+    at_zero = read_embedding(tmp_path / "learned_embeds-steps-0.safetensors")
+    assert torch.equal(at_zero.rows, result.initial_rows)
+    at_two = read_embedding(tmp_path / "learned_embeds-steps-2.safetensors")
+    assert at_two.training["steps"] == 2
+    assert not torch.equal(at_two.rows, result.rows)
+    assert not list(tmp_path.glob("*steps-1.*"))
+
+
+def test_previews_show_the_same_noises_at_every_validation(pipe: Any, tmp_path: Path) -> None:
+    train(
+        pipe,
+        output_dir=str(tmp_path),
+        validation_prompt="a photo of a {} on the beach",
+        num_validation_images=2,
+        validation_samples=2,
+        validation_steps=["0"],
+        learning_rate=1e-9,
+    )
+    before, after = (Image.open(tmp_path / "previews" / f"step-{step}.png") for step in (0, 3))
+    assert before.size == (64, 32)
+    difference = np.abs(np.asarray(before, dtype=int) - np.asarray(after, dtype=int))
+    assert difference.max() <= 1
+
+
+def test_tensorboard_gets_losses_and_previews(pipe: Any, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(
+        pipe,
+        output_dir=str(tmp_path),
+        report_to="tensorboard",
+        logging_dir="events",
+        validation_samples=2,
+        validation_prompt="{}",
+        num_validation_images=1,
+    )
+    events = EventAccumulator(str(tmp_path / "events" / "textual_inversion"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("train_loss/<mug>")]
+    assert logged == pytest.approx(result.losses, rel=1e-6)
+    assert {event.step for event in events.Scalars("validation_loss/<mug>")} == {0, 3}
+    assert events.Tags()["images"] == ["previews"]
+
+
+def test_losses_are_recorded_for_every_step(pipe: Any, tmp_path: Path) -> None:
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe,
+        images=random_picture(),
+        placeholder_token="<mug>",
+        initializer=CAPTION,
+        config=SupremeInitConfig(max_train_steps=5, validation_samples=2),
+    )
+    (result,) = trainer.train()
+    trainer.save(tmp_path)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record["losses"] == result.losses
+    assert len(result.losses) == 5
+    assert record["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("initializer", "num_vectors", "expected"),
+    [
+        ("*", None, ["*</w>"]),
+        ("*", 3, ["*</w>"] * 3),
+        ("a red mug", 2, ["a</w>", "red</w>"]),
+        ("a red mug", 5, ["a</w>", "red</w>", "mug</w>", "a</w>", "red</w>"]),
+    ],
+)
+def test_num_vectors_repeats_or_cuts_and_says_so_once(
+    pipe: Any, initializer: str, num_vectors: int | None, expected: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    result = train(pipe, concept={"initializer": initializer, "num_vectors": num_vectors}, max_train_steps=0)
+    assert list(result.initializer.tokens) == expected
+    told = [record.getMessage() for record in caplog.records if "tokens" in record.getMessage()]
+    change = {2: "2 rows, 1 cut tokens", 3: "3 rows, 2 repeated tokens", 5: "5 rows, 2 repeated tokens"}
+    assert told == ([f"initializer {initializer!r}: {change[num_vectors]}"] if num_vectors else [])
+
+
+def test_own_templates_make_the_prompts(pipe: Any) -> None:
+    result = train(pipe, concept={"templates": ["a drawing of a {}, sketched"]}, max_train_steps=0)
+    assert result.prompts == ("a drawing of <mug>, sketched",)
+
+
+def test_step_schedules() -> None:
+    schedule = ["0", "7", "every:5"]
+    assert [step for step in range(12) if is_scheduled(schedule, step)] == [0, 5, 7, 10]
+    assert not is_scheduled([], 0)
+    assert not is_scheduled(["every:1"], 0)
+
+
+def test_every_option_is_tested_here_or_next_door() -> None:
+    texts = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    untested = [f.name for f in dataclasses.fields(SupremeInitConfig) if texts.count(f.name) == 0]
+    assert not untested
