@@ -104,7 +104,7 @@ def test_accelerate_launch_with_several_processes_gives_the_same_rows(num_proces
     settings = SETTINGS | {"max_train_steps": 20, "early_stopping_patience": 0, "max_forward_batch_size": 4}
     plain = run(tmp_path / "plain", "--float64", **settings)
     assert plain.returncode == 0, plain.stderr
-    # `accelerate launch --cpu` starts a single process whatever --num_processes says (accelerate 1.15). Its launcher of
+    # `accelerate launch --cpu` starts one process whatever --num_processes says (accelerate 1.15). Its launcher of
     # several processes is --multi_gpu; the environment variable puts them on the CPU.
     several = ["--multi_gpu", "--main_process_port", "0"] if num_processes > 1 else ["--cpu"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", *several, "--num_machines", "1"]
