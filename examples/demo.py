@@ -6,7 +6,7 @@ and writes to `--output_dir`:
     before_after.png  the picture given, the caption alone, the learned words, the learned words in new sentences
     loss.png          fixed-noise loss of both starts
     metrics.json      the same in numbers
-    mug/              the concept, as `save` writes it
+    mug/, star/       both concepts, as `save` writes them
 """
 
 import argparse
@@ -56,7 +56,7 @@ def load_toybox() -> Any:
 def train(concept: Concept, output_dir: Path) -> tuple[ConceptProgress, ConceptProgress, float]:
     """Train a concept from its caption and from ``"*"``; return both results and the seconds taken.
 
-    Concepts of one batch do not influence each other, so both are as if trained alone. Only the first is saved.
+    Concepts of one batch do not influence each other, so both are as if trained alone.
     """
     pipe = load_toybox()
     star = Concept(images=concept.images, placeholder_token="<star>", initializer="*")
@@ -95,13 +95,16 @@ def plot_losses(from_caption: ConceptProgress, from_star: ConceptProgress, path:
 def plot_pictures(rows: list[tuple[str, list[Image.Image]]], path: Path) -> None:
     """Draw labelled rows of pictures, one below the other."""
     figure, axes = plt.subplots(
-        len(rows), NUM_PICTURES, figsize=(1.5 * NUM_PICTURES, 1.75 * len(rows)), constrained_layout=True
+        len(rows),
+        NUM_PICTURES,
+        figsize=(1.5 * NUM_PICTURES, 1.75 * len(rows)),
+        gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.01, "top": 0.97, "wspace": 0.04, "hspace": 0.2},
     )
     for (label, pictures), row in zip(rows, axes, strict=True):
         for index, cell in enumerate(row):
             cell.axis("off")
             if index < len(pictures):
-                cell.imshow(pictures[index])
+                cell.imshow(pictures[index], interpolation="nearest")
         row[0].set_title(label, loc="left", fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)

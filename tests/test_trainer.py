@@ -18,7 +18,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     read_embedding,
 )
-from diffusers_supreme_init.vocabulary import add_rows, find_text_pairs
+from diffusers_supreme_init.vocabulary import find_text_pairs
 
 CAPTION = "a red mug with white stripes"
 
@@ -119,6 +119,27 @@ def test_saved_folder_tells_the_run(pipe: Any, tmp_path: Path) -> None:
     for path in (tmp_path / "out").iterdir():
         assert b"secret place" not in path.read_bytes()
         assert str(tmp_path).encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name_or_path", "base_model"),
+    [
+        ("user/model", "user/model"),
+        ("/home/user/model", None),
+        (Path("/home/user/model"), None),
+        ("model", None),
+        (None, None),
+    ],
+)
+def test_only_hub_ids_are_written_as_base_model(
+    pipe: Any, tmp_path: Path, name_or_path: Any, base_model: str | None
+) -> None:
+    pipe.register_to_config(_name_or_path=name_or_path)
+    trainer = make_trainer(pipe, max_train_steps=0)
+    trainer.train()
+    (file,) = trainer.save(tmp_path)
+    assert read_embedding(file).base_model == base_model
+    assert ("base_model" in (tmp_path / "README.md").read_text()) == (base_model is not None)
 
 
 def test_equal_runs_give_equal_bytes(pipe: Any, other_pipe: Any, tmp_path: Path) -> None:
@@ -295,9 +316,10 @@ def test_half_precision_pipelines_keep_float32_rows(pipe: Any, dtype: torch.dtyp
     assert all(np.isfinite(result.losses))
 
 
-def test_autocast_is_close_to_full_precision(pipe: Any, other_pipe: Any) -> None:
+@pytest.mark.parametrize("mixed_precision", ["fp16", "bf16"])
+def test_autocast_is_close_to_full_precision(pipe: Any, other_pipe: Any, mixed_precision: str) -> None:
     (full,) = make_trainer(pipe).train()
-    (half,) = make_trainer(other_pipe, mixed_precision="bf16").train()
+    (half,) = make_trainer(other_pipe, mixed_precision=mixed_precision).train()
     assert full.losses != half.losses
     assert half.losses == pytest.approx(full.losses, rel=0.05)
     assert half.rows.dtype == torch.float32
@@ -314,5 +336,4 @@ def test_rows_in_the_matrix_are_restored_when_adding_failed_before_the_loop(
     monkeypatch.setattr("diffusers_supreme_init.trainer.TrainableRows", no_memory)
     with pytest.raises(MemoryError):
         make_trainer(pipe).train()
-    assert add_rows is not None
     assert not find_text_pairs(pipe)[0].tokenizer.init_kwargs.get("multitoken")

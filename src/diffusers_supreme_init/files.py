@@ -40,7 +40,7 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
         OutputError: They cannot.
     """
     probe = write_atomically(Path(folder) / ".writable", b"")
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # several processes may probe at once
     return Path(folder)
 
 

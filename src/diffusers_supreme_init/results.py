@@ -105,7 +105,7 @@ def result_folders(concepts: Sequence[ConceptProgress], output_dir: Path) -> lis
 
 def _hub_id(pipe: Any) -> str | None:
     """Return where the pipeline came from if that is a Hub id; a local path is nobody else's business."""
-    name = getattr(pipe, "name_or_path", None) or ""
+    name = str(getattr(pipe, "name_or_path", None) or "")  # diffusers keeps a Path as it was given
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
     return name if is_hub_id and not Path(name).exists() else None
 

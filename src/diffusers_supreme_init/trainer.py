@@ -25,7 +25,7 @@ from .initialization import Initialization, continue_from, find_saved_embedding,
 from .latents import encode_concept
 from .loop import TrainingLoop
 from .pictures import PictureSource, find_pictures
-from .placeholders import check_placeholder_token, check_rows_fit
+from .placeholders import check_placeholder_token, check_rows_fit, check_trigger_is_free
 from .previews import draw_previews
 from .progress import ConceptProgress
 from .results import result_folders, save_concept, write_snapshots
@@ -129,7 +129,8 @@ class SupremeInitTextualInversionTrainer:
         """
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
-        self._check_names()
+        for concept in self.concepts:  # something may have been loaded since
+            check_trigger_is_free(concept.placeholder_token, self._backbone.pair.tokenizer)
         started = time.monotonic()
         config, pair = self.config, self._backbone.pair
         accelerator = self.accelerator = self.accelerator or _make_accelerator(config)

@@ -1,0 +1,151 @@
+"""What a newcomer runs: the README's Python, `examples/train.py`, `examples/generate.py`, the demo's parts."""
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TOYBOX
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from PIL import Image
+
+from diffusers_supreme_init import SupremeInitConfig, read_embedding
+
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the namespace of an example, imported as the interpreter would run it."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return lambda name: runpy.run_path(str(EXAMPLES / name), run_name="example")
+
+
+def test_first_python_of_the_readme_comes_early() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert lines.index("```python") < 40
+
+
+def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the toybox: its folder stands in for the Hub id, its mug for the photo, 2 steps for 100, the CPU for CUDA."""
+    shutil.copy(TOYBOX / "concepts" / "mug.png", tmp_path / "mug.png")
+    Image.open(tmp_path / "mug.png").convert("RGB").save(tmp_path / "mug.jpg")
+    monkeypatch.chdir(tmp_path)
+    from_pretrained = DiffusionPipeline.from_pretrained.__func__
+
+    def from_toybox(cls: Any, name: str, **options: Any) -> Any:
+        assert name == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        return from_pretrained(cls, TOYBOX / "pipeline", **options)
+
+    original_init = SupremeInitConfig.__post_init__
+
+    def two_steps(self: SupremeInitConfig) -> None:
+        self.max_train_steps, self.validation_samples = 2, 2
+        original_init(self)
+
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", classmethod(from_toybox))
+    monkeypatch.setattr(SupremeInitConfig, "__post_init__", two_steps)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block.replace('.to("cuda")', '.to("cpu")'), "README.md", "exec"), {})
+    assert Image.open("beach.png").size == (64, 64)
+    assert Path("out/mug/learned_embeds.safetensors").is_file()
+    assert Path("out/two/star/learned_embeds.safetensors").is_file()
+
+
+def test_paths_and_targets_that_the_readme_names_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for path in re.findall(r"\]\((?!http)([^)]+)\)|(?:python|launch) (examples/\S+)", readme):
+        assert (ROOT / (path[0] or path[1])).exists(), path
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)`", readme + (ROOT / "CONTRIBUTING.md").read_text())) <= targets
+    package = ROOT / "src" / "diffusers_supreme_init"
+    table = readme.split("| module |")[1].split("##")[0]
+    for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
+        for module in re.findall(r"`(\w+)`", row):
+            assert (package / f"{module}.py").exists() or (package / module).is_dir(), module
+
+
+def test_train_without_options_trains_on_the_mug_of_the_toybox_and_generate_draws_it(
+    tmp_path: Path, script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "mug")
+    (file,) = script("train.py")["main"](["--output_dir", out, "--max_train_steps", "2", "--validation_samples", "2"])
+    learned = read_embedding(file)
+    concept = json.loads((TOYBOX / "concepts" / "metadata.jsonl").read_text().splitlines()[0])
+    assert learned.placeholder_token == concept["placeholder_token"] == "<mug>"
+    assert learned.description == concept["caption"]
+    assert "<mug>: finished after 2 steps, fixed-noise loss" in capsys.readouterr().out
+    arguments = ["--concepts", out, "--output_dir", str(tmp_path / "pictures"), "--num_images_per_prompt", "2"]
+    prompts = ["a photo of <mug>", "a photo of <mug> on a sky background"]
+    paths = script("generate.py")["main"]([*arguments, "--num_inference_steps", "2", "--prompts", *prompts])
+    assert [path.name for path in paths] == ["0-0.png", "0-1.png", "1-0.png", "1-1.png"]
+    pictures = [np.asarray(Image.open(path)) for path in paths]
+    assert pictures[0].shape == (64, 64, 3)
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_train_takes_a_list_of_concepts(tmp_path: Path, script: Any) -> None:
+    arguments = ["--concepts", str(TOYBOX / "concepts" / "metadata.jsonl"), "--initializer_column", "class"]
+    settings = ["--max_train_steps", "1", "--validation_samples", "0", "--train_batch_size", "1", "--masked_loss"]
+    files = script("train.py")["main"]([*arguments, *settings, "--output_dir", str(tmp_path)])
+    assert len(files) == 12
+    assert read_embedding(tmp_path / "clock" / "learned_embeds.safetensors").description == "clock"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "a.png"], "error: expected --images, --placeholder_token and --initializer together"),
+        (["--images", "a.png", "--concepts", "b.jsonl"], "error: expected either --concepts or --images, got both"),
+        (["--learning_rate", "-1"], "error: learning_rate: expected above 0, got -1.0"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(arguments: list[str], message: str, script: Any) -> None:
+    with pytest.raises(SystemExit, match=message):
+        script("train.py")["main"](arguments)
+
+
+def test_train_lists_every_option(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("train.py")["main"](["--help"])
+    text = capsys.readouterr().out
+    for name in ("--images", "--initializer", "--max_train_steps", "--snapshot_steps", "--masked_loss"):
+        assert name in text
+
+
+def test_paired_differences_of_the_demo(script: Any) -> None:
+    difference = script("demo.py")["paired_difference"]([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 5.0, 5.0])
+    assert difference["mean"] == -1.0
+    assert difference["standard_error"] == pytest.approx(np.std([1, 0, 2, 1], ddof=1) / 2)
+    assert difference["in_standard_errors"] == pytest.approx(difference["mean"] / difference["standard_error"])
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, str(EXAMPLES / "demo.py"), "--output_dir", str(tmp_path)], check=True, timeout=1200
+    )
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["steps"] == 100
+    assert metrics["validation_loss"]["100"] < metrics["validation_loss"]["0"]
+    for name in ("last step minus step 0", "caption minus * at step 0"):
+        assert metrics["paired_differences"][name]["in_standard_errors"] < -3
+    assert (tmp_path / metrics["file"]).is_file()
+    assert Image.open(tmp_path / "before_after.png").width > 500
+    assert Image.open(tmp_path / "loss.png").width > 500
+
+
+def test_the_toybox_loads_in_full_precision_without_options() -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(TOYBOX / "pipeline")
+    assert {module.dtype for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.float32}
+    assert pipe.tokenizer.tokenize("*") == ["*</w>"]
+    assert pipe.tokenizer.model_max_length == 77
