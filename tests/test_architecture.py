@@ -20,13 +20,14 @@ PACKAGE = ROOT / "src" / "diffusers_supreme_init"
 LAYERS = [
     ["errors", "version"],
     ["config", "files", "randomness", "templates", "pictures", "multitoken"],
-    ["concepts", "vocabulary", "placeholders"],
+    ["concepts", "text_pairs", "placeholders"],
+    ["vocabulary"],
     ["initialization"],
     ["backbones", "embedding_file"],
     ["latents", "model_card"],
     ["frozen", "rows", "sampling"],
     ["progress"],
-    ["loop", "checkpoint", "results", "previews"],
+    ["loop", "checkpoint", "results", "previews", "preparation", "sources"],
     ["loader", "trainer"],
 ]
 

@@ -18,7 +18,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     read_embedding,
 )
-from diffusers_supreme_init.vocabulary import find_text_pairs
+from diffusers_supreme_init.text_pairs import find_text_pairs
 
 CAPTION = "a red mug with white stripes"
 

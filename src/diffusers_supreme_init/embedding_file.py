@@ -22,8 +22,8 @@ from torch import Tensor
 
 from .errors import EmbeddingFileError
 from .files import write_atomically
+from .text_pairs import EncoderIdentity
 from .version import __version__
-from .vocabulary import EncoderIdentity
 
 WEIGHT_NAME = "learned_embeds.safetensors"
 METADATA_KEY = "diffusers_supreme_init"

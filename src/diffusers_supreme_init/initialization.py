@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .errors import InitializerError
 from .placeholders import InitializerTokens, tokenize_initializer
-from .vocabulary import TextPair
+from .text_pairs import TextPair
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Initialization:
     Attributes:
         description: The words the rows stand for; ``""`` if unknown.
         tokens: The tokens they are copies of; None when they continue a saved embedding.
-        rows: ``(num_vectors, hidden_size)``, float32 (float64 in a float64 encoder).
+        rows: ``(num_vectors, hidden_size)``, float32 (float64 in a float64 encoder), on the CPU.
     """
 
     description: str
@@ -58,15 +58,15 @@ def continue_from(pair: TextPair, rows: Tensor, description: str) -> Initializat
             "continue on the model the file was trained for"
         )
     dtype = torch.promote_types(pair.embedding.weight.dtype, torch.float32)
-    return Initialization(description, None, rows.to(pair.embedding.weight.device, dtype))
+    return Initialization(description, None, rows.cpu().to(dtype))
 
 
 @torch.no_grad()
 def initial_embeddings(pair: TextPair, token_ids: Sequence[int]) -> Tensor:
-    """Return a copy of the rows of `token_ids`, ``(num_vectors, hidden_size)``, float32 (or float64)."""
+    """Return a copy of the rows of `token_ids`, ``(num_vectors, hidden_size)``, float32 (or float64), on the CPU."""
     weight = pair.embedding.weight
     rows = weight[torch.tensor(token_ids, device=weight.device)]
-    return rows.to(torch.promote_types(rows.dtype, torch.float32), copy=True)
+    return rows.to("cpu", torch.promote_types(rows.dtype, torch.float32), copy=True)
 
 
 def find_saved_embedding(initializer: str | os.PathLike[str]) -> Path | None:

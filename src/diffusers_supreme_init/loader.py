@@ -6,29 +6,20 @@ Everything is read and checked before the first row is written; a failed load le
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, ModularPipeline
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 
-from .embedding_file import WEIGHT_NAME, LearnedEmbedding, needs_name, read_embedding, weight_name_for
+from .embedding_file import LearnedEmbedding, needs_name, read_embedding
 from .errors import ConceptLoadError, EmbeddingFileError
 from .multitoken import find_trigger, trigger_table
 from .placeholders import check_trigger_is_free
-from .vocabulary import (
-    TextPair,
-    add_rows,
-    check_can_add_rows,
-    find_text_pairs,
-    identify_encoder,
-    remove_rows,
-)
-
-ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor]
+from .sources import ConceptSource, SourceOptions, find_embedding_files
+from .text_pairs import TextPair, find_text_pairs, identify_encoder
+from .vocabulary import add_rows, check_can_add_rows, remove_rows
 
 
 @dataclass(frozen=True)
@@ -46,16 +37,6 @@ class LoadedConcept:
     num_vectors: dict[str, int]
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _HubOptions:
-    weight_name: str | None
-    subfolder: str | None
-    revision: str | None
-    cache_dir: str | Path | None
-    local_files_only: bool
-    hub_token: str | bool | None
 
 
 class MultiTokenInversionLoaderMixin:
@@ -100,7 +81,7 @@ class MultiTokenInversionLoaderMixin:
             ConceptLoadError: A concept fits no text encoder, or differs from the loaded one of the same name.
             PlaceholderTokenError: A placeholder token is a token of the vocabulary.
         """
-        options = _HubOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token)
+        options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token)
         return _load(self, source, token, options)
 
     def unload_multitoken_inversion(self, token: str | Sequence[str] | None = None) -> None:
@@ -124,7 +105,7 @@ def _load(
     pipe: Any,
     source: ConceptSource | Sequence[ConceptSource],
     token: str | Sequence[str] | None,
-    options: _HubOptions,
+    options: SourceOptions,
 ) -> list[LoadedConcept]:
     sources = [source] if isinstance(source, str | os.PathLike | Mapping) else list(source)
     tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in sources]
@@ -136,7 +117,7 @@ def _load(
     additions: dict[str, dict[str, Tensor]] = {pair.encoder_name: {} for pair in pairs}
     reports = []
     for one_source, one_token in zip(sources, tokens, strict=True):
-        embeddings = [read_embedding(file) for file in _find_files(one_source, options)]
+        embeddings = [read_embedding(file) for file in find_embedding_files(one_source, options)]
         trigger = _trigger_of(embeddings, one_token)
         served = {}
         for embedding in embeddings:
@@ -231,58 +212,3 @@ def _is_new(trigger: str, embedding: LearnedEmbedding, pair: TextPair, planned: 
         raise ConceptLoadError(f"{trigger}: expected different names, got it twice; rename one with token=")
     check_trigger_is_free(trigger, pair.tokenizer)
     return True
-
-
-def _find_files(source: ConceptSource, options: _HubOptions) -> list[ConceptSource]:
-    """Return the files of one source, one per text encoder, downloading them if it is a Hub id."""
-    if isinstance(source, Mapping):
-        return [source]
-    for name in (options.weight_name, options.subfolder):
-        if name is not None and (".." in PurePosixPath(name).parts or Path(name).is_absolute() or "\\" in name):
-            raise EmbeddingFileError(f"weight_name and subfolder: expected a path below the source, got {name!r}")
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    names = [options.weight_name] if options.weight_name else _weight_names()
-    if path.is_dir():
-        folder = path / (options.subfolder or "")
-        found = [folder / name for name in names if (folder / name).is_file()]
-        if not found:
-            raise EmbeddingFileError(f"expected {names[0]} in {str(folder)!r}, got no such file; see weight_name=")
-        return list(found)
-    if (
-        isinstance(source, os.PathLike)
-        or str(source).count("/") != 1
-        or path.suffix in (".safetensors", ".bin", ".pt")
-    ):
-        raise EmbeddingFileError(
-            f"expected a file, a folder or a Hub id 'user/name', got {str(source)!r}: it does not exist"
-        )
-    return list(_download(str(source), names, options))
-
-
-def _weight_names() -> list[str]:
-    return [WEIGHT_NAME, *(weight_name_for(f"text_encoder_{number}") for number in (2, 3, 4))]
-
-
-def _download(repo_id: str, names: Sequence[str], options: _HubOptions) -> list[Path]:
-    files: list[Path] = []
-    for name in names:
-        try:
-            file = hf_hub_download(
-                repo_id,
-                name,
-                subfolder=options.subfolder,
-                revision=options.revision,
-                cache_dir=options.cache_dir,
-                local_files_only=options.local_files_only,
-                token=options.hub_token,
-            )
-        except (EntryNotFoundError, LocalEntryNotFoundError) as error:
-            if files:  # only the first file is obligatory
-                break
-            raise EmbeddingFileError(f"expected {name} in the repository {repo_id!r}, got none ({error})") from error
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {error}") from error
-        files.append(Path(file))
-    return files

@@ -21,8 +21,8 @@ from .embedding_file import LearnedEmbedding, weight_name_for, write_embedding
 from .files import write_atomically
 from .model_card import render_model_card
 from .progress import ConceptProgress
+from .text_pairs import identify_encoder
 from .version import __version__
-from .vocabulary import identify_encoder
 
 TRAINING_NAME = "training.json"
 

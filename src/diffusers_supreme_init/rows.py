@@ -9,7 +9,7 @@ from peft.tuners.trainable_tokens import TrainableTokensModel
 from torch import Tensor, nn
 
 from .config import SupremeInitConfig
-from .vocabulary import TextPair
+from .text_pairs import TextPair
 
 _ADAPTER = "default"
 _FIRST_LOSS_SCALE = 2.0**16

@@ -15,27 +15,23 @@ from accelerate.utils import ProjectConfiguration
 
 from .backbones import backbone_for
 from .checkpoint import find_checkpoint, fingerprint, restore_checkpoint, write_checkpoint
-from .concepts import Concept, find_masks
+from .concepts import Concept
 from .config import SupremeInitConfig, is_scheduled
-from .embedding_file import read_embedding, weight_name_for
-from .errors import CheckpointError, ConfigError, InitializerError, TrainingError
+from .embedding_file import weight_name_for
+from .errors import CheckpointError, ConfigError, TrainingError
 from .files import check_writable
 from .frozen import check_trainable, frozen, gradient_checkpointing, on_device, upcast
-from .initialization import Initialization, continue_from, find_saved_embedding, initialize
-from .latents import encode_concept
 from .loop import TrainingLoop
-from .pictures import PictureSource, find_pictures
-from .placeholders import check_placeholder_token, check_rows_fit, check_trigger_is_free
+from .pictures import PictureSource
+from .placeholders import check_trigger_is_free
+from .preparation import begin_concept, prepare_concepts
 from .previews import draw_previews
 from .progress import ConceptProgress
 from .results import result_folders, save_concept, write_snapshots
 from .rows import TrainableRows
-from .templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
 from .vocabulary import add_rows, check_can_add_rows, remove_rows, write_rows
 
 logger = logging.getLogger(__name__)
-
-_TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 
 
 class SupremeInitTextualInversionTrainer:
@@ -108,12 +104,7 @@ class SupremeInitTextualInversionTrainer:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)
         check_can_add_rows(self._backbone.pair)
-        self._check_names()
-        self._pictures = [find_pictures(concept.images) for concept in self.concepts]
-        self._masks = [
-            find_masks(concept, len(pictures)) for concept, pictures in zip(self.concepts, self._pictures, strict=True)
-        ]
-        self._initializations = [self._initialize(concept) for concept in self.concepts]
+        self._prepared = prepare_concepts(self._backbone, self.concepts, self.config)
 
     def train(self) -> list[ConceptProgress]:
         """Train all concepts; afterwards they are loaded on the pipeline.
@@ -129,8 +120,8 @@ class SupremeInitTextualInversionTrainer:
         """
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
-        for concept in self.concepts:  # something may have been loaded since
-            check_trigger_is_free(concept.placeholder_token, self._backbone.pair.tokenizer)
+        for requested in self.concepts:  # something may have been loaded since
+            check_trigger_is_free(requested.placeholder_token, self._backbone.pair.tokenizer)
         started = time.monotonic()
         config, pair = self.config, self._backbone.pair
         accelerator = self.accelerator = self.accelerator or _make_accelerator(config)
@@ -182,68 +173,13 @@ class SupremeInitTextualInversionTrainer:
         self.accelerator.wait_for_everyone()
         return [folder / weight_name_for(self._backbone.pair.encoder_name) for folder in folders]
 
-    def _check_names(self) -> None:
-        if not self.concepts:
-            raise ConfigError("concepts: expected at least one, got an empty list")
-        tokenizers = [slot.tokenizer for slot in self._backbone.pair.slots]
-        for concept in self.concepts:
-            check_placeholder_token(concept.placeholder_token, tokenizers)
-        tokens = [concept.placeholder_token for concept in self.concepts]
-        if len(set(tokens)) != len(tokens):
-            raise ConfigError(f"concepts: expected different placeholder tokens, got {tokens}")
-
-    def _initialize(self, concept: Concept) -> Initialization:
-        pair = self._backbone.pair
-        path = find_saved_embedding(concept.initializer)
-        if path is None:
-            initialization = initialize(pair, str(concept.initializer), num_vectors=concept.num_vectors)
-        else:
-            if concept.num_vectors is not None:
-                raise InitializerError(
-                    "num_vectors: a saved embedding has its own number of rows; leave num_vectors out"
-                )
-            saved = read_embedding(path)
-            initialization = continue_from(pair, saved.rows, saved.description or "")
-        prompts = self._prompts(concept, initialization.description)
-        check_rows_fit(concept.placeholder_token, len(initialization.rows), prompts, pair.tokenizer)
-        return initialization
-
-    def _prompts(self, concept: Concept, description: str) -> tuple[str, ...]:
-        templates = (
-            _TEMPLATES[self.config.learnable_property] if concept.templates is None else tuple(concept.templates)
-        )
-        return tuple(
-            fill_template(template, concept.placeholder_token, description) for template in check_templates(templates)
-        )
-
     def _encode_pictures(self, accelerator: Accelerator) -> list[ConceptProgress]:
         autoencoder = self._backbone.autoencoder
-        validation_template = STYLE_TEMPLATES[0] if self.config.learnable_property == "style" else VALIDATION_TEMPLATE
-        progress = []
+        show = accelerator.is_local_main_process
         with frozen([autoencoder]), upcast(autoencoder), on_device(autoencoder, accelerator.device):
-            for concept, initialization, pictures, masks in zip(
-                self.concepts, self._initializations, self._pictures, self._masks, strict=True
-            ):
-                token, description = concept.placeholder_token, initialization.description
-                progress.append(
-                    ConceptProgress(
-                        placeholder_token=token,
-                        description=description,
-                        initializer=initialization.tokens,
-                        initial_rows=initialization.rows,
-                        prompts=self._prompts(concept, description),
-                        validation_prompt=fill_template(validation_template, token, description),
-                        latents=encode_concept(
-                            self._backbone,
-                            pictures,
-                            masks,
-                            self.config,
-                            progress_bar=accelerator.is_local_main_process,
-                        ),
-                        rows=initialization.rows,
-                    )
-                )
-        return progress
+            return [
+                begin_concept(self._backbone, prepared, self.config, progress_bar=show) for prepared in self._prepared
+            ]
 
     @contextlib.contextmanager
     def _concepts_added(self, concepts: Sequence[ConceptProgress]) -> Iterator[None]:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from ..vocabulary import TextPair
+from ..text_pairs import TextPair
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from ..errors import UnsupportedPipelineError
-from ..vocabulary import find_text_pairs
+from ..text_pairs import find_text_pairs
 from .base import LatentDistribution
 
 _ARCHITECTURES = {768: "stable-diffusion-v1", 1024: "stable-diffusion-v2-512"}

@@ -1,0 +1,87 @@
+"""Where a concept comes from: a file, a folder, a state dict, or a repository on the Hub."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor
+
+from .embedding_file import WEIGHT_NAME, weight_name_for
+from .errors import EmbeddingFileError
+
+ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where in a folder or repository to look, and how to reach the Hub; see `load_multitoken_inversion`."""
+
+    weight_name: str | None
+    subfolder: str | None
+    revision: str | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    hub_token: str | bool | None
+
+
+def find_embedding_files(source: ConceptSource, options: SourceOptions) -> list[ConceptSource]:
+    """Return the files of one source, one per text encoder, downloading them if it is a Hub id.
+
+    Raises:
+        EmbeddingFileError: There is no such file, folder or repository, or a name leads out of it.
+    """
+    if isinstance(source, Mapping):
+        return [source]
+    for name in (options.weight_name, options.subfolder):
+        if name is not None and (".." in PurePosixPath(name).parts or Path(name).is_absolute() or "\\" in name):
+            raise EmbeddingFileError(f"weight_name and subfolder: expected a path below the source, got {name!r}")
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    names = [options.weight_name] if options.weight_name else _weight_names()
+    if path.is_dir():
+        folder = path / (options.subfolder or "")
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if not found:
+            raise EmbeddingFileError(f"expected {names[0]} in {str(folder)!r}, got no such file; see weight_name=")
+        return list(found)
+    if (
+        isinstance(source, os.PathLike)
+        or str(source).count("/") != 1
+        or path.suffix in (".safetensors", ".bin", ".pt")
+    ):
+        raise EmbeddingFileError(
+            f"expected a file, a folder or a Hub id 'user/name', got {str(source)!r}: it does not exist"
+        )
+    return list(_download(str(source), names, options))
+
+
+def _weight_names() -> list[str]:
+    return [WEIGHT_NAME, *(weight_name_for(f"text_encoder_{number}") for number in (2, 3, 4))]
+
+
+def _download(repo_id: str, names: Sequence[str], options: SourceOptions) -> list[Path]:
+    files: list[Path] = []
+    for name in names:
+        try:
+            file = hf_hub_download(
+                repo_id,
+                name,
+                subfolder=options.subfolder,
+                revision=options.revision,
+                cache_dir=options.cache_dir,
+                local_files_only=options.local_files_only,
+                token=options.hub_token,
+            )
+        except (EntryNotFoundError, LocalEntryNotFoundError) as error:
+            if files:  # only the first file is obligatory
+                break
+            raise EmbeddingFileError(f"expected {name} in the repository {repo_id!r}, got none ({error})") from error
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {error}") from error
+        files.append(Path(file))
+    return files
