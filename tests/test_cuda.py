@@ -1,0 +1,54 @@
+"""What only a GPU can show; skipped where there is none, and off by default (`pytest -m cuda`)."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import build_tiny_pipeline, random_picture
+
+from diffusers_supreme_init import SupremeInitConfig, SupremeInitTextualInversionTrainer
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def train(pipe: Any, **settings: Any) -> Any:
+    config = SupremeInitConfig(**({"max_train_steps": 5, "validation_samples": 4} | settings))
+    return SupremeInitTextualInversionTrainer(pipe, random_picture(), "<mug>", "a red mug", config=config).train()[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_learn_on_the_gpu_and_come_back_to_the_cpu(dtype: torch.dtype) -> None:
+    pipe = build_tiny_pipeline().to("cuda", dtype)
+    result = train(pipe)
+    assert result.rows.device.type == "cpu"
+    assert (result.rows != result.initial_rows).any(dim=1).all()
+    assert {module.device.type for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {"cuda"}
+    pipe("a photo of <mug>", num_inference_steps=2)
+
+
+def test_a_pipeline_on_the_cpu_goes_home_after_training_on_the_gpu() -> None:
+    pipe = build_tiny_pipeline()
+    train(pipe)
+    assert {module.device.type for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {"cpu"}
+
+
+@pytest.mark.parametrize("mixed_precision", ["fp16", "bf16"])
+def test_autocast_on_the_gpu(mixed_precision: str) -> None:
+    result = train(build_tiny_pipeline().to("cuda"), mixed_precision=mixed_precision)
+    assert result.status == "finished"
+    assert result.rows.dtype == torch.float32
+
+
+def test_gpu_and_cpu_learn_nearly_the_same() -> None:
+    on_cpu = SupremeInitConfig(max_train_steps=5, validation_samples=4)
+    gpu = train(build_tiny_pipeline().to("cuda"))
+    from accelerate import Accelerator
+
+    trainer = SupremeInitTextualInversionTrainer(
+        build_tiny_pipeline(), random_picture(), "<mug>", "a red mug", config=on_cpu, accelerator=Accelerator(cpu=True)
+    )
+    (cpu,) = trainer.train()
+    assert gpu.losses == pytest.approx(cpu.losses, rel=1e-3)
