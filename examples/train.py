@@ -107,6 +107,8 @@ def main(arguments: list[str] | None = None) -> list[Path]:
             files = trainer.save(config.output_dir) if trainer.results else []
     except SupremeInitError as error:
         sys.exit(f"error: {error}")
+    if trainer.accelerator is not None and not trainer.accelerator.is_main_process:
+        return files
     for concept, file in zip(trainer.results, files, strict=True):
         losses = concept.mean_validation_losses()
         change = f", fixed-noise loss {losses[min(losses)]:.4f} -> {losses[max(losses)]:.4f}" if losses else ""

@@ -240,7 +240,8 @@ class SupremeInitTextualInversionTrainer:
         for concept in validated:
             mean = concept.mean_validation_losses()[step]
             values[f"validation_loss/{concept.placeholder_token}"] = mean
-            logger.info("%s: fixed-noise loss %.4f after %d steps", concept.placeholder_token, mean, step)
+            if accelerator.is_main_process:
+                logger.info("%s: fixed-noise loss %.4f after %d steps", concept.placeholder_token, mean, step)
         if accelerator.trackers and values:
             accelerator.log(values, step=step)
 
