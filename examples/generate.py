@@ -43,7 +43,7 @@ def draw(
 ) -> list[Image.Image]:
     """Return pictures of one prompt; picture k starts from the noise of ``seed + k``."""
     generators = [torch.Generator("cpu").manual_seed(seed + index) for index in range(num_images)]
-    return list(pipe(prompt, num_images_per_prompt=num_images, generator=generators, **options).images)  # type: ignore[operator]
+    return list(pipe(prompt, num_images_per_prompt=num_images, generator=generators, **options).images)
 
 
 def main(arguments: list[str] | None = None) -> list[Path]:
