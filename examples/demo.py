@@ -39,9 +39,9 @@ CONFIG = SupremeInitConfig(validation_samples=64, validation_steps=["0", "5", "1
 SAMPLING = {"num_inference_steps": 30, "guidance_scale": 4.0}
 NUM_PICTURES = 4
 SENTENCES = (
-    "a photo of {} on a sky background",
-    "a photo of {} on a mint background",
     "a rendering of {} with blue trim",
+    "a photo of {} with green trim",
+    "a photo of {} with green trim on a gray background",
 )
 FROM_CAPTION, FROM_STAR = "#0072b2", "#d55e00"  # distinguishable with any colour vision (Okabe and Ito)
 
