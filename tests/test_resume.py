@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, build_tiny_pipeline, random_picture
+from conftest import build_tiny_pipeline, random_picture
 
 from diffusers_supreme_init import CheckpointError, SupremeInitConfig, SupremeInitTextualInversionTrainer
 
@@ -196,7 +196,3 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, unchanged: Callable[[An
     unchanged(pipe)
     with pytest.raises(CheckpointError, match="expected a whole checkpoint"):
         trainer(tmp_path, pipe=pipe, resume_from_checkpoint="latest").train()
-
-
-def test_the_root_is_not_written_to() -> None:
-    assert not (ROOT / "checkpoint.safetensors").exists()

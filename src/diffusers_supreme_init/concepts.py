@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from .errors import ConfigError, PictureError
 from .pictures import PictureSource, find_pictures
 
@@ -114,8 +112,3 @@ def find_masks(concept: Concept, num_pictures: int) -> list[PictureSource] | Non
             f"{concept.placeholder_token}: expected one mask for each of {num_pictures} pictures, got {len(masks)}"
         )
     return masks
-
-
-def describe_source(source: PictureSource) -> str:
-    """Return a name of a picture for messages: its path as given, or its size."""
-    return f"image of {source.size}" if isinstance(source, Image.Image) else os.fspath(source)

@@ -1,6 +1,7 @@
 """The training loop, readable from top to bottom."""
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,8 @@ from .errors import ConfigError
 from .progress import ConceptProgress
 from .rows import RowOptimizer, TrainableRows
 from .sampling import Sample, denoising_losses, draw_sample, draw_validation_sample
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -202,6 +205,9 @@ class TrainingLoop:
 
     def _finish(self) -> None:
         for concept in self.concepts:
+            num_skipped = self.optimizers[concept.placeholder_token].num_skipped
+            if num_skipped and self.accelerator.is_main_process:
+                logger.warning("%s: fp16 gradients overflowed in %d steps", concept.placeholder_token, num_skipped)
             if concept.is_running:
                 concept.status = "finished"
             if concept.best_rows is not None:
