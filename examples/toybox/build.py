@@ -12,12 +12,15 @@ from pathlib import Path
 
 from check import GenerationSettings, measure_quality, write_samples
 from concepts import write_concepts
+from example_scenes import write_scenes
+from train_captioner import train_captioner
 from train_denoiser import train_denoiser
+from train_segmenter import train_segmenter
 from train_vae import train_vae
 from train_vit import train_classifier, train_judge
 
 TOYBOX_DIR = Path(__file__).parent
-STAGES = ("vae", "denoiser", "classifier", "judge", "concepts")
+STAGES = ("vae", "denoiser", "classifier", "judge", "captioner", "segmenter", "concepts", "scenes")
 
 
 def main() -> None:
@@ -41,14 +44,26 @@ def _run_stage(stage: str, arguments: argparse.Namespace) -> None:
         train_vae(work_dir, arguments.vae_steps)
     elif stage == "denoiser":
         train_denoiser(work_dir, work_dir / "pipeline", arguments.denoiser_steps)
-        # Only a finished model takes the place of the committed one.
-        shutil.copytree(work_dir / "pipeline", TOYBOX_DIR / "pipeline", dirs_exist_ok=True)
+        _publish(work_dir / "pipeline")
     elif stage == "classifier":
         train_classifier(work_dir, TOYBOX_DIR / "classifier", arguments.classifier_steps)
     elif stage == "judge":
         train_judge(work_dir, TOYBOX_DIR / "judge", arguments.judge_steps)
+    elif stage == "captioner":
+        train_captioner(work_dir, TOYBOX_DIR / "judge", work_dir / "captioner", arguments.captioner_steps)
+        _publish(work_dir / "captioner")
+    elif stage == "segmenter":
+        train_segmenter(work_dir, work_dir / "segmenter", arguments.segmenter_steps)
+        _publish(work_dir / "segmenter")
     elif stage == "concepts":
         write_concepts(TOYBOX_DIR / "concepts")
+    elif stage == "scenes":
+        write_scenes(TOYBOX_DIR / "scenes")
+
+
+def _publish(model_dir: Path) -> None:
+    """Put a finished model, and only a finished one, in the place of the committed one."""
+    shutil.copytree(model_dir, TOYBOX_DIR / model_dir.name, dirs_exist_ok=True)
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -59,6 +74,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--denoiser-steps", type=int, default=5_800, help="more than before continues a finished run")
     parser.add_argument("--classifier-steps", type=int, default=1_500)
     parser.add_argument("--judge-steps", type=int, default=2_400)
+    parser.add_argument("--captioner-steps", type=int, default=5_500)
+    parser.add_argument("--segmenter-steps", type=int, default=3_600)
     parser.add_argument("--work-dir", type=Path, default=TOYBOX_DIR / ".work", help="drawings, caches, resume files")
     return parser.parse_args()
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from check_describers import measure_describers
 from concepts import HELD_OUT
 from dataset import render_tensor, sample_toys, to_model_range
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -15,6 +16,7 @@ from transformers import AutoImageProcessor, ViTForImageClassification
 from world import CATEGORIES, COLORS, Toy, caption, random_toy, render
 
 NUM_TEST_TOYS = 600
+MEASURED_FOLDERS = ("pipeline", "classifier", "judge", "captioner", "segmenter", "concepts", "scenes")
 BATCH_SIZE = 60
 # How much each of the captions that ask for one category in one color tells.
 ASKED_DETAILS = ({"pattern": False}, {"pattern": True}, {"pattern": True, "trim": True, "background": True})
@@ -91,7 +93,8 @@ def measure_quality(toybox_dir: Path, settings: GenerationSettings) -> dict[str,
             **_accuracies(named, [replace(one, groups=("class",)) for one in drawn]),
             "num_pictures": len(drawn),
         },
-        "size_mb": {name: _size_mb(toybox_dir / name) for name in ("pipeline", "classifier", "judge", "concepts")},
+        **measure_describers(toybox_dir),
+        "size_mb": {name: _size_mb(toybox_dir / name) for name in MEASURED_FOLDERS},
     }
 
 

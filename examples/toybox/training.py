@@ -99,7 +99,11 @@ def load_as_float32(config_path: Path) -> None:
     whose text encoder stayed in half precision would stop at the first matrix product of the UNet.
     """
     config = json.loads(config_path.read_text())
-    config_path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    config["dtype"] = "float32"
+    for part in config.values():
+        if isinstance(part, dict) and "dtype" in part:
+            part["dtype"] = "float32"
+    config_path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _schedule(step: int, num_steps: int, warmup_steps: int) -> float:
