@@ -122,13 +122,6 @@ def test_empty_initializers_are_refused(pipe: Any, text: str, unchanged: Callabl
         make_trainer(pipe, initializer=text)
 
 
-@pytest.mark.parametrize("text", ["caption", "class", "auto"])
-def test_reserved_initializers_say_so(pipe: Any, text: str, unchanged: Callable[[Any], None]) -> None:
-    unchanged(pipe)
-    with pytest.raises(InitializerError, match=f"'{text}' is reserved for describers"):
-        make_trainer(pipe, initializer=text)
-
-
 def test_initializers_with_special_tokens_are_refused(pipe: Any, unchanged: Callable[[Any], None]) -> None:
     # Also what characters become that a tokenizer does not know: CLIP's unknown token is its end of text.
     unchanged(pipe)

@@ -1,20 +1,23 @@
-"""Textual inversion for diffusers that starts from what a caption already says.
+"""Textual inversion for diffusers that starts from what a picture says for itself.
 
 Importing the package gives every diffusers pipeline `load_multitoken_inversion` and `unload_multitoken_inversion`.
 """
 
 from .concepts import Concept, load_concepts
-from .config import SupremeInitConfig
+from .config import DescriberConfig, SupremeInitConfig
+from .describers import Describers, EndpointRefiner, LocalRefiner, RefinementStyle, Region
 from .embedding_file import LearnedEmbedding, read_embedding, write_embedding
 from .errors import (
     CheckpointError,
     ConceptLoadError,
     ConfigError,
+    DescriberError,
     EmbeddingFileError,
     InitializerError,
     OutputError,
     PictureError,
     PlaceholderTokenError,
+    RegionError,
     SupremeInitError,
     SupremeInitWarning,
     TrainingError,
@@ -22,6 +25,7 @@ from .errors import (
 )
 from .loader import LoadedConcept, MultiTokenInversionLoaderMixin, attach_to_diffusers
 from .progress import ConceptProgress
+from .proposals import InitializerProposal, propose_initializer
 from .trainer import SupremeInitTextualInversionTrainer
 from .version import __version__
 
@@ -38,6 +42,15 @@ __all__ = [
     "SupremeInitConfig",
     "SupremeInitTextualInversionTrainer",
     "load_concepts",
+    # describe
+    "DescriberConfig",
+    "Describers",
+    "EndpointRefiner",
+    "InitializerProposal",
+    "LocalRefiner",
+    "RefinementStyle",
+    "Region",
+    "propose_initializer",
     # the file
     "LearnedEmbedding",
     "read_embedding",
@@ -46,11 +59,13 @@ __all__ = [
     "CheckpointError",
     "ConceptLoadError",
     "ConfigError",
+    "DescriberError",
     "EmbeddingFileError",
     "InitializerError",
     "OutputError",
     "PictureError",
     "PlaceholderTokenError",
+    "RegionError",
     "SupremeInitError",
     "SupremeInitWarning",
     "TrainingError",

@@ -100,15 +100,7 @@ def restore_checkpoint(
     Raises:
         CheckpointError: The file is damaged, or belongs to another model, seed, initializer or setting.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
-        saved_run, numbers = json.loads(metadata["run"]), json.loads(metadata["numbers"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{str(path)!r}: expected a whole checkpoint of this package, got another file ({error})"
-        ) from error
+    saved_run, numbers, tensors = _read(path)
     # Through JSON and back, as the saved one has been: tuples are lists there.
     differences = _differences(saved_run, json.loads(json.dumps(run)))
     if differences:
@@ -120,8 +112,38 @@ def restore_checkpoint(
         token = concept.placeholder_token
         own = {name.rpartition("/")[2]: tensor for name, tensor in tensors.items() if name.rpartition("/")[0] == token}
         concept.restore(own, numbers[token]["concept"])
-        moments = {name: own[name] for name in ("exp_avg", "exp_avg_sq", "step") if name in own}
+        moments: dict[str, Tensor] = {name: own[name] for name in ("exp_avg", "exp_avg_sq", "step") if name in own}
         optimizers[token].load_state_dict(moments, numbers[token]["optimizer"])
+
+
+def read_found_words(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the words that describers found when a run began, so that they need not be asked again.
+
+    Returns:
+        For each placeholder token whose words were found: the words, and the record of how.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    saved_run, numbers, _ = _read(path)
+    records = {token: number["concept"].get("initializer_record") for token, number in numbers.items()}
+    return {
+        token: (saved_run["concepts"][token]["initializer"], record)
+        for token, record in records.items()
+        if record is not None
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+        return json.loads(metadata["run"]), json.loads(metadata["numbers"]), tensors
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(path)!r}: expected a whole checkpoint of this package, got another file ({error})"
+        ) from error
 
 
 def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequence[ConceptProgress]) -> dict[str, Any]:

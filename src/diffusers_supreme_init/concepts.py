@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, PictureError
+from .describers import Region
+from .errors import ConfigError, PictureError, RegionError
 from .pictures import PictureSource, find_pictures
+
+METHODS = ("class", "caption", "auto")
+"""Initializers that ask describers for the words."""
+TRAIN_ON = ("crop", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +23,16 @@ class Concept:
     Attributes:
         images: A picture (path or PIL image), a folder, or a sequence of both.
         placeholder_token: The word to use in prompts, best delimited: ``"<mug>"``.
-        initializer: The text whose tokens start the rows (``"a skull and bones mug"``, ``"*"``), or the path of a
-            saved embedding (file or folder) to continue from.
+        initializer: ``"class"``, ``"caption"`` or ``"auto"``: find the words, see `propose_initializer`. Or the text
+            whose tokens start the rows (``"a skull and bones mug"``, ``"*"``), or the path of a saved embedding (file
+            or folder) to continue from.
         num_vectors: Number of rows; None: as many as the initializer has tokens. More repeat it, fewer cut it.
         templates: Training prompts, each with one ``{}``; None: those of the configured `learnable_property`.
         mask: One mask per picture (white: the loss counts here), for `masked_loss`; None: the pictures' alpha.
+        region: The object in the picture that is meant, one region per picture; None: the whole picture.
+        train_on: With a region: ``"crop"`` trains on the object's surroundings only, ``"image"`` on the whole picture
+            with the object's mask as the weight of the loss, so that nothing around it is learned.
+        candidates: Words of your own that ``"auto"`` compares with those it finds.
     """
 
     images: PictureSource | Sequence[PictureSource]
@@ -31,18 +41,30 @@ class Concept:
     num_vectors: int | None = None
     templates: Sequence[str] | None = None
     mask: PictureSource | Sequence[PictureSource] | None = None
+    region: Region | Sequence[Region] | None = None
+    train_on: str = "crop"
+    candidates: Sequence[str] = ()
+
+    @property
+    def method(self) -> str | None:
+        """How describers find the words, one of `METHODS`; None where the words are given."""
+        return self.initializer if isinstance(self.initializer, str) and self.initializer in METHODS else None
 
 
-def load_concepts(metadata_path: str | os.PathLike[str], *, initializer_column: str = "initializer") -> list[Concept]:
+def load_concepts(
+    metadata_path: str | os.PathLike[str], *, initializer_column: str = "initializer", initializer: str | None = None
+) -> list[Concept]:
     """Read a list of concepts from the ``metadata.jsonl`` of an ``imagefolder``.
 
     Each line is an object with ``file_name``, ``placeholder_token``, the initializer in `initializer_column`, and
-    optionally ``mask_file_name`` and ``num_vectors``. File names are relative to the file. Lines that share a
-    placeholder token are several pictures of one concept.
+    optionally ``mask_file_name`` and ``num_vectors``, and for a region ``points``, ``negative_points`` and ``box`` in
+    pixels. File names are relative to the file. Lines that share a placeholder token are several pictures of one
+    concept.
 
     Args:
         metadata_path: The file, or the folder that holds it.
         initializer_column: The column to start from, e.g. ``"caption"`` or ``"class"``.
+        initializer: Of all concepts, instead of a column, e.g. ``"auto"``.
 
     Raises:
         ConfigError: The file is missing, empty or not as described; the message names the line.
@@ -56,23 +78,27 @@ def load_concepts(metadata_path: str | os.PathLike[str], *, initializer_column: 
         raise ConfigError(
             f"concepts: expected a metadata.jsonl, got {str(path)!r}, which cannot be read ({error})"
         ) from error
+    column = None if initializer is not None else initializer_column
     rows: dict[str, list[dict[str, Any]]] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            row = _parse_line(line, initializer_column, f"{path.name}, line {number}")
+            row = _parse_line(line, column, f"{path.name}, line {number}")
             rows.setdefault(row["placeholder_token"], []).append(row)
     if not rows:
         raise ConfigError(f"concepts: expected at least one line in {str(path)!r}, got an empty file")
-    return [_to_concept(token, group, initializer_column, path.parent) for token, group in rows.items()]
+    return [
+        _to_concept(token, group, initializer or _one_initializer(token, group, initializer_column), path.parent)
+        for token, group in rows.items()
+    ]
 
 
-def _parse_line(line: str, initializer_column: str, where: str) -> dict[str, Any]:
+def _parse_line(line: str, initializer_column: str | None, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{where}: expected one JSON object, got something else ({error})") from error
     for column in ("file_name", "placeholder_token", initializer_column):
-        if not isinstance(row, dict) or not isinstance(row.get(column), str):
+        if column is not None and (not isinstance(row, dict) or not isinstance(row.get(column), str)):
             columns = sorted(row) if isinstance(row, dict) else type(row).__name__
             raise ConfigError(
                 f"{where}: expected a text in column {column!r}, got {columns}; see `initializer_column`"
@@ -80,21 +106,34 @@ def _parse_line(line: str, initializer_column: str, where: str) -> dict[str, Any
     return row
 
 
-def _to_concept(token: str, rows: list[dict[str, Any]], initializer_column: str, folder: Path) -> Concept:
-    first = rows[0]
-    if any(row[initializer_column] != first[initializer_column] for row in rows):
-        raise ConfigError(f"{token}: expected one {initializer_column} for all its pictures, got different ones")
+def _one_initializer(token: str, rows: list[dict[str, Any]], column: str) -> str:
+    if any(row[column] != rows[0][column] for row in rows):
+        raise ConfigError(f"{token}: expected one {column} for all its pictures, got different ones")
+    return str(rows[0][column])
+
+
+def _to_concept(token: str, rows: list[dict[str, Any]], initializer: str, folder: Path) -> Concept:
     masks = [folder / row["mask_file_name"] for row in rows if row.get("mask_file_name")]
     if masks and len(masks) != len(rows):
         raise ConfigError(
             f"{token}: expected a mask for all of its {len(rows)} pictures or for none, got {len(masks)}"
         )
+    regions = [
+        Region(points=row.get("points", ()), negative_points=row.get("negative_points", ()), box=row.get("box"))
+        for row in rows
+        if row.get("points") or row.get("box")
+    ]
+    if regions and len(regions) != len(rows):
+        raise ConfigError(
+            f"{token}: expected points or a box for all of its {len(rows)} pictures or for none, got {len(regions)}"
+        )
     return Concept(
         images=[folder / row["file_name"] for row in rows],
         placeholder_token=token,
-        initializer=first[initializer_column],
-        num_vectors=first.get("num_vectors"),
+        initializer=initializer,
+        num_vectors=rows[0].get("num_vectors"),
         mask=masks or None,
+        region=regions or None,
     )
 
 
@@ -112,3 +151,25 @@ def find_masks(concept: Concept, num_pictures: int) -> list[PictureSource] | Non
             f"{concept.placeholder_token}: expected one mask for each of {num_pictures} pictures, got {len(masks)}"
         )
     return masks
+
+
+def find_regions(concept: Concept, num_pictures: int) -> list[Region] | None:
+    """Return the concept's region for each of its `num_pictures` pictures, or None where it has none.
+
+    Raises:
+        RegionError: There are more or fewer regions than pictures, or a mask besides.
+        ConfigError: `train_on` is not one of `TRAIN_ON`.
+    """
+    token = concept.placeholder_token
+    if concept.train_on not in TRAIN_ON:
+        raise ConfigError(f"train_on: expected one of {TRAIN_ON}, got {concept.train_on!r}")
+    if concept.region is None:
+        if concept.train_on != "crop":
+            raise ConfigError(f"{token}: expected a region for train_on={concept.train_on!r}, got none; pass region=")
+        return None
+    regions = [concept.region] if isinstance(concept.region, Region) else list(concept.region)
+    if len(regions) != num_pictures:
+        raise RegionError(f"{token}: expected one region for each of {num_pictures} pictures, got {len(regions)}")
+    if concept.mask is not None:
+        raise RegionError(f"{token}: expected either mask= or region=, got both; pass region=Region(mask=...)")
+    return regions

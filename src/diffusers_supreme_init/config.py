@@ -1,4 +1,4 @@
-"""`SupremeInitConfig`: how to train. What to train is a `Concept`."""
+"""`SupremeInitConfig`: how to train; `DescriberConfig`: how to find the words. What to train is a `Concept`."""
 
 import math
 import re
@@ -9,6 +9,9 @@ from .errors import ConfigError
 LR_SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
 LEARNABLE_PROPERTIES = ("object", "style")
+LABEL_SYNONYMS = ("first", "last", "all")
+REGION_BACKGROUNDS = ("keep", "remove")
+DESCRIBER_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(kw_only=True)
@@ -168,8 +171,80 @@ class SupremeInitConfig:
                 raise ConfigError(f"{name} writes or reads files; expected an output_dir, got None; pass output_dir=")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+        _require(self, name, holds, expected)
+
+
+@dataclass(kw_only=True)
+class DescriberConfig:
+    """Which models describe pictures when an initializer is ``"caption"``, ``"class"`` or ``"auto"``, and how.
+
+    A model is a Hub id, ``"user/name"`` or ``"user/name@revision"``, or a folder. It is loaded when it is needed.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    captioner: str = field(
+        default="Salesforce/blip-image-captioning-base",
+        metadata={"help": "Captioner: BLIP, BLIP-2, GIT, Florence-2, SmolVLM, ... (image-text-to-text)."},
+    )
+    classifier: str | None = field(
+        default=None,
+        metadata={
+            "help": "Image classifier; None: google/vit-base-patch16-224, or openai/clip-vit-base-patch32 with "
+            "candidate_labels."
+        },
+    )
+    segmenter: str = field(
+        default="facebook/sam-vit-base", metadata={"help": "Segmenter of regions: SAM, SAM-HQ, SAM 2, SAM 3 tracker."}
+    )
+    candidate_labels: list[str] = field(
+        default_factory=list, metadata={"help": "Labels of your own to choose from, instead of the classifier's."}
+    )
+    label_synonym: str = field(
+        default="first", metadata={"help": "Which name of a label such as 'tabby, tabby cat': 'first', 'last', 'all'."}
+    )
+    num_labels: int = field(default=3, metadata={"help": "Class labels that 'auto' considers."})
+    caption_prompt: str | None = field(
+        default=None, metadata={"help": "What the captioner is asked, or begins with; None: what is usual for it."}
+    )
+    num_captions: int = field(default=3, metadata={"help": "Captions (beams) per picture that 'auto' considers."})
+    max_caption_tokens: int = field(default=40, metadata={"help": "Longest caption, in tokens of the captioner."})
+    clean_captions: bool = field(
+        default=True, metadata={"help": "Remove phrases such as 'a close up of' and 'on a white background'."}
+    )
+    max_initializer_tokens: int | None = field(
+        default=None, metadata={"help": "Cut found words to so many tokens; None: what fits the text encoder."}
+    )
+    score_samples: int = field(
+        default=32, metadata={"help": "Noises and timesteps by which candidates are compared, per candidate."}
+    )
+    region_margin: float = field(
+        default=0.1, metadata={"help": "Kept around a region, as a fraction of its longer side."}
+    )
+    region_background: str = field(
+        default="keep", metadata={"help": "What surrounds a region in its crop: 'keep', or 'remove' (white)."}
+    )
+    describer_dtype: str = field(
+        default="float32", metadata={"help": "Precision of the describers: float32, bfloat16 or float16."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("num_labels", "num_captions", "max_caption_tokens", "score_samples"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        limit = self.max_initializer_tokens
+        _require(self, "max_initializer_tokens", limit is None or limit >= 1, "at least 1, or None")
+        _require(self, "region_margin", 0 <= self.region_margin < math.inf, "at least 0")
+        _require(self, "label_synonym", self.label_synonym in LABEL_SYNONYMS, f"one of {LABEL_SYNONYMS}")
+        _require(
+            self, "region_background", self.region_background in REGION_BACKGROUNDS, f"one of {REGION_BACKGROUNDS}"
+        )
+        _require(self, "describer_dtype", self.describer_dtype in DESCRIBER_DTYPES, f"one of {DESCRIBER_DTYPES}")
+
+
+def _require(config: object, name: str, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name}: expected {expected}, got {getattr(config, name)!r}")
 
 
 def is_scheduled(schedule: list[str], step: int) -> bool:

@@ -21,6 +21,14 @@ class InitializerError(SupremeInitError, ValueError):
     """An initializer gives no usable initial embeddings."""
 
 
+class RegionError(SupremeInitError, ValueError):
+    """A point, box or mask selects nothing usable in its picture."""
+
+
+class DescriberError(SupremeInitError, RuntimeError):
+    """A classifier, captioner, segmenter or refiner cannot be loaded, or says nothing usable."""
+
+
 class UnsupportedPipelineError(SupremeInitError, TypeError):
     """No backbone knows how to train on this pipeline."""
 

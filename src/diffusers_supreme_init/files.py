@@ -1,6 +1,7 @@
-"""Writing files whole or not at all."""
+"""Files: written whole or not at all, and named only where the name may be published."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     probe = write_atomically(Path(folder) / ".writable", b"")
     probe.unlink(missing_ok=True)  # several processes may probe at once
     return Path(folder)
+
+
+def hub_id(name: object) -> str | None:
+    """Return a model's name if it is an id on the Hub, None if it is a local path, which is nobody else's business."""
+    text = str(name or "")
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", text) is not None and not text.startswith(".")
+    return text if is_id and not Path(text).exists() else None
 
 
 def _umask() -> int:

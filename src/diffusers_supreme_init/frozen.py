@@ -75,6 +75,28 @@ def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def ready_to_step(backbone: Backbone, device: torch.device, *, checkpointing: bool = False) -> Iterator[None]:
+    """Freeze what the steps need and put it on a device; the autoencoder makes room."""
+    encoder, denoiser = backbone.pair.encoder, backbone.denoiser
+    with (
+        frozen([encoder, denoiser]),
+        on_device(encoder, device),
+        on_device(denoiser, device),
+        on_device(backbone.autoencoder, torch.device("cpu")),
+        gradient_checkpointing(denoiser, enabled=checkpointing),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def ready_to_encode(backbone: Backbone, device: torch.device) -> Iterator[None]:
+    """Freeze the autoencoder and put it on a device, in float32 if it is half precision."""
+    autoencoder = backbone.autoencoder
+    with frozen([autoencoder]), upcast(autoencoder), on_device(autoencoder, device):
+        yield
+
+
+@contextlib.contextmanager
 def gradient_checkpointing(denoiser: nn.Module, *, enabled: bool) -> Iterator[None]:
     """Recompute a denoiser's activations in the backward pass, unless it does so already."""
     switch = enabled and not denoiser.is_gradient_checkpointing

@@ -21,6 +21,21 @@ from .pictures import (
 
 
 @dataclass(frozen=True)
+class TrainingPictures:
+    """What one concept is trained on.
+
+    Attributes:
+        images: Pictures, not decoded yet.
+        masks: One per picture, or None to use the pictures' alpha.
+        masked: Whether masks weight the loss; otherwise they are ignored.
+    """
+
+    images: Sequence[PictureSource]
+    masks: Sequence[PictureSource] | None
+    masked: bool
+
+
+@dataclass(frozen=True)
 class PictureLatents:
     """The posterior of one concept's pictures, each as it is and mirrored; on the CPU, float32.
 
@@ -40,8 +55,7 @@ class PictureLatents:
 
 def encode_concept(
     backbone: Backbone,
-    images: Sequence[PictureSource],
-    masks: Sequence[PictureSource] | None,
+    pictures: TrainingPictures,
     config: SupremeInitConfig,
     *,
     progress_bar: bool = True,
@@ -50,20 +64,19 @@ def encode_concept(
 
     Args:
         backbone: Its autoencoder is used where it is, in its dtype.
-        images: Pictures, not decoded yet.
-        masks: One per picture, or None to use the pictures' alpha; ignored without ``config.masked_loss``.
-        config: Resolution, crop and mask settings.
+        pictures: Not decoded yet.
+        config: Resolution and crop.
         progress_bar: Whether to show one when there are several pictures.
 
     Raises:
-        PictureError: A picture or mask is unusable, or `masked_loss` finds no mask.
+        PictureError: A picture or mask is unusable, or there is none although it weights the loss.
         TrainingError: The autoencoder gives NaN (an fp16 autoencoder that overflows).
     """
     resolution = config.resolution or backbone.resolution
     device = next(backbone.autoencoder.parameters()).device
     means, stds, weights = [], [], []
-    show = progress_bar and len(images) > 1
-    for index, source in enumerate(tqdm(images, desc="encoding pictures", unit="picture", disable=not show)):
+    show = progress_bar and len(pictures.images) > 1
+    for index, source in enumerate(tqdm(pictures.images, desc="encoding pictures", unit="picture", disable=not show)):
         picture = load_picture(source)
         pixels = to_pixel_values(fit_to_square(picture.image, resolution, center_crop=config.center_crop))
         posterior = backbone.encode_pictures(torch.stack([pixels, pixels.flip(-1)]).to(device))
@@ -71,7 +84,8 @@ def encode_concept(
             raise TrainingError(f"picture {index}: the autoencoder gave NaN; load the pipeline in float32 or bfloat16")
         means.append(posterior.mean.cpu())
         stds.append(posterior.std.cpu())
-        if config.masked_loss:
+        if pictures.masked:
+            masks = pictures.masks
             alpha = picture.alpha if masks is None else _load_mask(masks[index], picture.image.size)
             if alpha is None:
                 raise PictureError(

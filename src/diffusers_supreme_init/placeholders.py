@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from .errors import InitializerError, PlaceholderTokenError, SupremeInitWarning
 from .multitoken import find_trigger, is_row_name
 
-RESERVED_INITIALIZERS = frozenset({"caption", "class", "auto"})
+_DANGLING_WORDS = frozenset(("a", "an", "the", "and", "or", "of", "with", "in", "on", "at", "by", "for", "to", "from"))
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,10 @@ def tokenize_initializer(
         num_vectors: Number of rows; None: the number of tokens. Fewer cut the description, more repeat it.
 
     Raises:
-        InitializerError: The text is empty or reserved, leaves no token, or has characters the tokenizer lacks.
+        InitializerError: The text is empty, leaves no token, or has characters the tokenizer lacks.
     """
     if num_vectors is not None and num_vectors < 1:
         raise InitializerError(f"num_vectors: expected at least 1, or None for one per token, got {num_vectors}")
-    if text in RESERVED_INITIALIZERS:
-        raise InitializerError(
-            f"initializer: {text!r} is reserved for describers, which this version does not have; "
-            f"pass the description itself, e.g. 'a red mug', or ' {text}' if you mean the word"
-        )
     if not text.strip():
         raise InitializerError(f"initializer: expected a description such as 'a red mug', got {text!r}")
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -129,6 +124,34 @@ def tokenize_initializer(
     )
 
 
+def cut_to_tokens(text: str, limit: int, tokenizer: PreTrainedTokenizerBase) -> tuple[str, int]:
+    """Cut a description between two words so that it has at most `limit` tokens.
+
+    Words that only lead to the next one ("a mug with") go too.
+
+    Returns:
+        The words that are left, and the number of tokens that were cut.
+    """
+
+    def num_tokens(words: Sequence[str]) -> int:
+        return len(tokenizer(" ".join(words), add_special_tokens=False, verbose=False)["input_ids"])
+
+    words = text.split()
+    total = num_tokens(words)
+    if total <= limit:
+        return text, 0
+    while len(words) > 1 and (num_tokens(words) > limit or words[-1] in _DANGLING_WORDS):
+        words.pop()
+    return " ".join(words), total - num_tokens(words)
+
+
+def num_rows_that_fit(placeholder_token: str, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many rows fit into the text encoder's window beside the words of the longest prompt."""
+    texts = [prompt.replace(placeholder_token, "") for prompt in prompts]
+    longest = max(len(tokenizer(text, verbose=False)["input_ids"]) for text in texts)
+    return tokenizer.model_max_length - longest
+
+
 def check_rows_fit(
     placeholder_token: str, num_vectors: int, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -143,9 +166,7 @@ def check_rows_fit(
     Raises:
         InitializerError: They do not fit; beyond the window rows would be cut off and never learn.
     """
-    texts = [prompt.replace(placeholder_token, "") for prompt in prompts]
-    longest = max(len(tokenizer(text, verbose=False)["input_ids"]) for text in texts)
-    room = tokenizer.model_max_length - longest
+    room = num_rows_that_fit(placeholder_token, prompts, tokenizer)
     if num_vectors > room:
         raise InitializerError(
             f"initializer of {placeholder_token}: expected at most {room} tokens beside the longest template, got "

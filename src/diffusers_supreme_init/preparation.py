@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .backbones import Backbone
-from .concepts import Concept, find_masks
+from .concepts import Concept, find_masks, find_regions
 from .config import SupremeInitConfig
+from .describers import Region
 from .embedding_file import read_embedding
 from .errors import ConfigError, InitializerError
 from .initialization import Initialization, continue_from, find_saved_embedding, initialize
-from .latents import encode_concept
+from .latents import PictureLatents
 from .pictures import PictureSource, find_pictures
-from .placeholders import check_placeholder_token, check_rows_fit
+from .placeholders import check_placeholder_token, check_rows_fit, num_rows_that_fit
 from .progress import ConceptProgress
 from .templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
 from .text_pairs import TextPair
@@ -25,26 +27,33 @@ class PreparedConcept:
     """A concept that was checked: pictures exist, names are free, rows fit. No picture was decoded yet.
 
     Attributes:
-        placeholder_token: Its name.
+        concept: As the user gave it.
         pictures: One source per picture.
         masks: One per picture, or None.
-        initialization: Where its rows start.
-        prompts: Training prompts.
-        validation_prompt: Prompt of the fixed-noise loss.
+        regions: One per picture, or None.
+        templates: Of the training prompts.
+        validation_template: Of the prompt of the fixed-noise loss.
+        initialization: Where its rows start; None until describers have found the words.
     """
 
-    placeholder_token: str
+    concept: Concept
     pictures: list[PictureSource]
     masks: list[PictureSource] | None
-    initialization: Initialization
-    prompts: tuple[str, ...]
-    validation_prompt: str
+    regions: list[Region] | None
+    templates: tuple[str, ...]
+    validation_template: str
+    initialization: Initialization | None
+
+    @property
+    def placeholder_token(self) -> str:
+        """Its name."""
+        return self.concept.placeholder_token
 
 
 def prepare_concepts(
     backbone: Backbone, concepts: Sequence[Concept], config: SupremeInitConfig
 ) -> list[PreparedConcept]:
-    """Check concepts and find their initial rows; nothing is changed.
+    """Check concepts, and find their initial rows where the words are given; nothing is changed.
 
     Raises:
         SupremeInitError: One of its subclasses, by what is wrong.
@@ -60,38 +69,73 @@ def prepare_concepts(
     return [_prepare(backbone.pair, concept, config) for concept in concepts]
 
 
-def begin_concept(
-    backbone: Backbone, prepared: PreparedConcept, config: SupremeInitConfig, *, progress_bar: bool
-) -> ConceptProgress:
-    """Encode a concept's pictures; the result stands before its first step.
+def initialize_concept(pair: TextPair, prepared: PreparedConcept, description: str) -> Initialization:
+    """Start a concept's rows from words that were found.
 
     Raises:
-        PictureError: A picture or mask is unusable.
-        TrainingError: The autoencoder gives NaN.
+        InitializerError: They give no tokens to start from, or too many.
     """
-    latents = encode_concept(backbone, prepared.pictures, prepared.masks, config, progress_bar=progress_bar)
+    initialization = initialize(pair, description, num_vectors=prepared.concept.num_vectors)
+    _check_fit(pair, prepared, initialization)
+    return initialization
+
+
+def begin_concept(
+    prepared: PreparedConcept,
+    initialization: Initialization,
+    latents: PictureLatents,
+    initializer_record: dict[str, Any] | None,
+) -> ConceptProgress:
+    """Return the concept as it stands before its first step."""
+    token, description = prepared.placeholder_token, initialization.description
     return ConceptProgress(
-        placeholder_token=prepared.placeholder_token,
-        description=prepared.initialization.description,
-        initializer=prepared.initialization.tokens,
-        initial_rows=prepared.initialization.rows,
-        prompts=prepared.prompts,
-        validation_prompt=prepared.validation_prompt,
+        placeholder_token=token,
+        description=description,
+        initializer=initialization.tokens,
+        initial_rows=initialization.rows,
+        prompts=tuple(fill_template(template, token, description) for template in prepared.templates),
+        validation_prompt=fill_template(prepared.validation_template, token, description),
         latents=latents,
-        rows=prepared.initialization.rows,
+        rows=initialization.rows,
+        initializer_record=initializer_record,
     )
+
+
+def num_initializer_tokens(prepared: PreparedConcept, pair: TextPair) -> int:
+    """Return how many tokens of words that are still to be found fit beside the longest prompt."""
+    return num_rows_that_fit(prepared.placeholder_token, _prompts(prepared, ""), pair.tokenizer)
 
 
 def _prepare(pair: TextPair, concept: Concept, config: SupremeInitConfig) -> PreparedConcept:
     pictures = find_pictures(concept.images)
-    masks = find_masks(concept, len(pictures))
-    initialization = _initialize(pair, concept)
-    token, description = concept.placeholder_token, initialization.description
+    if concept.candidates and concept.method != "auto":
+        raise ConfigError(
+            f"{concept.placeholder_token}: expected candidates only with initializer='auto', got them with "
+            f"{str(concept.initializer)!r}"
+        )
     templates = _TEMPLATES[config.learnable_property] if concept.templates is None else tuple(concept.templates)
-    prompts = tuple(fill_template(template, token, description) for template in check_templates(templates))
-    validation_prompt = fill_template(_VALIDATION_TEMPLATES[config.learnable_property], token, description)
-    check_rows_fit(token, len(initialization.rows), [*prompts, validation_prompt], pair.tokenizer)
-    return PreparedConcept(token, pictures, masks, initialization, prompts, validation_prompt)
+    prepared = PreparedConcept(
+        concept,
+        pictures,
+        find_masks(concept, len(pictures)),
+        find_regions(concept, len(pictures)),
+        check_templates(templates),
+        _VALIDATION_TEMPLATES[config.learnable_property],
+        None if concept.method else _initialize(pair, concept),
+    )
+    if prepared.initialization is not None:
+        _check_fit(pair, prepared, prepared.initialization)
+    return prepared
+
+
+def _check_fit(pair: TextPair, prepared: PreparedConcept, initialization: Initialization) -> None:
+    prompts = _prompts(prepared, initialization.description)
+    check_rows_fit(prepared.placeholder_token, len(initialization.rows), prompts, pair.tokenizer)
+
+
+def _prompts(prepared: PreparedConcept, description: str) -> list[str]:
+    templates = [*prepared.templates, prepared.validation_template]
+    return [fill_template(template, prepared.placeholder_token, description) for template in templates]
 
 
 def _initialize(pair: TextPair, concept: Concept) -> Initialization:

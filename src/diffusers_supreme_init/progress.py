@@ -24,6 +24,8 @@ class ConceptProgress:
         prompts: Training prompts.
         validation_prompt: Prompt of the fixed-noise loss.
         latents: Its pictures, encoded.
+        initializer_record: How describers found the words: method, candidates with losses, notes; None if they were
+            given.
         rows: The rows now: after training, the result. On the CPU.
         step: Steps it has made.
         losses: Mean training loss of each step.
@@ -42,6 +44,7 @@ class ConceptProgress:
     validation_prompt: str
     latents: PictureLatents
     rows: Tensor
+    initializer_record: dict[str, Any] | None = None
     step: int = 0
     losses: list[float] = field(default_factory=list)
     validation_losses: dict[int, list[float]] = field(default_factory=dict)
@@ -90,6 +93,7 @@ class ConceptProgress:
             "validation_losses": self.validation_losses,
             "status": self.status,
             "num_validations_without_gain": self.num_validations_without_gain,
+            "initializer_record": self.initializer_record,
         }
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:

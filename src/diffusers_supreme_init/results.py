@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import accelerate
 import diffusers
@@ -18,7 +17,7 @@ import transformers
 from .backbones import Backbone
 from .config import SupremeInitConfig
 from .embedding_file import LearnedEmbedding, weight_name_for, write_embedding
-from .files import write_atomically
+from .files import hub_id, write_atomically
 from .model_card import render_model_card
 from .progress import ConceptProgress
 from .text_pairs import identify_encoder
@@ -42,7 +41,7 @@ def learned_embedding(
         rows=concept.rows,
         description=concept.description or None,
         initializer_tokens=concept.initializer.tokens if concept.initializer else (),
-        base_model=_hub_id(backbone.pipe),
+        base_model=hub_id(getattr(backbone.pipe, "name_or_path", None)),
         encoder=identify_encoder(backbone.pair),
         architecture=backbone.architecture,
         training={
@@ -50,6 +49,7 @@ def learned_embedding(
             "status": concept.status if step is None else "snapshot",
             "steps": concept.step,
             "num_pictures": len(concept.latents),
+            "initializer": concept.initializer_record,
             "validation_loss": {str(step): loss for step, loss in concept.mean_validation_losses().items()},
         },
     )
@@ -101,13 +101,6 @@ def result_folders(concepts: Sequence[ConceptProgress], output_dir: Path) -> lis
             name = f"{base}-{names.count(name) + len(names)}"
         names.append(name)
     return [output_dir / name for name in names]
-
-
-def _hub_id(pipe: Any) -> str | None:
-    """Return where the pipeline came from if that is a Hub id; a local path is nobody else's business."""
-    name = str(getattr(pipe, "name_or_path", None) or "")  # diffusers keeps a Path as it was given
-    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
-    return name if is_hub_id and not Path(name).exists() else None
 
 
 def _versions() -> dict[str, str]:

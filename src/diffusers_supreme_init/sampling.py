@@ -13,18 +13,8 @@ from .latents import PictureLatents
 from .randomness import choose, generator_for
 
 
-class SampledConcept(Protocol):
-    """What drawing samples needs to know of a concept."""
-
-    @property
-    def placeholder_token(self) -> str:
-        """Its name, part of the key of every draw."""
-        ...
-
-    @property
-    def prompts(self) -> Sequence[str]:
-        """Training prompts."""
-        ...
+class ValidatedConcept(Protocol):
+    """What the fixed-noise loss needs to know of a concept."""
 
     @property
     def validation_prompt(self) -> str:
@@ -34,6 +24,20 @@ class SampledConcept(Protocol):
     @property
     def latents(self) -> PictureLatents:
         """Its pictures."""
+        ...
+
+
+class SampledConcept(ValidatedConcept, Protocol):
+    """What drawing training samples needs to know of a concept."""
+
+    @property
+    def placeholder_token(self) -> str:
+        """Its name, part of the key of every draw."""
+        ...
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """Training prompts."""
         ...
 
 
@@ -77,7 +81,7 @@ def draw_sample(
 
 
 def draw_validation_sample(
-    concept: SampledConcept, sample_index: int, config: SupremeInitConfig, num_train_timesteps: int
+    concept: ValidatedConcept, sample_index: int, config: SupremeInitConfig, num_train_timesteps: int
 ) -> Sample:
     """Draw one sample of the fixed-noise loss.
 
@@ -113,10 +117,12 @@ def denoising_losses(
     conditioning = backbone.encode_prompts([sample.prompt for sample in samples])
     prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, conditioning)
     squared_error = (prediction.to(dtype) - backbone.target(latents, noise, timesteps)) ** 2
-    if samples[0].mask is None:
+    if all(sample.mask is None for sample in samples):
         losses = squared_error.mean(dim=(1, 2, 3))
     else:
-        mask = torch.stack([sample.mask for sample in samples if sample.mask is not None]).to(device, dtype)
+        everywhere = torch.ones(1, *squared_error.shape[-2:])
+        masks = [everywhere if sample.mask is None else sample.mask for sample in samples]
+        mask = torch.stack(masks).to(device, dtype)
         weights = mask.expand_as(squared_error)
         losses = (squared_error * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3))
     if snr_gamma is not None:

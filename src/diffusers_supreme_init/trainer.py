@@ -9,22 +9,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from .backbones import backbone_for
-from .checkpoint import find_checkpoint, fingerprint, restore_checkpoint, write_checkpoint
+from .beginning import begin_concepts
+from .checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
 from .concepts import Concept
 from .config import SupremeInitConfig, is_scheduled
+from .describers import Describers, Region
 from .embedding_file import weight_name_for
 from .errors import CheckpointError, ConfigError, TrainingError
 from .files import check_writable
-from .frozen import check_trainable, frozen, gradient_checkpointing, on_device, upcast
+from .frozen import check_trainable, ready_to_step
 from .loop import TrainingLoop
 from .pictures import PictureSource
 from .placeholders import check_trigger_is_free
-from .preparation import begin_concept, prepare_concepts
+from .preparation import prepare_concepts
 from .previews import draw_previews
 from .progress import ConceptProgress
 from .results import result_folders, save_concept, write_snapshots
@@ -53,6 +54,7 @@ class SupremeInitTextualInversionTrainer:
         pipe: The user's pipeline.
         config: Settings.
         concepts: What is trained.
+        describers: What finds words and regions; None: the defaults.
         results: After `train`, one `ConceptProgress` per concept.
     """
 
@@ -66,7 +68,11 @@ class SupremeInitTextualInversionTrainer:
         num_vectors: int | None = None,
         templates: Sequence[str] | None = None,
         mask: PictureSource | Sequence[PictureSource] | None = None,
+        region: Region | Sequence[Region] | None = None,
+        train_on: str | None = None,
+        candidates: Sequence[str] | None = None,
         concepts: Sequence[Concept] | None = None,
+        describers: Describers | None = None,
         config: SupremeInitConfig | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
@@ -80,7 +86,12 @@ class SupremeInitTextualInversionTrainer:
             num_vectors: See `Concept`.
             templates: See `Concept`.
             mask: See `Concept`.
+            region: See `Concept`.
+            train_on: See `Concept`.
+            candidates: See `Concept`.
             concepts: Several concepts at once, instead of the arguments above.
+            describers: Models and settings that find words and regions; None: the defaults of `DescriberConfig`,
+                loaded when a concept needs them and released before training.
             config: Settings; None: the defaults.
             accelerator: Of `accelerate`; None: a new one, which follows `accelerate launch`.
 
@@ -90,13 +101,24 @@ class SupremeInitTextualInversionTrainer:
         self.pipe = pipe
         self.config = config or SupremeInitConfig()
         self.accelerator = accelerator
+        single = {
+            "images": images,
+            "placeholder_token": placeholder_token,
+            "initializer": initializer,
+            "num_vectors": num_vectors,
+            "templates": templates,
+            "mask": mask,
+            "region": region,
+            "train_on": train_on,
+            "candidates": candidates,
+        }
+        given = {name: value for name, value in single.items() if value is not None}
         if concepts is None:
-            concepts = [_single_concept(images, placeholder_token, initializer, num_vectors, templates, mask)]
-        elif any(
-            value is not None for value in (images, placeholder_token, initializer, num_vectors, templates, mask)
-        ):
+            concepts = [_single_concept(given)]
+        elif given:
             raise ConfigError("expected either concepts= or the arguments of a single concept, got both")
         self.concepts = list(concepts)
+        self.describers = describers
         self.results: list[ConceptProgress] = []
         self._backbone = backbone_for(pipe)
         self._seconds = 0.0
@@ -112,8 +134,12 @@ class SupremeInitTextualInversionTrainer:
         Returns:
             One result per concept: rows, losses, validation losses, how it ended.
 
+        Where words or regions have to be found first, this is done before anything is changed.
+
         Raises:
             PictureError: A picture is damaged or too large; nothing was changed.
+            RegionError: A region selects nothing usable; nothing was changed.
+            DescriberError: A describer cannot be loaded or says nothing usable; nothing was changed.
             CheckpointError: The checkpoint belongs to another run; nothing was changed.
             TrainingError: A concept's loss became NaN or infinite. This is raised at the very end: all other concepts
                 are complete, the rows that last worked are kept, and `save` can be called.
@@ -128,8 +154,16 @@ class SupremeInitTextualInversionTrainer:
         if config.output_dir is not None:
             check_writable(config.output_dir)
         checkpoint_path = find_checkpoint(config)
-        concepts = self._encode_pictures(accelerator)
-        with self._concepts_added(concepts), self._ready_to_step(accelerator):
+        concepts = begin_concepts(
+            self._backbone,
+            self._prepared,
+            config,
+            accelerator,
+            describers=self.describers,
+            known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
+        )
+        ready = ready_to_step(self._backbone, accelerator.device, checkpointing=config.gradient_checkpointing)
+        with self._concepts_added(concepts), ready:
             rows = TrainableRows(pair, {concept.placeholder_token: concept.initial_rows for concept in concepts})
             try:
                 loop = TrainingLoop(self._backbone, concepts, rows, config, accelerator)
@@ -173,14 +207,6 @@ class SupremeInitTextualInversionTrainer:
         self.accelerator.wait_for_everyone()
         return [folder / weight_name_for(self._backbone.pair.encoder_name) for folder in folders]
 
-    def _encode_pictures(self, accelerator: Accelerator) -> list[ConceptProgress]:
-        autoencoder = self._backbone.autoencoder
-        show = accelerator.is_local_main_process
-        with frozen([autoencoder]), upcast(autoencoder), on_device(autoencoder, accelerator.device):
-            return [
-                begin_concept(self._backbone, prepared, self.config, progress_bar=show) for prepared in self._prepared
-            ]
-
     @contextlib.contextmanager
     def _concepts_added(self, concepts: Sequence[ConceptProgress]) -> Iterator[None]:
         """Add the concepts to the pipeline; if training fails or is interrupted, take them out again."""
@@ -191,19 +217,6 @@ class SupremeInitTextualInversionTrainer:
         except BaseException:
             remove_rows(self.pipe, pair, [concept.placeholder_token for concept in concepts])
             raise
-
-    @contextlib.contextmanager
-    def _ready_to_step(self, accelerator: Accelerator) -> Iterator[None]:
-        """Freeze what the steps need and put it on the accelerator; the autoencoder makes room."""
-        encoder, denoiser = self._backbone.pair.encoder, self._backbone.denoiser
-        with (
-            frozen([encoder, denoiser]),
-            on_device(encoder, accelerator.device),
-            on_device(denoiser, accelerator.device),
-            on_device(self._backbone.autoencoder, torch.device("cpu")),
-            gradient_checkpointing(denoiser, enabled=self.config.gradient_checkpointing),
-        ):
-            yield
 
     def _run(self, loop: TrainingLoop, checkpoint_path: Path | None) -> None:
         config, accelerator = self.config, loop.accelerator
@@ -246,28 +259,13 @@ class SupremeInitTextualInversionTrainer:
             accelerator.log(values, step=step)
 
 
-def _single_concept(
-    images: PictureSource | Sequence[PictureSource] | None,
-    placeholder_token: str | None,
-    initializer: str | os.PathLike[str] | None,
-    num_vectors: int | None,
-    templates: Sequence[str] | None,
-    mask: PictureSource | Sequence[PictureSource] | None,
-) -> Concept:
-    if images is None or placeholder_token is None or initializer is None:
-        given = {"images": images, "placeholder_token": placeholder_token, "initializer": initializer}
-        missing = ", ".join(name for name, value in given.items() if value is None)
+def _single_concept(given: dict[str, Any]) -> Concept:
+    missing = [name for name in ("images", "placeholder_token", "initializer") if name not in given]
+    if missing:
         raise ConfigError(
-            f"expected images, placeholder_token and initializer, got none for {missing}; or pass concepts="
+            f"expected images, placeholder_token and initializer, got none for {', '.join(missing)}; or pass concepts="
         )
-    return Concept(
-        images=images,
-        placeholder_token=placeholder_token,
-        initializer=initializer,
-        num_vectors=num_vectors,
-        templates=templates,
-        mask=mask,
-    )
+    return Concept(**given)
 
 
 def _make_accelerator(config: SupremeInitConfig) -> Accelerator:

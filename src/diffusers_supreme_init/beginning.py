@@ -1,0 +1,162 @@
+"""Prepared concepts -> concepts before their first step: find regions and words, encode pictures, choose."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from tqdm.auto import tqdm
+
+from .backbones import Backbone
+from .candidates import Candidates, record_of
+from .choice import score_candidates
+from .config import SupremeInitConfig
+from .describers import Describers
+from .frozen import ready_to_encode, ready_to_step
+from .latents import PictureLatents, TrainingPictures, encode_concept
+from .loop import autocast_dtype
+from .preparation import PreparedConcept, begin_concept, initialize_concept
+from .progress import ConceptProgress
+from .proposals import candidate_table, find_words
+from .selection import select_pictures, training_pictures
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+FoundWords = tuple[str, dict[str, Any]]
+"""Words that were found, and the record of how."""
+
+
+def begin_concepts(
+    backbone: Backbone,
+    prepared: Sequence[PreparedConcept],
+    config: SupremeInitConfig,
+    accelerator: Accelerator,
+    *,
+    describers: Describers | None,
+    known_words: Mapping[str, FoundWords],
+) -> list[ConceptProgress]:
+    """Bring all concepts to their first step, each kind of model at a time; the pipeline is left as it was.
+
+    Args:
+        backbone: The untouched model.
+        prepared: Concepts that were checked.
+        config: Settings.
+        accelerator: Gives the device and the processes.
+        describers: What finds words and regions; None: the defaults, released afterwards.
+        known_words: By placeholder token; what an interrupted run had found is not asked for again.
+
+    Raises:
+        SupremeInitError: One of its subclasses, by what is wrong.
+    """
+    own_describers = describers or Describers(device=accelerator.device)
+    known = {
+        concept.placeholder_token: known_words[concept.placeholder_token]
+        for concept in prepared
+        if _is_same_question(concept, known_words.get(concept.placeholder_token))
+    }
+    pictures, candidates = [], []
+    for concept in _progress(prepared, "describing", accelerator, disable=not any(map(_asks_describers, prepared))):
+        found = _describe(concept, backbone, own_describers, config, is_known=concept.placeholder_token in known)
+        pictures.append(found[0])
+        candidates.append(found[1])
+    if describers is None:
+        own_describers.release()
+    latents = _encode(backbone, pictures, config, accelerator)
+    candidates = _choose(backbone, prepared, latents, candidates, config, own_describers, accelerator)
+
+    begun = []
+    for concept, encoded, choice in zip(prepared, latents, candidates, strict=True):
+        words: FoundWords | None = known.get(concept.placeholder_token)
+        if choice is not None:
+            words = choice.usable[0].text, record_of(choice, str(concept.concept.initializer), own_describers)
+            _tell(concept, choice, accelerator)
+        initialization = concept.initialization
+        if initialization is None and words is not None:
+            initialization = initialize_concept(backbone.pair, concept, words[0])
+        assert initialization is not None, "a concept has an initialization, or its words were found"
+        begun.append(begin_concept(concept, initialization, encoded, words[1] if words else None))
+    return begun
+
+
+def _asks_describers(prepared: PreparedConcept) -> bool:
+    return prepared.initialization is None or prepared.regions is not None
+
+
+def _is_same_question(prepared: PreparedConcept, words: FoundWords | None) -> bool:
+    return words is not None and words[1]["method"] == prepared.concept.method
+
+
+def _describe(
+    prepared: PreparedConcept,
+    backbone: Backbone,
+    describers: Describers,
+    config: SupremeInitConfig,
+    *,
+    is_known: bool,
+) -> tuple[TrainingPictures, Candidates | None]:
+    if not _asks_describers(prepared) or (is_known and prepared.regions is None):
+        return TrainingPictures(prepared.pictures, prepared.masks, masked=config.masked_loss), None
+    train_on = prepared.concept.train_on
+    selected = select_pictures(prepared.pictures, prepared.regions, train_on, describers)
+    pictures = training_pictures(selected, prepared.masks, train_on, masked_loss=config.masked_loss)
+    if prepared.initialization is not None or is_known:
+        return pictures, None
+    return pictures, find_words(prepared, selected, backbone, describers)
+
+
+def _encode(
+    backbone: Backbone, pictures: Sequence[TrainingPictures], config: SupremeInitConfig, accelerator: Accelerator
+) -> list[PictureLatents]:
+    show = accelerator.is_local_main_process
+    with ready_to_encode(backbone, accelerator.device):
+        return [encode_concept(backbone, each, config, progress_bar=show) for each in pictures]
+
+
+def _choose(
+    backbone: Backbone,
+    prepared: Sequence[PreparedConcept],
+    latents: Sequence[PictureLatents],
+    candidates: Sequence[Candidates | None],
+    config: SupremeInitConfig,
+    describers: Describers,
+    accelerator: Accelerator,
+) -> list[Candidates | None]:
+    """Put the best candidate of each concept first. All processes go on with what the first one found."""
+    chosen = list(candidates)
+    open_choices = [index for index, found in enumerate(candidates) if found is not None and len(found.usable) > 1]
+    if open_choices:
+        with ready_to_step(backbone, accelerator.device):
+            for index in open_choices:
+                found = candidates[index]
+                assert found is not None, "selected above"
+                chosen[index] = score_candidates(
+                    backbone,
+                    latents[index],
+                    found,
+                    config,
+                    template=prepared[index].validation_template,
+                    num_samples=describers.config.score_samples,
+                    device=accelerator.device,
+                    autocast_dtype=autocast_dtype(config, accelerator),
+                    progress_bar=accelerator.is_local_main_process,
+                )
+    return broadcast_object_list(chosen) if accelerator.num_processes > 1 else chosen
+
+
+def _tell(prepared: PreparedConcept, choice: Candidates, accelerator: Accelerator) -> None:
+    if not accelerator.is_main_process:
+        return
+    token, best = prepared.placeholder_token, choice.usable[0]
+    for note in choice.notes:
+        logger.warning("%s: %s", token, note)
+    cut = f" ({best.num_cut} tokens cut)" if best.num_cut else ""
+    logger.info("%s starts from the %s %r%s", token, best.source, best.text, cut)
+    if len(choice.usable) > 1:
+        logger.info("%s", candidate_table(choice.usable))
+
+
+def _progress(items: Sequence[Item], title: str, accelerator: Accelerator, *, disable: bool) -> Iterable[Item]:
+    hide = disable or len(items) < 2 or not accelerator.is_local_main_process
+    return tqdm(items, desc=title, unit="concept", disable=hide)

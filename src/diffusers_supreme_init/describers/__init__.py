@@ -1,0 +1,38 @@
+"""Describers: what can be said about a picture, and about which part of it. No model is imported before it is used."""
+
+from .captioner import Captioner
+from .classifier import Classifier, ZeroShotClassifier
+from .description import Description
+from .endpoint import EndpointRefiner
+from .local_refiner import LocalRefiner
+from .models import Describers
+from .refiner import Refinement, RefinementStyle, Refiner, refine
+from .region import Mask, Region, Segmentation, crop_region, find_mask, grow_box, mask_to_box
+from .segmenter import Segmenter
+from .wording import Wording, clean_caption, clean_label, is_latin
+
+__all__ = [
+    "Captioner",
+    "Classifier",
+    "Describers",
+    "Description",
+    "EndpointRefiner",
+    "LocalRefiner",
+    "Mask",
+    "Refinement",
+    "RefinementStyle",
+    "Refiner",
+    "Region",
+    "Segmentation",
+    "Segmenter",
+    "Wording",
+    "ZeroShotClassifier",
+    "clean_caption",
+    "clean_label",
+    "crop_region",
+    "find_mask",
+    "grow_box",
+    "is_latin",
+    "mask_to_box",
+    "refine",
+]

@@ -1,0 +1,81 @@
+"""`ApiKey`: a secret that is sent, and otherwise shows up nowhere."""
+
+import json
+import logging
+from contextvars import ContextVar
+from typing import Any, Self
+from urllib.parse import quote
+
+from ..errors import ConfigError, DescriberError
+
+_HIDDEN = "<hidden>"
+_MIN_SECRET = 8
+_HTTP_LOGGERS = ("httpx2", *(f"httpcore2.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")))
+
+
+class ApiKey:
+    """A key, or none, that no `repr`, log or pickle shows.
+
+    Raises:
+        ConfigError: It could not be sent as a header.
+    """
+
+    def __init__(self, value: str | None) -> None:
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"api_key: expected a text, or None, got {type(value).__name__}")
+        if value is not None and not (value and all("!" <= character <= "~" for character in value)):
+            raise ConfigError(
+                "api_key: expected visible ASCII characters, got an empty text, or one with line breaks, spaces or "
+                "others (not shown here); pass key.strip(), or None for servers that need none"
+            )
+        self._value = value
+
+    def __repr__(self) -> str:
+        return _HIDDEN
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # the usual way goes through `__reduce__`
+
+    def __reduce__(self) -> Any:
+        if self._value is None:
+            return ApiKey, (None,)
+        # Without its key the copy would fail later and elsewhere, with status 401.
+        raise DescriberError(
+            "cannot pickle a refiner: expected one without api_key, got one with it, which the pickle would show; "
+            "make the refiner in the process that uses it"
+        )
+
+    def headers(self) -> dict[str, str]:
+        """Return the header to send; none without a key."""
+        return {} if self._value is None else {"authorization": f"Bearer {self._value}"}
+
+    def redact(self, text: str) -> str:
+        """Hide the key in a text, also in the forms that `repr`, JSON and addresses give it."""
+        if self._value is None:
+            return text
+        doubled = self._value.replace("\\", "\\\\")
+        as_bytes = doubled.replace("'", "\\'")
+        for form in (self._value, doubled, as_bytes, json.dumps(self._value)[1:-1], quote(self._value, safe="")):
+            text = text.replace(form, _HIDDEN)
+        return text
+
+    def is_told_by(self, text: str) -> bool:
+        """Whether a text holds the key; stand-ins such as "none" are no secret, and may be words of a caption."""
+        return self._value is not None and len(self._value) >= _MIN_SECRET and self._value in text
+
+
+def hide_in_logs(key: ApiKey) -> None:
+    """Redact what httpx2 logs from this thread on: at DEBUG the headers of an answer, which may echo the key."""
+    _key_in_use.set(key)
+    for name in _HTTP_LOGGERS:
+        logging.getLogger(name).addFilter(_redact_record)  # a second time does nothing
+
+
+_key_in_use: ContextVar[ApiKey] = ContextVar("_key_in_use")
+
+
+def _redact_record(record: logging.LogRecord) -> bool:
+    key = _key_in_use.get(None)
+    if key is not None:
+        record.msg, record.args = key.redact(record.getMessage()), ()
+    return True

@@ -1,0 +1,142 @@
+"""Picture -> captions, by any image-to-text model of transformers."""
+
+import re
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..errors import DescriberError
+from .description import Description
+from .loading import explained, place, split_revision
+from .region import PixelBox
+
+CHAT_PROMPT = (
+    "Name the main object in this image with one short noun phrase, with its colors and materials, in at most ten "
+    "English words. Answer with the phrase only."
+)
+"""What a chat model is asked unless `prompt` is given."""
+
+_MIN_BEAMS = 3
+_LOCATION = re.compile(r"<loc_\d+>")
+
+
+class Captioner:
+    """Any `AutoModelForImageTextToText`: BLIP, BLIP-2, GIT, Florence-2, and chat models such as SmolVLM.
+
+    Raises:
+        DescriberError: The model cannot be loaded, or is no captioner.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        prompt: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
+            prompt: Beginning of the caption for BLIP, BLIP-2 and GIT, a task such as ``"<DETAILED_CAPTION>"`` for
+                Florence-2, a question for chat models; None: what is usual for each.
+            device: Where it runs; None: the GPU if there is one.
+            dtype: Precision of the weights.
+        """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        name, revision = split_revision(model)
+        with explained(model, "captioner"):
+            # The processor first: it is small, and tells whether the model is usable at all.
+            self.processor: Any = AutoProcessor.from_pretrained(name, revision=revision)
+            self.model: Any = place(
+                AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=dtype), device
+            )
+        self.name = model
+        self.prompt = prompt
+        if self.model.config.model_type == "florence2":
+            self._inputs = self._florence_inputs
+        elif getattr(self.processor, "chat_template", None):
+            self._inputs = self._chat_inputs
+        else:
+            self._inputs = self._plain_inputs
+
+    @property
+    def describes_boxes(self) -> bool:
+        """Whether the model itself can be asked about a part of the whole picture."""
+        return self.model.config.model_type == "florence2"
+
+    @torch.no_grad()
+    def describe(
+        self, image: Image.Image, *, num_captions: int = 1, max_new_tokens: int = 40, box: PixelBox | None = None
+    ) -> list[Description]:
+        """Return the best captions of a beam search, best first, without repetitions.
+
+        Args:
+            image: RGB.
+            num_captions: How many; fewer come back when beams differ only in white space.
+            max_new_tokens: Longest caption, in tokens of the captioner.
+            box: The part that is meant, ``(left, top, right, bottom)`` in pixels; only if `describes_boxes`.
+
+        Raises:
+            DescriberError: The model takes no boxes, or fails on the picture.
+        """
+        if box is not None and not self.describes_boxes:
+            raise DescriberError(f"captioner {self.name!r}: expected no box, got one; crop the picture instead")
+        inputs = self._inputs(image, box).to(self.model.device, self.model.dtype)
+        prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+        output = self.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=max(_MIN_BEAMS, num_captions),
+            num_return_sequences=num_captions,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        texts = self._decode(output.sequences, inputs.get("input_ids"), prompt_length)
+        scores = output.sequences_scores.float().tolist()
+        best = dict(reversed(list(zip(texts, scores, strict=True))))  # the first of equal texts wins
+        return [Description(text, best[text]) for text in dict.fromkeys(texts)]
+
+    def _plain_inputs(self, image: Image.Image, box: PixelBox | None) -> Any:
+        text = {"text": self.prompt} if self.prompt else {}
+        inputs = self.processor(images=image, return_tensors="pt", **text)
+        inputs.pop("token_type_ids", None)  # GIT's tokenizer makes them, its model refuses them
+        return inputs
+
+    def _chat_inputs(self, image: Image.Image, box: PixelBox | None) -> Any:
+        content = [{"type": "image", "image": image}, {"type": "text", "text": self.prompt or CHAT_PROMPT}]
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+
+    def _florence_inputs(self, image: Image.Image, box: PixelBox | None) -> Any:
+        task = self.prompt or ("<CAPTION>" if box is None else "<REGION_TO_DESCRIPTION>")
+        if box is not None:
+            corners = torch.tensor([box], dtype=torch.float32)
+            bins = self.processor.post_processor.quantize(corners, image.size)[0].tolist()
+            task += "".join(f"<loc_{value}>" for value in bins)
+        return self.processor(images=image, text=task, return_tensors="pt")
+
+    def _decode(self, sequences: torch.Tensor, prompt_ids: torch.Tensor | None, prompt_length: int) -> list[str]:
+        """Return the new text: some models repeat the prompt before it, others do not."""
+        if prompt_ids is not None and not self.model.config.is_encoder_decoder:
+            echoed = sequences.shape[1] >= prompt_length and bool(
+                (sequences[:, :prompt_length] == prompt_ids.to(sequences.device)).all()
+            )
+            sequences = sequences[:, prompt_length:] if echoed else sequences
+        texts = self.processor.batch_decode(sequences, skip_special_tokens=True)
+        return [" ".join(self._without_prompt(_LOCATION.sub("", text)).split()) for text in texts]
+
+    def _without_prompt(self, text: str) -> str:
+        stripped = text.lstrip()
+        if self.prompt and stripped.lower().startswith(self.prompt.lower()):
+            return stripped[len(self.prompt) :]
+        return text

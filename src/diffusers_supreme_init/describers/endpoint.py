@@ -1,0 +1,225 @@
+"""`EndpointRefiner`: a refiner that asks a server which speaks the protocol of OpenAI's chat completions."""
+
+import ipaddress
+import json
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import httpx2
+
+from ..errors import ConfigError, DescriberError
+from .api_key import ApiKey, hide_in_logs
+from .refiner import RefinementStyle
+
+MAX_ANSWER_BYTES = 256_000
+
+_MAX_QUOTED = 300
+_HINTS = {
+    401: "check api_key=",
+    403: "check api_key=",
+    404: "check base_url= (it usually ends in /v1) and model=",
+    429: "wait a while, or choose another server",
+}
+
+
+class EndpointRefiner:
+    """Asks an OpenAI-compatible server: Ollama, LM Studio, vLLM, llama.cpp, `transformers serve`, or a remote one.
+
+    >>> refiner = EndpointRefiner("http://localhost:11434/v1", "qwen3:1.7b")  # Ollama; nothing is contacted yet
+
+    Only the given server is contacted, and only by a call. Redirects are not followed, so that the key stays with it.
+    Proxies of the environment are used, except for this very machine.
+
+    Raises:
+        ConfigError: An argument cannot work; the key is never shown.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        style: RefinementStyle = RefinementStyle(),  # noqa: B008 - frozen
+        timeout: float = 30.0,
+    ) -> None:
+        """Remember what to ask whom.
+
+        Args:
+            base_url: ``http`` or ``https`` address to which ``/chat/completions`` is appended.
+            model: Name of the model on that server.
+            api_key: Sent as bearer token and nowhere else; None: no such header. It is never shown or logged, and a
+                refiner that holds one cannot be pickled.
+            style: What to ask for.
+            timeout: Seconds for the whole call, from looking up the address to the last byte.
+        """
+        self._key = ApiKey(api_key)
+        self.base_url = _checked_url(base_url, self._key)
+        if not isinstance(model, str) or not model.strip():
+            raise ConfigError(f"model: expected the name of a model on the server, got {model!r}")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+            raise ConfigError(f"timeout: expected seconds above 0, got {timeout!r}")
+        self.model = model
+        self.style = style
+        self.timeout = timeout
+
+    def __repr__(self) -> str:
+        shown = f"EndpointRefiner({self.base_url!r}, {self.model!r}, style={self.style!r}, timeout={self.timeout!r})"
+        return self._key.redact(shown)
+
+    def __call__(self, caption: str) -> str:
+        """Return what the server makes of a caption, stripped.
+
+        Raises:
+            DescriberError: The server cannot be reached, takes too long, refuses, or answers with something else.
+        """
+        answer = self._ask(caption)
+        # Raised here, outside of any `except`: what httpx2 raises may quote a server that echoes the key.
+        if answer.failure is not None:
+            failure = self._shortened(answer.failure)
+            self._fail(f"expected an answer, got none ({failure}); is the server running, and base_url= right?")
+        if answer.status // 100 != 2:
+            hint = _HINTS.get(answer.status, "look into the server's log")
+            if answer.status // 100 == 3:
+                hint = "redirects are not followed, pass the final address as base_url="
+            self._fail(f"expected an answer, got HTTP status {answer.status}{self._reason(answer.body)}; {hint}")
+        if len(answer.body) > MAX_ANSWER_BYTES:
+            self._fail(f"expected a caption, got more than {MAX_ANSWER_BYTES} bytes; choose another model or server")
+        return self._content(answer)
+
+    def _ask(self, caption: str) -> "_Answer":
+        payload = {
+            "model": self.model,
+            "messages": self.style.messages(caption),
+            "temperature": 0,
+            "max_tokens": self.style.max_new_tokens,
+            "stream": False,
+        }
+        body = json.dumps(payload).encode()  # escapes what is not ASCII, hence also half characters
+        answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        deadline = time.monotonic() + self.timeout
+        client: httpx2.Client | None = None
+        try:
+            client = httpx2.Client(timeout=self.timeout, trust_env=not _is_this_machine(self.base_url))
+            # httpx2 limits the time of each read, not of all, and that of an address look-up not at all. So a thread
+            # waits for the server, and this one for the thread; closing the client ends a thread that still waits.
+            work = threading.Thread(target=self._exchange, args=(client, body, deadline, answers), daemon=True)
+            work.start()
+            return answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return _Answer(failure=f"no complete answer within timeout={self.timeout:g} seconds")
+        except (httpx2.InvalidURL, OSError, ValueError, ImportError, RuntimeError) as error:
+            # Proxies or certificates of the environment that cannot be used, or no thread to be had.
+            return _Answer(failure=f"{type(error).__name__}: {error}")
+        finally:
+            if client is not None:
+                client.close()
+
+    def _exchange(
+        self, client: httpx2.Client, body: bytes, deadline: float, answers: "queue.SimpleQueue[_Answer]"
+    ) -> None:
+        hide_in_logs(self._key)
+        # Uncompressed, so that a small answer cannot unpack into a huge one.
+        headers = {"content-type": "application/json", "accept-encoding": "identity", **self._key.headers()}
+        try:
+            with client.stream("POST", f"{self.base_url}/chat/completions", content=body, headers=headers) as response:
+                content_type = response.headers.get("content-type", "")
+                answers.put(_Answer(response.status_code, content_type, _read(response.iter_raw(), deadline)))
+        except Exception as error:  # told by the thread that waits; here it would be printed, key and all
+            answers.put(_Answer(failure=f"{type(error).__name__}: {error}"))
+
+    def _content(self, answer: "_Answer") -> str:
+        data = _parsed(answer.body)
+        if not isinstance(data, dict):
+            kind = self._shortened(answer.content_type.partition(";")[0]) or "of no type"
+            self._fail(f"expected a JSON object, got something else ({kind}); base_url= usually ends in /v1")
+        try:
+            choice = data["choices"][0]
+            content = choice["message"]["content"]
+        except (KeyError, IndexError, TypeError):
+            self._fail(
+                f"expected choices[0].message.content, got JSON without it{self._reason(answer.body)}; check "
+                "base_url= and that model= is a chat model"
+            )
+        if not isinstance(content, str):
+            was_cut = choice.get("finish_reason") == "length"
+            self._fail(
+                f"expected a text in choices[0].message.content, got {type(content).__name__}; choose "
+                + ("a model that does not think first: the answer was cut" if was_cut else "a chat model")
+            )
+        if self._key.is_told_by(content):
+            self._fail("expected a caption, got one that tells the api_key; do not trust this server")
+        return content.strip()
+
+    def _reason(self, body: bytes) -> str:
+        """Return what the server says about an error, in parentheses; nothing if it does not say it in JSON."""
+        found = _parsed(body)
+        while isinstance(found, dict):
+            found = found.get("error") or found.get("message") or found.get("detail")
+        return f" ({self._shortened(found)})" if isinstance(found, str) else ""
+
+    def _shortened(self, text: str) -> str:
+        printable = "".join(character if character.isprintable() else " " for character in text)
+        line = self._key.redact(" ".join(printable.split()))  # before the cut, which could leave half a key
+        return line if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]} ..."
+
+    def _fail(self, message: str) -> NoReturn:
+        raise DescriberError(self._key.redact(f"refiner {self.model!r} at {self.base_url}: {message}"))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int = 0
+    content_type: str = ""
+    body: bytes = b""  # cut soon after `MAX_ANSWER_BYTES`
+    failure: str | None = None  # instead of all others
+
+
+def _checked_url(base_url: object, key: ApiKey) -> str:
+    if not isinstance(base_url, str):
+        raise ConfigError(f"base_url: expected a text, got {type(base_url).__name__}")
+    if "@" in base_url:  # not shown: a password stands before it
+        raise ConfigError("base_url: expected no user or password in the address, got one with '@'; pass api_key=")
+    if "?" in base_url or "#" in base_url:  # not shown: some servers take keys there
+        raise ConfigError("base_url: expected an address without query, got one with '?' or '#'; pass api_key=")
+    url: httpx2.URL | None
+    try:
+        url = httpx2.URL(base_url)
+    except httpx2.InvalidURL:
+        url = None
+    is_plain = not any(character.isspace() for character in base_url)
+    if url is None or not is_plain or url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535:
+        raise ConfigError(
+            "base_url: expected an http or https address such as 'http://localhost:11434/v1', got "
+            f"{key.redact(repr(base_url))}"
+        )
+    return base_url.rstrip("/")
+
+
+def _is_this_machine(base_url: str) -> bool:
+    host = httpx2.URL(base_url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _read(pieces: Iterable[bytes], deadline: float) -> bytes:
+    read = bytearray()
+    for piece in pieces:
+        read += piece
+        if len(read) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+            break  # the caller refuses the one, and has stopped waiting at the other
+    return bytes(read)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,54 @@
+"""Hub id or folder -> model: what can go wrong is told in one line that names the model and the way out."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import DescriberError
+
+
+def split_revision(model: str) -> tuple[str, str | None]:
+    """Split ``"user/name@revision"`` into id and revision; a folder that exists is taken as it is."""
+    if Path(model).exists() or "@" not in model:
+        return model, None
+    name, _, revision = model.rpartition("@")
+    return name, revision
+
+
+@contextlib.contextmanager
+def explained(model: str, kind: str) -> Iterator[None]:
+    """Turn what transformers raises while a model is loaded into `DescriberError`.
+
+    Args:
+        model: Hub id or folder, as the user gave it.
+        kind: What it should be, e.g. ``"captioner"``.
+    """
+    try:
+        yield
+    except (ImportError, ValueError, OSError, KeyError) as error:
+        message = " ".join(str(error).split()).split(". ")[0][:200]
+        if "torchvision" in str(error).lower():
+            raise DescriberError(
+                f"{kind} {model!r}: expected a model that works without torchvision, got one whose image processor "
+                "needs it; install torchvision from the same index as your torch (another build breaks the imports of "
+                "transformers and diffusers), or choose another model"
+            ) from error
+        if isinstance(error, ImportError):
+            raise DescriberError(f"{kind} {model!r}: a package is missing ({message}); install it") from error
+        if isinstance(error, OSError):
+            raise DescriberError(
+                f"{kind}: expected a folder with a model or an id on the Hub, got {model!r}, which cannot be loaded "
+                f"({message})"
+            ) from error
+        raise DescriberError(
+            f"{kind}: expected a model that transformers can use as a {kind}, got {model!r} ({message})"
+        ) from error
+
+
+def place(model: Any, device: torch.device | str | None) -> Any:
+    """Put a loaded model on its device, ready to be asked."""
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.eval().requires_grad_(False).to(device or default)

@@ -1,0 +1,73 @@
+"""`Describers`: the models that a configuration names, each loaded when it is first asked."""
+
+from functools import cached_property
+
+import torch
+
+from ..config import DescriberConfig
+from .captioner import Captioner
+from .classifier import Classifier, Classifies, ZeroShotClassifier
+from .refiner import Refiner
+from .segmenter import Segmenter
+
+DEFAULT_CLASSIFIER = "google/vit-base-patch16-224"
+DEFAULT_ZERO_SHOT_CLASSIFIER = "openai/clip-vit-base-patch32"
+
+
+class Describers:
+    """Classifier, captioner, segmenter and refiner, for as many pictures as one likes.
+
+    Nothing is loaded, and nothing is asked of the Hub, before a model is needed.
+
+    Attributes:
+        config: Which models, and how they are used.
+        refiner: Rewrites captions; None: captions stay as they are.
+        device: Where the models run; None: the GPU if there is one.
+    """
+
+    def __init__(
+        self,
+        config: DescriberConfig | None = None,
+        *,
+        refiner: Refiner | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.config = config or DescriberConfig()
+        self.refiner = refiner
+        self.device = device
+
+    @property
+    def classifier_name(self) -> str:
+        """Id or folder of the classifier."""
+        default = DEFAULT_ZERO_SHOT_CLASSIFIER if self.config.candidate_labels else DEFAULT_CLASSIFIER
+        return self.config.classifier or default
+
+    @cached_property
+    def classifier(self) -> Classifies:
+        """The classifier; with candidate labels one that compares pictures with texts."""
+        if self.config.candidate_labels:
+            return ZeroShotClassifier(
+                self.classifier_name, self.config.candidate_labels, device=self.device, dtype=self._dtype
+            )
+        return Classifier(self.classifier_name, device=self.device, dtype=self._dtype)
+
+    @cached_property
+    def captioner(self) -> Captioner:
+        """The captioner."""
+        return Captioner(
+            self.config.captioner, prompt=self.config.caption_prompt, device=self.device, dtype=self._dtype
+        )
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        """The segmenter."""
+        return Segmenter(self.config.segmenter, device=self.device, dtype=self._dtype)
+
+    def release(self) -> None:
+        """Free the memory of all loaded models; they are loaded again when they are needed."""
+        for name in ("classifier", "captioner", "segmenter"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return getattr(torch, self.config.describer_dtype)

@@ -1,0 +1,226 @@
+"""A part of a picture: what was clicked, which pixels it covers, and what is cut out of the picture."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import RegionError
+from ..pictures import MIN_SIDE, PictureSource, load_picture
+
+Point: TypeAlias = tuple[float, float]
+Box: TypeAlias = tuple[float, float, float, float]
+PixelBox: TypeAlias = tuple[int, int, int, int]
+Mask: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """The object of a picture that is meant, in pixels of the upright picture; (0, 0) is its upper left corner.
+
+    >>> Region(points=(40, 22))
+    Region(points=((40.0, 22.0),), negative_points=(), box=None, mask=None)
+
+    Attributes:
+        points: Clicks ``(x, y)`` on the object: one, or a sequence of them.
+        negative_points: Clicks on what does not belong to it.
+        box: ``(left, top, right, bottom)``; right and bottom lie just outside.
+        mask: A picture of the same size, light where the object is, instead of points and box.
+
+    Raises:
+        RegionError: Nothing is selected, or a mask comes with points or a box.
+    """
+
+    points: Point | Sequence[Point] = ()
+    negative_points: Point | Sequence[Point] = ()
+    box: Box | None = None
+    mask: PictureSource | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", _to_points(self.points, "points"))
+        object.__setattr__(self, "negative_points", _to_points(self.negative_points, "negative_points"))
+        if self.box is not None:
+            object.__setattr__(self, "box", _to_box(self.box))
+        prompts = bool(self.points or self.box or self.negative_points)
+        if self.mask is not None and prompts:
+            raise RegionError("region: expected either a mask, or points and a box, got both; pass one of them")
+        if self.mask is None and not (self.points or self.box):
+            raise RegionError("region: expected a point, a box or a mask, got none; pass points=(x, y)")
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The pixels of an object.
+
+    Attributes:
+        mask: ``(height, width)``, bool.
+        score: The segmenter's own estimate of the mask's intersection over union, about [0, 1]; 1 for a given mask.
+    """
+
+    mask: Mask
+    score: float
+
+
+class Segments(Protocol):
+    """What turns clicks into a mask."""
+
+    def segment(self, image: Image.Image, region: Region) -> Segmentation:
+        """Return the object of `region` in an RGB image."""
+        ...
+
+
+def find_mask(image: Image.Image, region: Region, segmenter: Segments | None) -> Segmentation:
+    """Return the pixels of a region.
+
+    Args:
+        image: Upright, RGB.
+        region: What is meant.
+        segmenter: Asked when `region` has no mask of its own; None when it has.
+
+    Raises:
+        RegionError: A point or the box lies outside, the mask has another size, or hardly anything is selected.
+    """
+    check_region(region, image.size)
+    if region.mask is not None:
+        found = Segmentation(_read_mask(region.mask, image.size), 1.0)
+    elif segmenter is None:
+        raise RegionError("region: expected a segmenter for points and boxes, got none; pass segmenter= or mask=")
+    else:
+        found = segmenter.segment(image, region)
+    left, top, right, bottom = mask_to_box(found.mask)
+    if min(right - left, bottom - top) < MIN_SIDE:
+        raise RegionError(
+            f"region: expected an object of at least {MIN_SIDE} x {MIN_SIDE} pixels, got {right - left} x "
+            f"{bottom - top}; move the point, add points, or give a box"
+        )
+    return found
+
+
+def check_region(region: Region, size: tuple[int, int]) -> None:
+    """Check that a region lies inside a picture of `size` (width, height).
+
+    Raises:
+        RegionError: It does not.
+    """
+    width, height = size
+    for x, y in (*region.points, *region.negative_points):
+        if not (0 <= x < width and 0 <= y < height):
+            raise RegionError(
+                f"region: expected points inside the picture of {width} x {height} pixels, got ({x:g}, {y:g}); "
+                "count from the upper left corner of the upright picture"
+            )
+    if region.box is not None and not (region.box[2] <= width and region.box[3] <= height and min(region.box) >= 0):
+        raise RegionError(
+            f"region: expected a box inside the picture of {width} x {height} pixels, got {_format(region.box)}; "
+            "the order is left, top, right, bottom"
+        )
+
+
+def mask_to_box(mask: Mask) -> PixelBox:
+    """Return the smallest ``(left, top, right, bottom)`` around a mask; right and bottom lie just outside.
+
+    Raises:
+        RegionError: The mask is empty.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        raise RegionError("region: expected a mask with something in it, got an empty one; move the point or the box")
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def grow_box(box: PixelBox, size: tuple[int, int], *, margin: float, square: bool = False) -> PixelBox:
+    """Widen a box for what surrounds the object, without leaving the picture.
+
+    Args:
+        box: ``(left, top, right, bottom)`` in pixels.
+        size: Width and height of the picture.
+        margin: Added on each side, as a fraction of the longer side.
+        square: Also widen the shorter side, as far as the picture allows, so that a square crop cuts nothing off.
+    """
+    wanted: list[float] = [box[2] - box[0], box[3] - box[1]]
+    extra = 2 * margin * max(wanted)
+    wanted = [max(side + extra, MIN_SIDE) for side in wanted]
+    if square:
+        wanted = [max(wanted)] * 2
+    low, high = [], []
+    for axis in (0, 1):
+        if not square:  # stays centered on the object
+            center = (box[axis] + box[axis + 2]) / 2
+            low.append(max(0, math.floor(center - wanted[axis] / 2)))
+            high.append(min(size[axis], math.ceil(center + wanted[axis] / 2)))
+            continue
+        side = min(math.ceil(wanted[axis]), size[axis])
+        start = round((box[axis] + box[axis + 2] - side) / 2)
+        low.append(min(max(0, start), size[axis] - side))
+        high.append(low[-1] + side)
+    return low[0], low[1], high[0], high[1]
+
+
+def crop_region(
+    image: Image.Image, mask: Mask, *, margin: float = 0.1, background: str = "keep", square: bool = False
+) -> Image.Image:
+    """Cut an object out of a picture.
+
+    Args:
+        image: RGB, ``height x width`` like `mask`.
+        mask: ``(height, width)``, bool.
+        margin: See `grow_box`.
+        background: ``"keep"``, or ``"remove"``: everything outside the mask becomes white.
+        square: See `grow_box`.
+
+    Raises:
+        RegionError: The mask is empty or has another size than the picture.
+    """
+    if mask.shape != (image.height, image.width):
+        raise RegionError(
+            f"mask: expected the size of its picture, {image.width} x {image.height}, got {mask.shape[1]} x "
+            f"{mask.shape[0]}"
+        )
+    box = grow_box(mask_to_box(mask), image.size, margin=margin, square=square)
+    if background == "remove":
+        white = Image.new("RGB", image.size, "white")
+        image = Image.composite(image, white, Image.fromarray(mask.astype(np.uint8) * 255))
+    return image.crop(box)
+
+
+def _read_mask(source: PictureSource, size: tuple[int, int]) -> Mask:
+    picture = load_picture(source)
+    mask = picture.alpha or picture.image.convert("L")
+    if mask.size != size:
+        raise RegionError(
+            f"mask: expected the size of its picture, {size[0]} x {size[1]}, got {mask.size[0]} x {mask.size[1]}"
+        )
+    return np.asarray(mask) >= 128
+
+
+def _to_points(points: Point | Sequence[Point], name: str) -> tuple[Point, ...]:
+    values: list[Any] = list(points)
+    if len(values) == 2 and all(isinstance(value, int | float) for value in values):
+        values = [values]
+    try:
+        pairs = tuple((float(x), float(y)) for x, y in values)
+    except (TypeError, ValueError) as error:
+        raise RegionError(f"{name}: expected (x, y) or a sequence of them, got {points!r}") from error
+    if not all(math.isfinite(value) for pair in pairs for value in pair):
+        raise RegionError(f"{name}: expected finite numbers, got {points!r}")
+    return pairs
+
+
+def _to_box(box: Box) -> Box:
+    try:
+        left, top, right, bottom = (float(value) for value in box)
+    except (TypeError, ValueError) as error:
+        raise RegionError(f"box: expected (left, top, right, bottom), got {box!r}") from error
+    if not all(math.isfinite(value) for value in (left, top, right, bottom)) or right <= left or bottom <= top:
+        raise RegionError(
+            f"box: expected left < right and top < bottom, got {_format((left, top, right, bottom))} without area"
+        )
+    return left, top, right, bottom
+
+
+def _format(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})"

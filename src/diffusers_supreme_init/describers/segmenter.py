@@ -1,0 +1,127 @@
+"""Click -> mask, by any Segment Anything model of transformers; torchvision is never needed.
+
+The preparation of pictures is small enough to be done here, once for all families, so that it does not depend on image
+processors of which half need torchvision. Pixels and masks agree with transformers' own processors where those run.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import DescriberError
+from .loading import explained, place, split_revision
+from .region import Region, Segmentation
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# The first generation keeps the aspect ratio and pads; later ones squash.
+_KEEPS_ASPECT = frozenset({"sam", "sam_hq"})
+
+
+class Segmenter:
+    """Any `AutoModelForMaskGeneration` that takes clicks: SAM, SAM-HQ, SAM 2 and 2.1, the SAM 3 tracker.
+
+    The embedding of the last picture is kept, so that a second click on it costs next to nothing.
+
+    Raises:
+        DescriberError: The model cannot be loaded, or takes no clicks.
+    """
+
+    def __init__(
+        self, model: str, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
+            device: Where it runs; None: the GPU if there is one.
+            dtype: Precision of the weights.
+        """
+        from transformers import AutoModelForMaskGeneration
+
+        name, revision = split_revision(model)
+        with explained(model, "segmenter"):
+            self.model: Any = place(
+                AutoModelForMaskGeneration.from_pretrained(name, revision=revision, dtype=dtype), device
+            )
+        if not hasattr(self.model, "get_image_embeddings") or not hasattr(self.model.config, "prompt_encoder_config"):
+            raise DescriberError(
+                f"segmenter: expected a model that takes clicks (SAM, SAM 2, ...), got {model!r}, which is "
+                f"{self.model.config.model_type!r}"
+            )
+        model_type = self.model.config.model_type
+        size = self.model.config.prompt_encoder_config.image_size
+        self._side: int = size if isinstance(size, int) else size[0]
+        self._keeps_aspect = model_type in _KEEPS_ASPECT
+        self._mean, self._std = _HALF if model_type.startswith("sam3") else _IMAGENET
+        self._embedded: tuple[bytes, Any] | None = None
+
+    @torch.no_grad()
+    def segment(self, image: Image.Image, region: Region) -> Segmentation:
+        """Return the object that points or a box mean.
+
+        Of a single click the model gives three masks (a part, the whole, ...) and the one it trusts most is taken;
+        more clicks or a box leave less to guess and give one.
+
+        Args:
+            image: RGB.
+            region: Points and box in pixels of `image`.
+        """
+        width, height = self._scaled_size(image)
+        device, dtype = self.model.device, self.model.dtype
+        scale = torch.tensor([width / image.width, height / image.height])
+        points = [*region.points, *region.negative_points]
+        prompts: dict[str, Tensor] = {}
+        if points:
+            labels = [1] * len(region.points) + [0] * len(region.negative_points)
+            prompts["input_points"] = (torch.tensor(points) * scale)[None, None].to(device, dtype)
+            prompts["input_labels"] = torch.tensor(labels)[None, None].to(device)
+        if region.box is not None:
+            prompts["input_boxes"] = (torch.tensor(region.box) * scale.repeat(2))[None, None].to(device, dtype)
+        is_ambiguous = region.box is None and len(points) == 1
+        output = self.model(**self._embed(image), **prompts, multimask_output=is_ambiguous)
+        logits, scores = output.pred_masks[0].float(), output.iou_scores[0, 0].float()
+        best = int(scores.argmax())
+        mask = self._to_picture(logits[:, best : best + 1], image)
+        return Segmentation((mask > 0).cpu().numpy(), float(scores[best]))
+
+    def _embed(self, image: Image.Image) -> dict[str, Any]:
+        digest = hashlib.blake2b(repr(image.size).encode() + image.tobytes()).digest()
+        if self._embedded is None or self._embedded[0] != digest:
+            pixels = self._pixel_values(image).to(self.model.device, self.model.dtype)
+            embeddings = self.model.get_image_embeddings(pixels)
+            if isinstance(embeddings, tuple):  # SAM-HQ also gives what its mask decoder refines edges with
+                inputs = {"image_embeddings": embeddings[0], "intermediate_embeddings": embeddings[1]}
+            else:
+                inputs = {"image_embeddings": embeddings}
+            self._embedded = digest, inputs
+        return self._embedded[1]
+
+    def _scaled_size(self, image: Image.Image) -> tuple[int, int]:
+        if not self._keeps_aspect:
+            return self._side, self._side
+        factor = self._side / max(image.size)
+        return int(image.width * factor + 0.5), int(image.height * factor + 0.5)
+
+    def _pixel_values(self, image: Image.Image) -> Tensor:
+        """Return ``(1, 3, side, side)``: scaled, normalized, and padded with zeros to the right and below."""
+        width, height = self._scaled_size(image)
+        scaled = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        values = np.asarray(scaled, dtype=np.float32) / 255
+        values = (values - np.asarray(self._mean, np.float32)) / np.asarray(self._std, np.float32)
+        pixels = torch.from_numpy(values).permute(2, 0, 1)[None]
+        return functional.pad(pixels, (0, self._side - width, 0, self._side - height))
+
+    def _to_picture(self, logits: Tensor, image: Image.Image) -> Tensor:
+        """Bring mask logits ``(1, 1, height, width)`` of the model to the size of the picture, ``(height, width)``."""
+        if self._keeps_aspect:
+            width, height = self._scaled_size(image)
+            square = functional.interpolate(logits, (self._side, self._side), mode="bilinear", align_corners=False)
+            logits = square[..., :height, :width]
+        size = (image.height, image.width)
+        return functional.interpolate(logits, size, mode="bilinear", align_corners=False)[0, 0]

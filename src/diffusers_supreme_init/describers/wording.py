@@ -1,0 +1,105 @@
+"""What a model says -> words to start from: class labels become names, captions lose their boilerplate."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from ..errors import DescriberError
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Cleaned words and where they come from.
+
+    Attributes:
+        text: The words, in lower case, without leading or trailing punctuation; ``""`` if nothing was left.
+        raw: What the model said.
+        removed: Boilerplate that was taken out, in the order in which it was found.
+    """
+
+    text: str
+    raw: str
+    removed: tuple[str, ...] = ()
+
+
+_WORDNET_ID = re.compile(r"^n\d{8}[\s:_-]+")
+_PLACEHOLDER_LABEL = re.compile(r"label[_ ]?\d+|\d+", re.IGNORECASE)
+_QUOTES = " \t\"'`*_#>“”‘’«»"
+_THOUGHTS = re.compile(r"<think>.*?</think>|^.*?</think>|<think>.*$", re.DOTALL)
+_MEDIUM = r"(?:image|picture|photo(?:graph)?|shot|view|close[- ]?up|drawing|illustration|painting|rendering)"
+_LEADS = (
+    re.compile(rf"^(?:the|this|an?) {_MEDIUM} (?:shows|depicts|features|contains|displays|is of)\s+", re.IGNORECASE),
+    re.compile(r"^there (?:is|are)\s+", re.IGNORECASE),
+    re.compile(
+        rf"^(?:an? |the )?(?:(?:close[- ]?up|cropped|blurry|zoomed in|zoomed-in) )*{_MEDIUM} of(?:\s+|$)",
+        re.IGNORECASE,
+    ),
+    re.compile(r"^(?:arafed|araffe(?:d|s)?|araff)\b\s*", re.IGNORECASE),
+)
+_TAIL = re.compile(
+    r",?\s+(?:(?:is |that is )?(?:shown |isolated |sitting |placed )?)"
+    r"(?:on|against|over|with) (?:an? |the )?(?:plain |pure |solid |blank )*"
+    r"(?:white|black|gr[ae]y|transparent) (?:background|backdrop)$",
+    re.IGNORECASE,
+)
+
+
+def clean_label(label: str, *, synonym: str = "first") -> Wording:
+    """Turn a class label into a name.
+
+    ImageNet labels are WordNet synsets, a comma-separated list of names; the paper leaves open which part is meant.
+
+    >>> clean_label("n02123045 tabby, tabby cat").text
+    'tabby'
+
+    Args:
+        label: As the model's configuration has it.
+        synonym: ``"first"`` (the usual name; birds and fish append the Latin one), ``"last"`` or ``"all"``.
+
+    Raises:
+        DescriberError: The label is a number such as ``"LABEL_3"``: the model does not know what its classes are.
+    """
+    without_id = _WORDNET_ID.sub("", label.strip()).replace("_", " ")
+    names = [name.strip() for name in without_id.split(",") if name.strip()]
+    if not names or _PLACEHOLDER_LABEL.fullmatch(label.strip()):
+        raise DescriberError(
+            f"classifier: expected class names, got {label!r}; use a model whose configuration has id2label, or pass "
+            "candidate_labels"
+        )
+    chosen = {"first": names[0], "last": names[-1], "all": " ".join(names)}[synonym]
+    dropped = () if synonym == "all" else tuple(name for name in names if name != chosen)
+    return Wording(chosen.lower(), label, dropped)
+
+
+def clean_caption(caption: str, *, boilerplate: bool = True) -> Wording:
+    """Take out of a caption what does not describe the object.
+
+    Always: the thoughts of reasoning models, all lines but the first, markup, quotes, final punctuation, capitals.
+    With `boilerplate`: openings such as "there is" and "a close up of", the made-up word "arafed" of BLIP-large, and
+    plain backgrounds at the end, which captioners report of objects that were cut out.
+
+    >>> clean_caption('"There is a red mug on a white background."').text
+    'a red mug'
+    """
+    text = _THOUGHTS.sub(" ", caption)
+    text = next((line for line in text.splitlines() if line.strip(_QUOTES)), "")
+    text = _trim(" ".join(text.split()).lower())
+    removed: list[str] = []
+    while boilerplate:
+        pattern = next((pattern for pattern in (*_LEADS, _TAIL) if pattern.search(text)), None)
+        if pattern is None:
+            break
+        removed += [match.strip(" ,") for match in pattern.findall(text)]
+        text = _trim(pattern.sub("", text))
+    return Wording(text, caption, tuple(removed))
+
+
+def is_latin(text: str) -> bool:
+    """Whether most letters are Latin: the text encoders of diffusion models have learned little else."""
+    letters = [character for character in text if character.isalpha()]
+    latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
+    return 2 * latin >= len(letters)
+
+
+def _trim(text: str) -> str:
+    return text.strip(_QUOTES + ".,;:!?-")
