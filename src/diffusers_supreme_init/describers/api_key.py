@@ -1,7 +1,7 @@
 """`ApiKey`: a secret that is sent, and otherwise shows up nowhere."""
 
-import json
 import logging
+import re
 from contextvars import ContextVar
 from typing import Any, Self
 from urllib.parse import quote
@@ -50,14 +50,12 @@ class ApiKey:
         return {} if self._value is None else {"authorization": f"Bearer {self._value}"}
 
     def redact(self, text: str) -> str:
-        """Hide the key in a text, also in the forms that `repr`, JSON and addresses give it."""
+        """Hide the key in a text, also as `repr` and JSON write it, any number of times over, or an address."""
         if self._value is None:
             return text
-        doubled = self._value.replace("\\", "\\\\")
-        as_bytes = doubled.replace("'", "\\'")
-        for form in (self._value, doubled, as_bytes, json.dumps(self._value)[1:-1], quote(self._value, safe="")):
-            text = text.replace(form, _HIDDEN)
-        return text
+        escaped = {"\\": r"\\+", "'": r"\\*'", '"': r"\\*\""}
+        written = "".join(escaped.get(character, re.escape(character)) for character in self._value)
+        return re.sub(f"{written}|{re.escape(quote(self._value, safe=''))}", _HIDDEN, text)
 
     def is_told_by(self, text: str) -> bool:
         """Whether a text holds the key; stand-ins such as "none" are no secret, and may be words of a caption."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx2
 
@@ -78,19 +78,13 @@ class EndpointRefiner:
         Raises:
             DescriberError: The server cannot be reached, takes too long, refuses, or answers with something else.
         """
-        answer = self._ask(caption)
-        # Raised here, outside of any `except`: what httpx2 raises may quote a server that echoes the key.
-        if answer.failure is not None:
-            failure = self._shortened(answer.failure)
-            self._fail(f"expected an answer, got none ({failure}); is the server running, and base_url= right?")
-        if answer.status // 100 != 2:
-            hint = _HINTS.get(answer.status, "look into the server's log")
-            if answer.status // 100 == 3:
-                hint = "redirects are not followed, pass the final address as base_url="
-            self._fail(f"expected an answer, got HTTP status {answer.status}{self._reason(answer.body)}; {hint}")
-        if len(answer.body) > MAX_ANSWER_BYTES:
-            self._fail(f"expected a caption, got more than {MAX_ANSWER_BYTES} bytes; choose another model or server")
-        return self._content(answer)
+        try:
+            return self._caption_in(self._ask(caption))
+        except _UnusableError as error:
+            failure = self._key.redact(f"refiner {self.model!r} at {self.base_url}: {error}")
+        # Out here nothing hangs on it any more: neither httpx2's own error, which may quote a server that echoes the
+        # key, nor frames that hold its answer.
+        raise DescriberError(failure)
 
     def _ask(self, caption: str) -> "_Answer":
         payload = {
@@ -133,32 +127,47 @@ class EndpointRefiner:
         except Exception as error:  # told by the thread that waits; here it would be printed, key and all
             answers.put(_Answer(failure=f"{type(error).__name__}: {error}"))
 
-    def _content(self, answer: "_Answer") -> str:
+    def _caption_in(self, answer: "_Answer") -> str:
+        if answer.failure is not None:
+            failure = self._shortened(answer.failure)
+            raise _UnusableError(
+                f"expected an answer, got none ({failure}); is the server running, and base_url= right?"
+            )
+        if answer.status // 100 != 2:
+            raise _UnusableError(
+                f"expected an answer, got HTTP status {answer.status}{self._reason(answer)}; {_hint(answer.status)}"
+            )
+        if len(answer.body) > MAX_ANSWER_BYTES:
+            raise _UnusableError(
+                f"expected a caption, got more than {MAX_ANSWER_BYTES} bytes; choose another model or server"
+            )
         data = _parsed(answer.body)
         if not isinstance(data, dict):
             kind = self._shortened(answer.content_type.partition(";")[0]) or "of no type"
-            self._fail(f"expected a JSON object, got something else ({kind}); base_url= usually ends in /v1")
+            raise _UnusableError(
+                f"expected a JSON object, got something else ({kind}); check base_url= (it usually ends in /v1)"
+            )
         try:
             choice = data["choices"][0]
             content = choice["message"]["content"]
         except (KeyError, IndexError, TypeError):
-            self._fail(
-                f"expected choices[0].message.content, got JSON without it{self._reason(answer.body)}; check "
-                "base_url= and that model= is a chat model"
-            )
+            raise _UnusableError(
+                f"expected choices[0].message.content, got JSON without it{self._reason(answer)}; check base_url= and "
+                "that model= is a chat model"
+            ) from None
         if not isinstance(content, str):
             was_cut = choice.get("finish_reason") == "length"
-            self._fail(
-                f"expected a text in choices[0].message.content, got {type(content).__name__}; choose "
-                + ("a model that does not think first: the answer was cut" if was_cut else "a chat model")
+            way_out = "a model that does not think first: the answer was cut" if was_cut else "a chat model"
+            raise _UnusableError(
+                f"expected a text in choices[0].message.content, got {type(content).__name__}; choose {way_out}"
             )
         if self._key.is_told_by(content):
-            self._fail("expected a caption, got one that tells the api_key; do not trust this server")
+            raise _UnusableError("expected a caption, got one that tells the api_key; do not trust this server")
         return content.strip()
 
-    def _reason(self, body: bytes) -> str:
+    def _reason(self, answer: "_Answer") -> str:
         """Return what the server says about an error, in parentheses; nothing if it does not say it in JSON."""
-        found = _parsed(body)
+        found = _parsed(answer.body)
         while isinstance(found, dict):
             found = found.get("error") or found.get("message") or found.get("detail")
         return f" ({self._shortened(found)})" if isinstance(found, str) else ""
@@ -168,8 +177,9 @@ class EndpointRefiner:
         line = self._key.redact(" ".join(printable.split()))  # before the cut, which could leave half a key
         return line if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]} ..."
 
-    def _fail(self, message: str) -> NoReturn:
-        raise DescriberError(self._key.redact(f"refiner {self.model!r} at {self.base_url}: {message}"))
+
+class _UnusableError(Exception):
+    """Why there is no caption; never leaves this module."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +226,12 @@ def _read(pieces: Iterable[bytes], deadline: float) -> bytes:
         if len(read) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
             break  # the caller refuses the one, and has stopped waiting at the other
     return bytes(read)
+
+
+def _hint(status: int) -> str:
+    if status // 100 == 3:
+        return "redirects are not followed, pass the final address as base_url="
+    return _HINTS.get(status, "look into the server's log")
 
 
 def _parsed(body: bytes) -> Any:
