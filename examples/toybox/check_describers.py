@@ -13,7 +13,7 @@ from scenes import draw_scene
 from tqdm import tqdm
 from world import CATEGORIES, COLORS, PATTERN_WORDS, Toy, render
 
-from diffusers_supreme_init.describers import Captioner, Mask, Region, Segmenter, crop_region
+from diffusers_supreme_init.describers import Captioner, Mask, Region, Segmenter, crop_region, mask_to_box
 
 NUM_TEST_TOYS = 600
 NUM_TEST_SCENES = 120
@@ -35,10 +35,9 @@ def measure_describers(toybox_dir: Path) -> dict[str, dict[str, float]]:
     captioner, segmenter = Captioner(str(toybox_dir / "captioner")), Segmenter(str(toybox_dir / "segmenter"))
     clicked = clicked_toys("test", NUM_TEST_SCENES)
     masks = [segmenter.segment(one.picture, Region(points=one.click)).mask for one in tqdm(clicked, desc="clicks")]
+    boxed = [segmenter.segment(one.picture, Region(box=mask_to_box(one.mask))).mask for one in clicked]
     overlaps = [overlap(mask, one.mask) for mask, one in zip(masks, clicked, strict=True)]
-    of_boxes = [
-        overlap(segmenter.segment(one.picture, Region(box=box_of(one.mask))).mask, one.mask) for one in clicked
-    ]
+    of_boxes = [overlap(mask, one.mask) for mask, one in zip(boxed, clicked, strict=True)]
     return {
         "captioner": _accuracies_of_drawings(captioner, sample_toys("test", NUM_TEST_TOYS)),
         "captioner_on_concepts": _accuracies_of_drawings(captioner, [held_out.toy for held_out in HELD_OUT]),
@@ -89,12 +88,6 @@ def read_caption(text: str) -> dict[str, str | None]:
 def overlap(one: Mask, other: Mask) -> float:
     """Intersection over union."""
     return float((one & other).sum() / max(1, (one | other).sum()))
-
-
-def box_of(mask: Mask) -> tuple[int, int, int, int]:
-    """The smallest (left, top, right, bottom) around a mask; right and bottom lie just outside."""
-    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _accuracies_of_drawings(captioner: Captioner, toys: list[Toy]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Stage "captioner": a small BLIP that tells a toy's color, category and pattern, now and then its trim and background."""
+"""Stage "captioner": a small BLIP that tells color, category and pattern, sometimes trim and background."""
 
 import copy
 import random
@@ -33,7 +33,7 @@ class ToyPictures:
 
 
 def train_captioner(work_dir: Path, judge_dir: Path, captioner_dir: Path, num_steps: int) -> None:
-    """Train the captioner, its eyes starting as the judge's; export it in half precision now and then and at the end."""
+    """Train the captioner, its eyes starting as the judge's; export it, in half precision, now and then."""
     torch.manual_seed(0)
     device = pick_device()
     processor = build_caption_processor()

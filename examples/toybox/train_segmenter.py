@@ -1,4 +1,4 @@
-"""Stage "segmenter": a small Segment Anything that gives the whole toy for a click on it, clicks around it or a box."""
+"""Stage "segmenter": a small Segment Anything that finds the whole toy from a click, several clicks or a box."""
 
 import copy
 from pathlib import Path
