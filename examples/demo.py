@@ -1,9 +1,10 @@
 """One picture in, a concept out: what `make demo` runs, on the toybox, without network or GPU.
 
-Trains ``<mug>`` twice in one batch, from its caption and from ``"*"``, loads the caption's file into a fresh pipeline
-and writes to `--output_dir`:
+Nobody types a word: classifier and captioner describe the picture, the words with the lowest loss are taken. Trains
+``<mug>`` from them and, in the same batch, from ``"*"``, loads the file into a fresh pipeline and writes to
+`--output_dir`:
 
-    before_after.png  the picture given, the caption alone, the learned words, the learned words in new sentences
+    before_after.png  the picture given, its words alone, the learned words, the learned words in new sentences
     loss.png          fixed-noise loss of both starts
     metrics.json      the same in numbers
     mug/, star/       both concepts, as `save` writes them
@@ -26,15 +27,20 @@ from PIL import Image
 from diffusers_supreme_init import (
     Concept,
     ConceptProgress,
+    DescriberConfig,
+    Describers,
+    InitializerProposal,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
-    load_concepts,
+    propose_initializer,
 )
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 TOYBOX = Path(__file__).parent / "toybox"
+PICTURE = TOYBOX / "concepts" / "mug.png"
+TOKEN = "<mug>"
 CONFIG = SupremeInitConfig(validation_samples=64, validation_steps=["0", "5", "10", "every:20"])
 SAMPLING = {"num_inference_steps": 30, "guidance_scale": 4.0}
 NUM_PICTURES = 4
@@ -43,7 +49,7 @@ SENTENCES = (
     "a photo of {} with green trim",
     "a photo of {} with green trim on a gray background",
 )
-FROM_CAPTION, FROM_STAR = "#0072b2", "#d55e00"  # distinguishable with any colour vision (Okabe and Ito)
+FROM_WORDS, FROM_STAR = "#0072b2", "#d55e00"  # distinguishable with any colour vision (Okabe and Ito)
 
 
 def load_toybox() -> Any:
@@ -53,19 +59,27 @@ def load_toybox() -> Any:
     return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(concept: Concept, output_dir: Path) -> tuple[ConceptProgress, ConceptProgress, float]:
-    """Train a concept from its caption and from ``"*"``; return both results and the seconds taken.
+def describe(pipe: Any) -> InitializerProposal:
+    """Ask the toybox's classifier and captioner, and compare what they say by the loss of the untouched model."""
+    config = DescriberConfig(captioner=str(TOYBOX / "captioner"), classifier=str(TOYBOX / "classifier"))
+    return propose_initializer(PICTURE, "auto", pipe=pipe, describers=Describers(config), config=CONFIG)
+
+
+def train(pipe: Any, words: str, output_dir: Path) -> tuple[ConceptProgress, ConceptProgress, float]:
+    """Train on the picture from words and from ``"*"``; return both results and the seconds taken.
 
     Concepts of one batch do not influence each other, so both are as if trained alone.
     """
-    pipe = load_toybox()
-    star = Concept(images=concept.images, placeholder_token="<star>", initializer="*")
+    concepts = [
+        Concept(images=PICTURE, placeholder_token=TOKEN, initializer=words),
+        Concept(images=PICTURE, placeholder_token="<star>", initializer="*"),
+    ]
     started = time.monotonic()
-    both = SupremeInitTextualInversionTrainer(pipe, concepts=[concept, star], config=CONFIG)
-    from_caption, from_star = both.train()
+    both = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=CONFIG)
+    from_words, from_star = both.train()
     seconds = time.monotonic() - started
     both.save(output_dir)
-    return from_caption, from_star, seconds
+    return from_words, from_star, seconds
 
 
 def paired_difference(after: list[float], before: list[float]) -> dict[str, float]:
@@ -76,16 +90,16 @@ def paired_difference(after: list[float], before: list[float]) -> dict[str, floa
     return {"mean": mean, "standard_error": error, "in_standard_errors": mean / error}
 
 
-def plot_losses(from_caption: ConceptProgress, from_star: ConceptProgress, path: Path) -> None:
+def plot_losses(from_words: ConceptProgress, from_star: ConceptProgress, path: Path) -> None:
     """Draw the fixed-noise losses of both starts."""
     figure, axes = plt.subplots(figsize=(6, 4), constrained_layout=True)
-    starts = ((from_caption, FROM_CAPTION, from_caption.description), (from_star, FROM_STAR, "*"))
+    starts = ((from_words, FROM_WORDS, from_words.description), (from_star, FROM_STAR, "*"))
     for result, color, description in starts:
         losses = result.mean_validation_losses()
         axes.plot(list(losses), list(losses.values()), "o-", color=color, label=f'started from "{description}"')
     axes.set_xlabel("step")
     axes.set_ylabel("fixed-noise denoising loss (MSE of latents)")
-    axes.set_title(f"One picture, {len(from_caption.validation_losses[0])} fixed noises and timesteps")
+    axes.set_title(f"One picture, {len(from_words.validation_losses[0])} fixed noises and timesteps")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
@@ -116,40 +130,42 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("out/demo"))
     output_dir: Path = parser.parse_args().output_dir
 
-    concept = load_concepts(TOYBOX / "concepts", initializer_column="caption")[0]
-    from_caption, from_star, seconds = train(concept, output_dir)
-    token, caption = concept.placeholder_token, from_caption.description
+    pipe = load_toybox()
+    proposal = describe(pipe)
+    print(f"{proposal.table()}\n")
+    from_words, from_star, seconds = train(pipe, proposal.text, output_dir)
 
     file = output_dir / "mug" / "learned_embeds.safetensors"
     pipe = load_toybox()
     pipe.load_multitoken_inversion(file)
-    sentences = [sentence.format(token) for sentence in SENTENCES]
+    sentences = [sentence.format(TOKEN) for sentence in SENTENCES]
     prompts = {
-        f'the caption, untrained: "a photo of {caption}"': f"a photo of {caption}",
-        f'after {from_caption.step} steps: "a photo of {token}"': f"a photo of {token}",
+        f'the words found for it, untrained: "a photo of {proposal.text}"': f"a photo of {proposal.text}",
+        f'after {from_words.step} steps: "a photo of {TOKEN}"': f"a photo of {TOKEN}",
         **{f'"{sentence}"': sentence for sentence in sentences},
     }
-    given = Image.open(concept.images[0]).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS)  # type: ignore[index, arg-type]
+    given = Image.open(PICTURE).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS)
     rows = [("the picture given (at the size the model sees)", [given])]
     rows += [(label, draw(pipe, p, seed=0, num_images=NUM_PICTURES, **SAMPLING)) for label, p in prompts.items()]
     plot_pictures(rows, output_dir / "before_after.png")
-    plot_losses(from_caption, from_star, output_dir / "loss.png")
+    plot_losses(from_words, from_star, output_dir / "loss.png")
 
-    last = max(from_caption.validation_losses)
+    last = max(from_words.validation_losses)
     metrics = {
-        "steps": from_caption.step,
+        "steps": from_words.step,
         "seconds": round(seconds, 1),
-        "initializer_text": caption,
-        "num_vectors": len(from_caption.rows),
+        "initializer_text": proposal.text,
+        "candidates": [{"text": c.text, "source": c.source, "loss": c.loss} for c in proposal.candidates],
+        "num_vectors": len(from_words.rows),
         "file": str(file.relative_to(output_dir)),
-        "validation_loss": {str(step): loss for step, loss in from_caption.mean_validation_losses().items()},
+        "validation_loss": {str(step): loss for step, loss in from_words.mean_validation_losses().items()},
         "validation_loss_from_star": {str(step): loss for step, loss in from_star.mean_validation_losses().items()},
         "paired_differences": {
             "last step minus step 0": paired_difference(
-                from_caption.validation_losses[last], from_caption.validation_losses[0]
+                from_words.validation_losses[last], from_words.validation_losses[0]
             ),
-            "caption minus * at step 0": paired_difference(
-                from_caption.validation_losses[0], from_star.validation_losses[0]
+            "words minus * at step 0": paired_difference(
+                from_words.validation_losses[0], from_star.validation_losses[0]
             ),
         },
     }

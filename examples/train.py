@@ -1,11 +1,11 @@
 """Teach a model a new word from pictures and a description.
 
     accelerate launch examples/train.py --pretrained_model_name_or_path stable-diffusion-v1-5/stable-diffusion-v1-5 \
-        --dtype bfloat16 --images mug.jpg --placeholder_token "<mug>" --initializer "a skull and bones mug" \
-        --output_dir out/mug
+        --dtype bfloat16 --images mug.jpg --placeholder_token "<mug>" --initializer auto --output_dir out/mug
 
 Without any option it trains on the mug of the toybox, which needs neither network nor GPU. Options of how to train
-are the fields of `SupremeInitConfig`; options of what to train are those of `RunArguments`.
+are the fields of `SupremeInitConfig`, those of how to find the words of `DescriberConfig`; what to train is named by
+`RunArguments` and `RegionArguments`.
 """
 
 import logging
@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from describe import TOYBOX, TOYBOX_PIPELINE, RegionArguments, requested_describers, requested_region
 from diffusers import DiffusionPipeline
 from transformers import HfArgumentParser
 
 from diffusers_supreme_init import (
     Concept,
     ConfigError,
+    DescriberConfig,
     SupremeInitConfig,
     SupremeInitError,
     SupremeInitTextualInversionTrainer,
     load_concepts,
 )
-
-TOYBOX = Path(__file__).parent / "toybox"
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class RunArguments:
     """What to train."""
 
     pretrained_model_name_or_path: str = field(
-        default=str(TOYBOX / "pipeline"), metadata={"help": "Hub id or folder of the pipeline; default: the toybox."}
+        default=TOYBOX_PIPELINE, metadata={"help": "Hub id or folder of the pipeline; default: the toybox."}
     )
     revision: str | None = field(default=None, metadata={"help": "Revision of the pipeline on the Hub."})
     variant: str | None = field(default=None, metadata={"help": "Variant of the weights, e.g. 'fp16'."})
@@ -46,7 +46,18 @@ class RunArguments:
     mask: list[str] = field(default_factory=list, metadata={"help": "One mask per picture, for --masked_loss."})
     placeholder_token: str | None = field(default=None, metadata={"help": "The new word, e.g. '<mug>'."})
     initializer: str | None = field(
-        default=None, metadata={"help": "The words it starts from, or a saved embedding to continue."}
+        default=None,
+        metadata={
+            "help": "'auto', 'caption' or 'class' to find the words it starts from, the words themselves, or a saved "
+            "embedding to continue."
+        },
+    )
+    train_on: str = field(
+        default="crop",
+        metadata={
+            "help": "Of a region: 'crop', or 'image': the whole picture, its mask as weight of the loss.",
+            "choices": ["crop", "image"],
+        },
     )
     num_vectors: int | None = field(
         default=None, metadata={"help": "Rows; default: one per token of the initializer."}
@@ -59,8 +70,8 @@ class RunArguments:
     )
 
 
-def requested_concepts(run: RunArguments) -> list[Concept]:
-    """Return the concepts that the options name; without any, the toybox's mug.
+def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> list[Concept]:
+    """Return the concepts that the options name; without any, the toybox's mug, which says its words itself.
 
     Raises:
         SupremeInitError: Options are missing or contradict each other.
@@ -68,9 +79,9 @@ def requested_concepts(run: RunArguments) -> list[Concept]:
     if run.concepts is not None:
         if run.images:
             raise ConfigError("expected either --concepts or --images, got both")
-        return load_concepts(run.concepts, initializer_column=run.initializer_column)
+        return load_concepts(run.concepts, initializer_column=run.initializer_column, initializer=run.initializer)
     if not run.images and run.placeholder_token is None and run.initializer is None:
-        return load_concepts(TOYBOX / "concepts", initializer_column="caption")[:1]
+        return load_concepts(TOYBOX / "concepts", initializer="auto")[:1]
     if not run.images or run.placeholder_token is None or run.initializer is None:
         raise ConfigError("expected --images, --placeholder_token and --initializer together, got only some of them")
     return [
@@ -80,26 +91,33 @@ def requested_concepts(run: RunArguments) -> list[Concept]:
             initializer=run.initializer,
             num_vectors=run.num_vectors,
             mask=run.mask or None,
+            region=requested_region(region_arguments),
+            train_on=run.train_on,
+            candidates=region_arguments.candidates,
         )
     ]
 
 
 def main(arguments: list[str] | None = None) -> list[Path]:
     """Train and save; return the embedding files."""
-    parser = HfArgumentParser((RunArguments, SupremeInitConfig), description=__doc__)  # type: ignore[arg-type]
+    parser = HfArgumentParser(
+        (RunArguments, RegionArguments, SupremeInitConfig, DescriberConfig),  # type: ignore[arg-type]
+        description=__doc__,
+    )
     parser.set_defaults(output_dir="out/concept")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
-        run, config = parser.parse_args_into_dataclasses(arguments)
-        concepts = requested_concepts(run)
+        run, region_arguments, config, describer_config = parser.parse_args_into_dataclasses(arguments)
+        concepts = requested_concepts(run, region_arguments)
+        describers = requested_describers(region_arguments, describer_config, run.pretrained_model_name_or_path)
         pipe = DiffusionPipeline.from_pretrained(
             run.pretrained_model_name_or_path,
             dtype=getattr(torch, run.dtype),
             revision=run.revision,
             variant=run.variant,
         )
-        trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=config)
+        trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
         try:
             trainer.train()
         finally:

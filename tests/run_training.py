@@ -7,13 +7,21 @@ import argparse
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from conftest import build_tiny_pipeline, random_picture
 
-from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, loop
+from diffusers_supreme_init import (
+    Concept,
+    DescriberConfig,
+    Describers,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    loop,
+)
 
 CONCEPTS = [
     Concept(images=random_picture(seed=1), placeholder_token="<a>", initializer="a red mug with white stripes"),
@@ -55,6 +63,7 @@ def main() -> None:
     parser.add_argument("--kill-at-step", type=int)
     parser.add_argument("--kill-at-save", type=int)
     parser.add_argument("--float64", action="store_true")
+    parser.add_argument("--describers", type=json.loads, help="folders of describers; the words are found by them")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pipe = build_tiny_pipeline()
@@ -65,7 +74,11 @@ def main() -> None:
     if arguments.kill_at_save is not None:
         kill_at_save(arguments.kill_at_save)
     config = SupremeInitConfig(output_dir=str(arguments.output_dir), **arguments.settings)
-    trainer = SupremeInitTextualInversionTrainer(pipe, concepts=CONCEPTS, config=config)
+    concepts, describers = CONCEPTS, None
+    if arguments.describers is not None:
+        concepts = [replace(concept, initializer="auto") for concept in CONCEPTS]
+        describers = Describers(DescriberConfig(**arguments.describers, max_caption_tokens=5, score_samples=2))
+    trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
     results = trainer.train()
     trainer.save(arguments.output_dir)
     if trainer.accelerator.is_main_process:

@@ -190,7 +190,10 @@ def with_losses(candidates: Candidates, losses: Sequence[Sequence[float]]) -> Ca
 
 
 def record_of(candidates: Candidates, method: str, describers: Describers) -> dict[str, Any]:
-    """Return what a file says about how the words were found, as JSON values; folders of models are left out."""
+    """Return what a file says about how the words were found, as JSON values.
+
+    Folders of models are left out, and so are notes, which can name a refiner's address: files get published.
+    """
     asked = {candidate.source for candidate in candidates.usable}
     models = {
         "classifier": hub_id(describers.classifier_name) if "class" in asked else None,
@@ -210,7 +213,6 @@ def record_of(candidates: Candidates, method: str, describers: Describers) -> di
             }
             for candidate in candidates.usable
         ],
-        "notes": list(candidates.notes),
     }
 
 

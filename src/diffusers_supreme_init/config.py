@@ -230,7 +230,9 @@ class DescriberConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("num_labels", "num_captions", "max_caption_tokens", "score_samples"):
+        for name in ("num_labels", "num_captions"):
+            _require(self, name, getattr(self, name) >= 0, "at least 0")
+        for name in ("max_caption_tokens", "score_samples"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         limit = self.max_initializer_tokens
         _require(self, "max_initializer_tokens", limit is None or limit >= 1, "at least 1, or None")

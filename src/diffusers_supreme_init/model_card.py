@@ -36,6 +36,7 @@ def render_model_card(embedding: LearnedEmbedding) -> str:
         description=embedding.description,
         base_model=embedding.base_model,
         initializer_tokens=embedding.initializer_tokens,
+        initializer=training.get("initializer"),
         num_pictures=training.get("num_pictures"),
         steps=training.get("steps"),
         validation_loss=training.get("validation_loss", {}),

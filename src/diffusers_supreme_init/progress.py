@@ -24,7 +24,7 @@ class ConceptProgress:
         prompts: Training prompts.
         validation_prompt: Prompt of the fixed-noise loss.
         latents: Its pictures, encoded.
-        initializer_record: How describers found the words: method, candidates with losses, notes; None if they were
+        initializer_record: How describers found the words: method, models, candidates with losses; None if they were
             given.
         rows: The rows now: after training, the result. On the CPU.
         step: Steps it has made.

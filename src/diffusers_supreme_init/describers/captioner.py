@@ -50,9 +50,12 @@ class Captioner:
         name, revision = split_revision(model)
         with explained(model, "captioner"):
             # The processor first: it is small, and tells whether the model is usable at all.
-            self.processor: Any = AutoProcessor.from_pretrained(name, revision=revision)
+            self.processor: Any = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
             self.model: Any = place(
-                AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=dtype), device
+                AutoModelForImageTextToText.from_pretrained(
+                    name, revision=revision, dtype=dtype, trust_remote_code=False
+                ),
+                device,
             )
         self.name = model
         self.prompt = prompt
@@ -86,7 +89,6 @@ class Captioner:
         if box is not None and not self.describes_boxes:
             raise DescriberError(f"captioner {self.name!r}: expected no box, got one; crop the picture instead")
         inputs = self._inputs(image, box).to(self.model.device, self.model.dtype)
-        prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
         output = self.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
@@ -96,7 +98,8 @@ class Captioner:
             return_dict_in_generate=True,
             output_scores=True,
         )
-        texts = self._decode(output.sequences, inputs.get("input_ids"), prompt_length)
+        # Cropped to the length that was generated, which `scores` is not when all beams end early.
+        texts = self._decode(output.sequences, output.beam_indices.shape[1])
         scores = output.sequences_scores.float().tolist()
         best = dict(reversed(list(zip(texts, scores, strict=True))))  # the first of equal texts wins
         return [Description(text, best[text]) for text in dict.fromkeys(texts)]
@@ -104,7 +107,10 @@ class Captioner:
     def _plain_inputs(self, image: Image.Image, box: PixelBox | None) -> Any:
         text = {"text": self.prompt} if self.prompt else {}
         inputs = self.processor(images=image, return_tensors="pt", **text)
-        inputs.pop("token_type_ids", None)  # GIT's tokenizer makes them, its model refuses them
+        if self.model.config.model_type == "git" and self.prompt:
+            inputs.pop("token_type_ids", None)  # made by its tokenizer, refused by its model
+            for name in ("input_ids", "attention_mask"):
+                inputs[name] = inputs[name][:, :-1]  # its last token ends the text that is to be continued
         return inputs
 
     def _chat_inputs(self, image: Image.Image, box: PixelBox | None) -> Any:
@@ -125,18 +131,9 @@ class Captioner:
             task += "".join(f"<loc_{value}>" for value in bins)
         return self.processor(images=image, text=task, return_tensors="pt")
 
-    def _decode(self, sequences: torch.Tensor, prompt_ids: torch.Tensor | None, prompt_length: int) -> list[str]:
-        """Return the new text: some models repeat the prompt before it, others do not."""
-        if prompt_ids is not None and not self.model.config.is_encoder_decoder:
-            echoed = sequences.shape[1] >= prompt_length and bool(
-                (sequences[:, :prompt_length] == prompt_ids.to(sequences.device)).all()
-            )
-            sequences = sequences[:, prompt_length:] if echoed else sequences
-        texts = self.processor.batch_decode(sequences, skip_special_tokens=True)
-        return [" ".join(self._without_prompt(_LOCATION.sub("", text)).split()) for text in texts]
-
-    def _without_prompt(self, text: str) -> str:
-        stripped = text.lstrip()
-        if self.prompt and stripped.lower().startswith(self.prompt.lower()):
-            return stripped[len(self.prompt) :]
-        return text
+    def _decode(self, sequences: torch.Tensor, num_new: int) -> list[str]:
+        """Return the text of the last `num_new` tokens: most models repeat the prompt before them."""
+        new = sequences[:, sequences.shape[1] - num_new :]
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        return [" ".join(_LOCATION.sub("", text).split()) for text in texts]

@@ -44,9 +44,12 @@ class Classifier:
 
         name, revision = split_revision(model)
         with explained(model, "classifier"):
-            self.processor: Any = AutoImageProcessor.from_pretrained(name, revision=revision)
+            self.processor: Any = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
             self.model: Any = place(
-                AutoModelForImageClassification.from_pretrained(name, revision=revision, dtype=dtype), device
+                AutoModelForImageClassification.from_pretrained(
+                    name, revision=revision, dtype=dtype, trust_remote_code=False
+                ),
+                device,
             )
 
     def describe(self, images: Sequence[Image.Image], *, num_labels: int = 5) -> list[Description]:
@@ -103,9 +106,12 @@ class ZeroShotClassifier:
             )
         name, revision = split_revision(model)
         with explained(model, "zero-shot classifier"):
-            self.processor: Any = AutoProcessor.from_pretrained(name, revision=revision)
+            self.processor: Any = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
             self.model: Any = place(
-                AutoModelForZeroShotImageClassification.from_pretrained(name, revision=revision, dtype=dtype), device
+                AutoModelForZeroShotImageClassification.from_pretrained(
+                    name, revision=revision, dtype=dtype, trust_remote_code=False
+                ),
+                device,
             )
 
     def describe(self, images: Sequence[Image.Image], *, num_labels: int = 5) -> list[Description]:

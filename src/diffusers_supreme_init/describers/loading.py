@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..errors import DescriberError
 
@@ -28,7 +29,18 @@ def explained(model: str, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ImportError, ValueError, OSError, KeyError) as error:
+    except DescriberError:
+        raise
+    except (
+        ImportError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         message = " ".join(str(error).split()).split(". ")[0][:200]
         if "torchvision" in str(error).lower():
             raise DescriberError(

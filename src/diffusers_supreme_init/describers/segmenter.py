@@ -47,7 +47,10 @@ class Segmenter:
         name, revision = split_revision(model)
         with explained(model, "segmenter"):
             self.model: Any = place(
-                AutoModelForMaskGeneration.from_pretrained(name, revision=revision, dtype=dtype), device
+                AutoModelForMaskGeneration.from_pretrained(
+                    name, revision=revision, dtype=dtype, trust_remote_code=False
+                ),
+                device,
             )
         if not hasattr(self.model, "get_image_embeddings") or not hasattr(self.model.config, "prompt_encoder_config"):
             raise DescriberError(

@@ -1,0 +1,218 @@
+"""What a picture says for itself: the words that a concept would start from, without training.
+
+    python examples/describe.py desk.jpg --points 412,230
+    python examples/describe.py photos/mug --initializer auto --candidates "a skull and bones mug" \
+        --pretrained_model_name_or_path stable-diffusion-v1-5/stable-diffusion-v1-5 --dtype bfloat16
+
+Without a picture it describes one of the toybox, which needs neither network nor GPU. With `--output_dir` it also
+writes crop.png, which is what was described, and of a region mask.png and region.png.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from transformers import HfArgumentParser
+
+from diffusers_supreme_init import (
+    ConfigError,
+    DescriberConfig,
+    Describers,
+    EndpointRefiner,
+    InitializerProposal,
+    LocalRefiner,
+    RefinementStyle,
+    Region,
+    SupremeInitConfig,
+    SupremeInitError,
+    propose_initializer,
+)
+from diffusers_supreme_init.describers import Mask
+
+TOYBOX = Path(__file__).parent / "toybox"
+TOYBOX_PIPELINE = str(TOYBOX / "pipeline")
+
+
+@dataclass(kw_only=True)
+class RegionArguments:
+    """What in the picture is meant, and who rewrites captions."""
+
+    points: list[str] = field(
+        default_factory=list, metadata={"help": "Clicks on the object, in pixels: --points 40,22 55,30."}
+    )
+    negative_points: list[str] = field(
+        default_factory=list, metadata={"help": "Clicks on what does not belong to the object."}
+    )
+    box: str | None = field(default=None, metadata={"help": "Box around the object: left,top,right,bottom."})
+    region_mask: str | None = field(
+        default=None, metadata={"help": "Picture of the same size, light where the object is."}
+    )
+    candidates: list[str] = field(default_factory=list, metadata={"help": "Your own words, for 'auto' to compare."})
+    refiner_base_url: str | None = field(
+        default=None,
+        metadata={"help": "OpenAI-compatible endpoint that rewrites captions; its key is read from OPENAI_API_KEY."},
+    )
+    refiner_model: str | None = field(
+        default=None, metadata={"help": "Model of that endpoint; without an endpoint a local model, id or folder."}
+    )
+    refiner_max_words: int = field(default=12, metadata={"help": "About how long a rewritten caption is."})
+    refiner_sentiment: str = field(default="natural", metadata={"help": "'positive', 'natural' or 'negative'."})
+    refiner_language: str = field(default="English", metadata={"help": "Its language."})
+
+
+@dataclass(kw_only=True)
+class DescribeArguments:
+    """What to describe, and for which model."""
+
+    pretrained_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Pipeline that counts tokens and measures losses; default: the toybox, 'none' for none."},
+    )
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Precision of the pipeline.", "choices": ["float32", "bfloat16", "float16"]},
+    )
+    initializer: str = field(default="auto", metadata={"help": "'class', 'caption' or 'auto'."})
+    seed: int = field(default=0, metadata={"help": "Seed of the noises by which candidates are compared."})
+    output_dir: str | None = field(default=None, metadata={"help": "Write crop.png and mask.png there."})
+
+
+def requested_region(arguments: RegionArguments) -> Region | None:
+    """Return the region that the options name, or None.
+
+    Raises:
+        SupremeInitError: Numbers are not numbers, or options contradict each other.
+    """
+    if not (arguments.points or arguments.negative_points or arguments.box or arguments.region_mask):
+        return None
+    return Region(
+        points=[_point(text, "--points 40,22") for text in arguments.points],
+        negative_points=[_point(text, "--negative_points 40,22") for text in arguments.negative_points],
+        box=_box(arguments.box) if arguments.box else None,
+        mask=arguments.region_mask,
+    )
+
+
+def requested_describers(arguments: RegionArguments, config: DescriberConfig, pipeline: str | None) -> Describers:
+    """Return the describers that the options name; the toybox brings its own.
+
+    Raises:
+        SupremeInitError: Options of the refiner are missing or out of range.
+    """
+    if pipeline == TOYBOX_PIPELINE:
+        names = ("captioner", "segmenter") if config.candidate_labels else ("captioner", "segmenter", "classifier")
+        own = {name: str(TOYBOX / name) for name in names}
+        usual = DescriberConfig()
+        config = replace(config, **{k: v for k, v in own.items() if getattr(config, k) == getattr(usual, k)})  # type: ignore[arg-type]
+    style = RefinementStyle(
+        max_words=arguments.refiner_max_words,
+        sentiment=arguments.refiner_sentiment,
+        language=arguments.refiner_language,
+    )
+    refiner: EndpointRefiner | LocalRefiner | None = None
+    if arguments.refiner_base_url is not None:
+        if arguments.refiner_model is None:
+            raise ConfigError("expected --refiner_model with --refiner_base_url, got none")
+        refiner = EndpointRefiner(
+            arguments.refiner_base_url, arguments.refiner_model, api_key=os.environ.get("OPENAI_API_KEY"), style=style
+        )
+    elif arguments.refiner_model is not None:
+        refiner = LocalRefiner(arguments.refiner_model, style=style)
+    return Describers(config, refiner=refiner)
+
+
+def report(proposal: InitializerProposal) -> str:
+    """Return what a proposal says, for reading."""
+    lines = [f"words:   {proposal.text}", f"said:    {proposal.raw!r} ({proposal.candidates[0].source})"]
+    if proposal.removed:
+        lines.append(f"removed: {', '.join(map(repr, proposal.removed))}")
+    if proposal.num_cut:
+        lines.append(f"cut:     {proposal.num_cut} tokens")
+    if proposal.tokens:
+        rows = " ".join(f"{token}({i})" for token, i in zip(proposal.tokens, proposal.token_ids, strict=True))
+        lines.append(f"rows:    {len(proposal.tokens)}: {rows}")
+    for picture in proposal.pictures:
+        if picture.mask is not None:
+            lines.append(f"region:  {int(picture.mask.sum())} pixels in {picture.box}, trust {picture.score:.2f}")
+    lines += [f"note:    {note}" for note in proposal.notes]
+    if len(proposal.candidates) > 1:
+        lines += ["", proposal.table()]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> InitializerProposal:
+    """Describe and report; return the proposal."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = HfArgumentParser(
+        (DescribeArguments, RegionArguments, DescriberConfig),  # type: ignore[arg-type]
+        description=__doc__,
+    )
+    parser.add_argument("images", nargs="*", default=[str(TOYBOX / "concepts" / "mug.png")], help="Pictures, folders.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        run, region_arguments, config, rest = parser.parse_args_into_dataclasses(given)
+        name = run.pretrained_model_name_or_path or TOYBOX_PIPELINE
+        pipe = None if name == "none" else DiffusionPipeline.from_pretrained(name, dtype=getattr(torch, run.dtype))
+        if pipe is not None and torch.cuda.is_available():
+            pipe.to("cuda")
+        proposal = propose_initializer(
+            rest.images,
+            run.initializer,
+            pipe=pipe,
+            region=requested_region(region_arguments),
+            candidates=region_arguments.candidates,
+            describers=requested_describers(region_arguments, config, name),
+            config=SupremeInitConfig(seed=run.seed),
+        )
+    except SupremeInitError as error:
+        sys.exit(f"error: {error}")
+    print(report(proposal))
+    if run.output_dir is not None:
+        _write_pictures(proposal, Path(run.output_dir))
+    return proposal
+
+
+def draw_region(image: Image.Image, mask: Mask) -> Image.Image:
+    """Return the picture with everything outside the mask faded."""
+    faded = Image.blend(image, Image.new("RGB", image.size, "white"), 0.75)
+    return Image.composite(image, faded, Image.fromarray(mask))
+
+
+def _write_pictures(proposal: InitializerProposal, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    proposal.crop.save(folder / "crop.png")
+    if proposal.mask is not None:
+        Image.fromarray(proposal.mask).save(folder / "mask.png")
+        draw_region(proposal.pictures[0].image, proposal.mask).save(folder / "region.png")
+    print(f"look at {folder}")
+
+
+def _point(text: str, example: str) -> tuple[float, float]:
+    x, y = _numbers(text, 2, example)
+    return x, y
+
+
+def _box(text: str) -> tuple[float, float, float, float]:
+    left, top, right, bottom = _numbers(text, 4, "--box left,top,right,bottom")
+    return left, top, right, bottom
+
+
+def _numbers(text: str, count: int, example: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise ConfigError(f"expected {count} numbers with commas, as in {example}, got {text!r}")
+    return values
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,663 @@
+"""From pictures to words to a trained concept: proposals, the choice by loss, regions, resuming, bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import build_tiny_pipeline, random_picture
+from PIL import Image
+from tiny_describers import build_blip, build_language_model, build_sam, build_vit
+
+from diffusers_supreme_init import (
+    Concept,
+    ConfigError,
+    DescriberConfig,
+    DescriberError,
+    Describers,
+    EndpointRefiner,
+    InitializerProposal,
+    PictureError,
+    Region,
+    RegionError,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    SupremeInitWarning,
+    load_concepts,
+    propose_initializer,
+    read_embedding,
+)
+from diffusers_supreme_init.describers import Description
+from diffusers_supreme_init.placeholders import cut_to_tokens
+
+PICTURE = random_picture((64, 48))
+CONFIG = SupremeInitConfig(max_train_steps=2, validation_samples=4)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of tiny describers."""
+    builders = {"captioner": build_blip, "classifier": build_vit, "segmenter": build_sam}
+    return {name: str(build(tmp_path_factory.mktemp(name))) for name, build in builders.items()}
+
+
+def describers_of(models: dict[str, str], refiner: Any = None, **settings: Any) -> Describers:
+    defaults = {"max_caption_tokens": 5, "score_samples": 4}
+    return Describers(DescriberConfig(**(models | defaults | settings)), refiner=refiner, device="cpu")
+
+
+@pytest.fixture
+def describers(models: dict[str, str]) -> Describers:
+    """Tiny describers, not loaded yet."""
+    return describers_of(models)
+
+
+class Says:
+    """A describer that says what it is told to; for answers that a real model cannot be made to give."""
+
+    describes_boxes = False
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
+        self.seen: list[Image.Image] = []
+
+    def describe(self, image: Any, **options: Any) -> list[Description]:
+        self.seen += image if isinstance(image, Sequence) else [image]
+        number = options.get("num_captions", options.get("num_labels", 1))
+        return [Description(text, -index) for index, text in enumerate(self.texts[:number])]
+
+
+def describers_saying(*captions: str, labels: Sequence[str] = ("mug",), refiner: Any = None, **settings: Any) -> Any:
+    describers = Describers(DescriberConfig(**({"score_samples": 4} | settings)), refiner=refiner)
+    describers.__dict__.update(captioner=Says(*captions), classifier=Says(*labels))
+    return describers
+
+
+# Proposals
+
+
+@pytest.mark.parametrize("method", ["class", "caption", "auto"])
+def test_a_proposal_tells_everything_and_changes_nothing(
+    method: str, pipe: Any, describers: Describers, unchanged: Callable[[Any], None]
+) -> None:
+    unchanged(pipe)
+    before = PICTURE.tobytes()
+    proposal = propose_initializer(PICTURE, method, pipe=pipe, describers=describers)
+    assert isinstance(proposal, InitializerProposal)
+    assert proposal.text == proposal.candidates[0].text != ""
+    assert proposal.tokens == tuple(pipe.tokenizer.tokenize(proposal.text))
+    assert list(proposal.token_ids) == pipe.tokenizer(proposal.text, add_special_tokens=False)["input_ids"]
+    assert proposal.mask is None
+    assert proposal.crop.tobytes() == before == PICTURE.tobytes()
+    sources = {candidate.source for candidate in proposal.candidates}
+    assert sources == ({"class", "caption"} if method == "auto" else {method})
+
+
+def test_a_proposal_without_a_pipeline(describers: Describers) -> None:
+    proposal = propose_initializer([PICTURE, random_picture()], "class", describers=describers)
+    assert proposal.text
+    assert proposal.tokens == ()
+    assert propose_initializer(PICTURE, "caption", describers=describers).text
+    with pytest.raises(ConfigError, match="pipe: expected the pipeline by whose loss 'auto' are compared, got None"):
+        propose_initializer(PICTURE, "auto", describers=describers)
+    with pytest.raises(ConfigError, match="by whose loss captions of several pictures are compared, got None"):
+        propose_initializer([PICTURE, PICTURE], "caption", describers=describers)
+    with pytest.raises(ConfigError, match="method: expected one of .*, got 'a red mug'; your own words need no"):
+        propose_initializer(PICTURE, "a red mug", describers=describers)
+
+
+def test_the_best_words_have_the_lowest_loss_of_all(pipe: Any) -> None:
+    describers = describers_saying("a red mug", "a blue teapot", "a green bird", num_captions=3)
+    proposal = propose_initializer(
+        PICTURE, "auto", pipe=pipe, describers=describers, candidates=["an orange umbrella", "a red mug"]
+    )
+    losses = {candidate.text: candidate.loss for candidate in proposal.candidates}
+    assert set(losses) == {"a red mug", "a blue teapot", "a green bird", "an orange umbrella", "mug"}
+    assert list(losses.values()) == sorted(losses.values())
+    assert len(set(losses.values())) == len(losses)
+    assert {candidate.text: candidate.source for candidate in proposal.candidates}["a red mug"] == "text"
+    assert proposal.table().splitlines()[1].endswith(proposal.text)
+    assert len(proposal.table().splitlines()) == 6
+
+
+def test_the_measured_loss_is_that_of_step_0(pipe: Any, other_pipe: Any) -> None:
+    """The score of words, measured before any concept exists, is the loss of the rows that start from them."""
+    config = replace(CONFIG, max_train_steps=0)
+    describers = describers_saying("a red mug", "an orange umbrella", score_samples=4)
+    proposal = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers, config=config)
+    assert len(proposal.candidates) == 3
+    concepts = [
+        Concept(images=PICTURE, placeholder_token=f"<c{index}>", initializer=candidate.text)
+        for index, candidate in enumerate(proposal.candidates)
+    ]
+    results = SupremeInitTextualInversionTrainer(other_pipe, concepts=concepts, config=config).train()
+    for candidate, result in zip(proposal.candidates, results, strict=True):
+        assert candidate.losses == pytest.approx(result.validation_losses[0], rel=1e-5)
+
+
+def test_captions_of_several_pictures_are_compared_over_all_of_them(pipe: Any) -> None:
+    class SaysInTurn(Says):
+        def describe(self, image: Any, **options: Any) -> list[Description]:
+            self.seen.append(image)
+            return [Description(self.texts[len(self.seen) - 1], 0)]
+
+    describers = describers_saying("unused", score_samples=1)
+    describers.__dict__["captioner"] = SaysInTurn("a red mug", "a blue teapot", "a red mug")
+    pictures = [random_picture(seed=seed) for seed in range(3)]
+    proposal = propose_initializer(pictures, "caption", pipe=pipe, describers=describers)
+    assert {candidate.text for candidate in proposal.candidates} == {"a red mug", "a blue teapot"}
+    # Never fewer noises than pictures, or some of them would have no say.
+    assert [len(candidate.losses) for candidate in proposal.candidates] == [3, 3]
+    assert proposal.candidates[0].loss < proposal.candidates[1].loss
+
+
+def test_a_label_is_found_over_all_pictures(pipe: Any) -> None:
+    describers = describers_saying(labels=["tabby, tabby cat", "lynx"])
+    pictures = [random_picture(seed=seed) for seed in range(3)]
+    proposal = propose_initializer(pictures, "class", pipe=pipe, describers=describers)
+    assert (proposal.text, proposal.raw, proposal.removed) == ("tabby", "tabby, tabby cat", ("tabby cat",))
+    assert len(describers.classifier.seen) == 3
+    assert (
+        propose_initializer(
+            PICTURE, "class", describers=describers_saying(labels=["tabby, tabby cat"], label_synonym="last")
+        ).text
+        == "tabby cat"
+    )
+
+
+def test_scores_follow_the_seed(pipe: Any) -> None:
+    def losses(seed: int) -> list[float]:
+        describers = describers_saying("a red mug", "a teapot")
+        config = SupremeInitConfig(seed=seed)
+        found = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers, config=config).candidates
+        return sorted(candidate.loss or 0 for candidate in found)
+
+    assert losses(0) == losses(0) != losses(1)
+
+
+# What describers say
+
+
+def test_long_words_are_cut_between_words(pipe: Any) -> None:
+    tokenizer = pipe.tokenizer
+    text = "a red mug with white stripes"
+    assert cut_to_tokens(text, 6, tokenizer) == (text, 0)
+    assert cut_to_tokens(text, 5, tokenizer) == ("a red mug with white", 1)
+    assert cut_to_tokens(text, 4, tokenizer) == ("a red mug", 3)
+    assert cut_to_tokens("teapot", 1, tokenizer) == ("teapot", 0)  # a word is never cut into pieces
+
+
+@pytest.mark.parametrize("method", ["caption", "auto"])
+def test_500_words_are_cut_to_what_fits(method: str, pipe: Any) -> None:
+    words = " ".join(["red mug with white stripes"] * 100)
+    describers = describers_saying(words, words)
+    proposal = propose_initializer(PICTURE, method, pipe=pipe, describers=describers)
+    (candidate,) = [each for each in proposal.candidates if each.source == "caption"]
+    total = len(pipe.tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"])
+    kept = len(pipe.tokenizer.tokenize(candidate.text))
+    assert candidate.num_cut == total - kept
+    assert 60 < kept <= 75
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "caption", describers=describers_saying(words), config=CONFIG
+    )
+    (result,) = trainer.train()
+    assert len(result.rows) == kept
+    short = describers_saying(words, max_initializer_tokens=5)
+    assert propose_initializer(PICTURE, "caption", pipe=pipe, describers=short).text == "red mug with white stripes"
+
+
+@pytest.mark.parametrize(
+    ("caption", "message"),
+    [
+        ("", "no usable words were found: caption: expected words, got nothing. Pass the words yourself"),
+        (" \n", "caption: expected words, got nothing"),
+        ("a close up of", "expected words that describe the picture, got only boilerplate ('a close up of')"),
+        (
+            "一个红色的杯子",
+            "expected English, which the text encoder knows, got another script ('一个红色的杯子'); ask for",
+        ),
+    ],
+)
+def test_captions_that_say_nothing(
+    caption: str, message: str, pipe: Any, unchanged: Callable[[Any], None], tmp_path: Path
+) -> None:
+    unchanged(pipe)
+    describers = describers_saying(caption)
+    config = replace(CONFIG, output_dir=str(tmp_path / "out"))
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "caption", describers=describers, config=config
+    )
+    with pytest.raises(DescriberError) as error:
+        trainer.train()
+    assert message in str(error.value)
+    assert list((tmp_path / "out").iterdir()) == []
+    # "auto" goes on with what others say, and tells.
+    proposal = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
+    assert proposal.text == "mug"
+    assert len(proposal.notes) == 1
+
+
+def test_classifiers_that_know_no_names(pipe: Any, unchanged: Callable[[Any], None]) -> None:
+    unchanged(pipe)
+    with pytest.raises(DescriberError, match="initializer='class': .* expected class names, got 'LABEL_3'"):
+        propose_initializer(PICTURE, "class", pipe=pipe, describers=describers_saying(labels=["LABEL_3"]))
+    proposal = propose_initializer(
+        PICTURE, "auto", pipe=pipe, describers=describers_saying("a mug", labels=["LABEL_3"])
+    )
+    assert proposal.text == "a mug"
+
+
+def test_nobody_was_asked(pipe: Any) -> None:
+    describers = Describers(DescriberConfig(num_labels=0, num_captions=0))
+    with pytest.raises(DescriberError, match=r"nothing was asked \(num_labels=0, num_captions=0\)"):
+        propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
+    own = ["a mug", "a teapot"]
+    proposal = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers, candidates=own)
+    assert {candidate.text for candidate in proposal.candidates} == set(own)
+
+
+# Refiners
+
+
+def test_a_refined_caption_takes_the_place_of_the_caption(pipe: Any) -> None:
+    describers = describers_saying("there is a mug", refiner=lambda caption: f'"A red {caption[2:]}."')
+    proposal = propose_initializer(PICTURE, "caption", pipe=pipe, describers=describers)
+    assert (proposal.text, proposal.raw) == ("a red mug", '"A red mug."')
+    assert [candidate.source for candidate in proposal.candidates] == ["refined caption"]
+    both = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
+    assert {candidate.source for candidate in both.candidates} == {"class", "caption", "refined caption"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "note"),
+    [
+        ("一个红色的杯子", "refiner: expected a short English phrase"),
+        ("a photo of", "refiner: expected a short English phrase"),
+        ("red mug with white stripes " * 50, r"refiner: expected at most \d\d tokens, got \d+ more"),
+    ],
+)
+def test_unusable_refinements_fall_back_to_the_caption(answer: str, note: str, pipe: Any) -> None:
+    describers = describers_saying("a mug", refiner=lambda caption: answer)
+    proposal = propose_initializer(PICTURE, "caption", pipe=pipe, describers=describers)
+    assert proposal.text == "a mug"
+    with pytest.raises(AssertionError, match=note):
+        raise AssertionError(proposal.notes[0])
+
+
+def test_a_refiner_that_fails_is_told_and_its_key_is_nowhere(pipe: Any, tmp_path: Path) -> None:
+    key = "sk-very-secret-0123456789"
+    refiner = EndpointRefiner("http://127.0.0.1:9/v1", "some-model", api_key=key, timeout=5)
+    describers = describers_saying("a mug", refiner=refiner)
+    config = replace(CONFIG, output_dir=str(tmp_path))
+    with pytest.warns(SupremeInitWarning, match="refiner"):
+        proposal = propose_initializer(PICTURE, "caption", pipe=pipe, describers=describers)
+    assert proposal.text == "a mug"
+    assert "kept the caption" in proposal.notes[0]
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "caption", describers=describers, config=config
+    )
+    with pytest.warns(SupremeInitWarning, match="refiner"):
+        trainer.train()
+    trainer.save(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    for path in files:
+        assert key.encode() not in path.read_bytes()
+        assert b"127.0.0.1" not in path.read_bytes()  # an address inside a company is nobody else's business
+    assert key not in repr(proposal)
+
+
+# Training
+
+
+@pytest.mark.parametrize("method", ["class", "caption", "auto"])
+def test_training_starts_from_the_words_that_are_proposed(
+    method: str, pipe: Any, other_pipe: Any, describers: Describers, models: dict[str, str], tmp_path: Path
+) -> None:
+    proposal = propose_initializer(PICTURE, method, pipe=other_pipe, describers=describers, config=CONFIG)
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", method, describers=describers_of(models), config=CONFIG
+    )
+    (result,) = trainer.train()
+    assert result.description == proposal.text
+    assert result.initializer is not None
+    assert result.initializer.token_ids == proposal.token_ids
+    (file,) = trainer.save(tmp_path)
+    plain = SupremeInitTextualInversionTrainer(other_pipe, PICTURE, "<mug>", proposal.text, config=CONFIG)
+    assert torch.equal(plain.train()[0].rows, result.rows)
+    record = read_embedding(file).training["initializer"]
+    assert record["method"] == method
+    assert [entry["text"] for entry in record["candidates"]] == [each.text for each in proposal.candidates]
+    card = (tmp_path / "README.md").read_text()
+    assert "## Where the words come from" in card
+    assert proposal.text in card
+    for path in tmp_path.iterdir():  # folders of describers are nobody else's business
+        assert not any(folder.encode() in path.read_bytes() for folder in models.values())
+
+
+def test_nothing_is_loaded_before_training(pipe: Any, tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
+    unchanged(pipe)
+    describers = Describers(DescriberConfig(captioner=str(tmp_path / "nowhere")))
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "caption", describers=describers, config=CONFIG
+    )
+    with pytest.raises(DescriberError, match="captioner: expected a folder with a model .*nowhere"):
+        trainer.train()
+
+
+def test_a_resumed_run_asks_nobody_again(models: dict[str, str], tmp_path: Path) -> None:
+    def run(folder: str, steps: int, describers: Describers, **settings: Any) -> Any:
+        config = SupremeInitConfig(
+            max_train_steps=steps,
+            validation_samples=4,
+            validation_steps=["0", "every:2"],
+            checkpointing_steps=2,
+            output_dir=str(tmp_path / folder),
+            **settings,
+        )
+        concepts = [
+            Concept(images=PICTURE, placeholder_token="<a>", initializer="auto"),
+            Concept(images=PICTURE, placeholder_token="<b>", initializer="caption"),
+            Concept(images=PICTURE, placeholder_token="<c>", initializer="a mug"),
+        ]
+        trainer = SupremeInitTextualInversionTrainer(
+            build_tiny_pipeline(), concepts=concepts, describers=describers, config=config
+        )
+        trainer.train()
+        return trainer
+
+    silent = Describers(DescriberConfig(captioner="nobody/nothing", classifier="nobody/nothing"))
+    whole = run("whole", 4, describers_of(models))
+    run("halves", 2, describers_of(models))
+    resumed = run("halves", 4, silent, resume_from_checkpoint="latest")
+    saved = [trainer.save(tmp_path / name) for name, trainer in (("1", whole), ("2", resumed))]
+    for one, other in zip(*saved, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert resumed.results[0].initializer_record["method"] == "auto"
+    assert resumed.results[2].initializer_record is None
+    # A checkpoint answers the question it was asked only.
+    (tmp_path / "halves" / "checkpoint.safetensors").rename(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(DescriberError, match="nobody/nothing"):
+        SupremeInitTextualInversionTrainer(
+            build_tiny_pipeline(),
+            PICTURE,
+            "<a>",
+            "class",
+            describers=silent,
+            config=SupremeInitConfig(
+                max_train_steps=4, output_dir=str(tmp_path), resume_from_checkpoint="latest", validation_samples=4
+            ),
+        ).train()
+
+
+def test_two_processes_start_from_the_same_words(models: dict[str, str], tmp_path: Path) -> None:
+    worker = Path(__file__).parent / "run_training.py"
+    settings = json.dumps({"max_train_steps": 2, "validation_samples": 2})
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    for name, options in (("one", []), ("two", ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"])):
+        arguments = [*launch, *options, str(worker), str(tmp_path / name), settings, "--describers"]
+        environment = {"ACCELERATE_USE_CPU": "1", **os.environ}
+        run = subprocess.run(
+            [*arguments, json.dumps(models), "--float64"], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+    one, two = (torch.load(tmp_path / name / "exact_rows.pt", weights_only=True) for name in ("one", "two"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    for token, rows in one["rows"].items():
+        torch.testing.assert_close(two["rows"][token], rows, rtol=0, atol=1e-8)
+
+
+# Regions
+
+
+def object_mask(size: tuple[int, int] = (64, 48), box: tuple[int, int, int, int] = (20, 10, 44, 34)) -> Image.Image:
+    mask = Image.new("L", size)
+    mask.paste(255, box)
+    return mask
+
+
+def test_a_region_trains_on_its_crop(pipe: Any, other_pipe: Any) -> None:
+    region = Region(mask=object_mask())
+    plain = SupremeInitConfig(max_train_steps=1, validation_samples=2)
+    describers = Describers(DescriberConfig(region_margin=0.25))
+    (result,) = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "a mug", region=region, describers=describers, config=plain
+    ).train()
+    crop = PICTURE.crop((14, 4, 50, 40))
+    (cropped,) = SupremeInitTextualInversionTrainer(other_pipe, crop, "<mug>", "a mug", config=plain).train()
+    assert torch.equal(result.latents.mean, cropped.latents.mean)
+    assert torch.equal(result.rows, cropped.rows)
+    assert result.latents.mask is None
+
+
+def test_a_region_can_train_on_the_whole_picture_without_learning_its_surroundings(pipe: Any) -> None:
+    config = SupremeInitConfig(max_train_steps=1, validation_samples=2, center_crop=False)
+    (result,) = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "a mug", region=Region(mask=object_mask()), train_on="image", config=config
+    ).train()
+    mask = result.latents.mask
+    assert mask is not None
+    assert mask.shape == (1, 2, 1, 8, 8)
+    expected = np.asarray(object_mask().resize((8, 8), Image.Resampling.BOX)) / 255
+    np.testing.assert_allclose(mask[0, 0, 0].numpy(), expected, atol=0.05)
+    torch.testing.assert_close(mask[0, 1], mask[0, 0].flip(-1))
+
+
+def test_what_the_mask_excludes_weighs_nothing(pipe: Any) -> None:
+    """The error of pixels outside the mask has no part in the loss."""
+    from diffusers_supreme_init.backbones import backbone_for
+    from diffusers_supreme_init.sampling import Sample, denoising_losses
+
+    backbone = backbone_for(pipe)
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 4, 8, 8, generator=generator).unbind()
+    left = torch.zeros(1, 8, 8)
+    left[..., :4] = 1
+
+    def losses(*masks: torch.Tensor | None) -> list[float]:
+        samples = [Sample(latents, noise, 500, "a mug", mask) for mask in masks]
+        with torch.no_grad():
+            return denoising_losses(backbone, samples, torch.device("cpu")).tolist()
+
+    (whole,), (left_half,), (right_half,) = losses(None), losses(left), losses(1 - left)
+    assert (left_half + right_half) / 2 == pytest.approx(whole, rel=1e-5)
+    assert left_half != pytest.approx(whole, rel=1e-3)
+    # Concepts with and without masks share a batch, and each keeps its own loss.
+    assert losses(None, left) == pytest.approx([whole, left_half], rel=1e-5)
+
+
+def test_masked_and_plain_concepts_train_together_as_if_alone() -> None:
+    def concepts() -> list[Concept]:
+        return [
+            Concept(
+                images=PICTURE,
+                placeholder_token="<a>",
+                initializer="a mug",
+                region=Region(mask=object_mask()),
+                train_on="image",
+            ),
+            Concept(images=random_picture(seed=1), placeholder_token="<b>", initializer="a teapot"),
+        ]
+
+    config = SupremeInitConfig(max_train_steps=3, validation_samples=2)
+    together = SupremeInitTextualInversionTrainer(
+        build_tiny_pipeline().to(torch.float64), concepts=concepts(), config=config
+    ).train()
+    for index, result in enumerate(together):
+        (alone,) = SupremeInitTextualInversionTrainer(
+            build_tiny_pipeline().to(torch.float64), concepts=[concepts()[index]], config=config
+        ).train()
+        torch.testing.assert_close(result.rows, alone.rows, rtol=0, atol=1e-8)
+
+
+def test_a_click_is_segmented_described_and_trained(
+    pipe: Any, other_pipe: Any, describers: Describers, models: dict[str, str]
+) -> None:
+    region = Region(points=(30, 20))
+    proposal = propose_initializer(PICTURE, "caption", pipe=other_pipe, region=region, describers=describers)
+    assert proposal.mask is not None
+    assert proposal.mask.shape == (48, 64)
+    (picture,) = proposal.pictures
+    left, top, right, bottom = picture.box or (0, 0, 0, 0)
+    assert proposal.crop.width >= right - left
+    assert proposal.crop.height >= bottom - top
+    (result,) = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "caption", region=region, describers=describers_of(models), config=CONFIG
+    ).train()
+    assert result.description == proposal.text
+
+
+def test_regions_are_one_for_each_picture(pipe: Any, unchanged: Callable[[Any], None]) -> None:
+    unchanged(pipe)
+    region = Region(points=(30, 20))
+    for arguments, error, message in (
+        ({"region": [region, region]}, RegionError, "<mug>: expected one region for each of 1 pictures, got 2"),
+        ({"region": region, "mask": object_mask()}, RegionError, "expected either mask= or region=, got both"),
+        ({"train_on": "image"}, ConfigError, "expected a region for train_on='image', got none"),
+        ({"region": region, "train_on": "sky"}, ConfigError, "train_on: expected one of .*, got 'sky'"),
+        ({"candidates": ["a cup"]}, ConfigError, "candidates only with initializer='auto', got them with 'a mug'"),
+    ):
+        with pytest.raises(error, match=message):
+            SupremeInitTextualInversionTrainer(pipe, PICTURE, "<mug>", "a mug", config=CONFIG, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        (Region(points=(64, 1)), "points inside the picture of 64 x 48 pixels"),
+        (Region(box=(0, 0, 64, 49)), "a box inside the picture"),
+        (Region(mask=Image.new("L", (64, 48))), "got an empty one"),
+        (Region(mask=object_mask(box=(1, 1, 4, 4))), "an object of at least 8 x 8 pixels, got 3 x 3"),
+    ],
+)
+def test_regions_that_cannot_be_trained_on(
+    region: Region, message: str, pipe: Any, describers: Describers, tmp_path: Path, unchanged: Callable[[Any], None]
+) -> None:
+    unchanged(pipe)
+    config = replace(CONFIG, output_dir=str(tmp_path / "out"))
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "a mug", region=region, describers=describers, config=config
+    )
+    with pytest.raises(RegionError, match=message):
+        trainer.train()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_lists_of_concepts_with_regions(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"file_name": "a.png", "placeholder_token": "<a>", "points": [[40, 22]], "negative_points": [[1, 2]]},
+        {"file_name": "b.png", "placeholder_token": "<b>", "box": [1, 2, 30, 40]},
+        {"file_name": "c.png", "placeholder_token": "<c>"},
+    ]
+    path = tmp_path / "metadata.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    first, second, third = load_concepts(path, initializer="auto")
+    assert first.region == [Region(points=(40, 22), negative_points=(1, 2))]
+    assert second.region == [Region(box=(1, 2, 30, 40))]
+    assert third.region is None
+    assert {concept.initializer for concept in (first, second, third)} == {"auto"}
+    path.write_text("\n".join(json.dumps(row | {"placeholder_token": "<a>"}) for row in rows))
+    with pytest.raises(ConfigError, match="<a>: expected points or a box for all of its 3 pictures .*, got 2"):
+        load_concepts(path, initializer="auto")
+
+
+# Pictures
+
+
+def test_odd_pictures_are_described(pipe: Any, describers: Describers, tmp_path: Path) -> None:
+    PICTURE.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    Image.fromarray(np.asarray(PICTURE.convert("L")).astype(np.uint16) * 256).save(tmp_path / "16bit.png")
+    PICTURE.save(tmp_path / "animated.gif", save_all=True, append_images=[random_picture((64, 48), seed=1)])
+    for path in sorted(tmp_path.iterdir()):
+        proposal = propose_initializer(path, "auto", pipe=pipe, region=Region(points=(30, 20)), describers=describers)
+        assert proposal.text
+        assert proposal.crop.mode == "RGB"
+        assert proposal.mask is not None
+        assert proposal.mask.shape == (48, 64)
+
+
+def test_a_picture_of_one_pixel(pipe: Any, describers: Describers, unchanged: Callable[[Any], None]) -> None:
+    unchanged(pipe)
+    with pytest.raises(PictureError, match="expected at least 8 pixels a side, got 1 x 1"):
+        propose_initializer(Image.new("RGB", (1, 1)), "auto", pipe=pipe, describers=describers)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("num_labels", -1, "at least 0"),
+        ("num_captions", -1, "at least 0"),
+        ("max_caption_tokens", 0, "at least 1"),
+        ("max_initializer_tokens", 0, "at least 1, or None"),
+        ("score_samples", 0, "at least 1"),
+        ("region_margin", -0.1, "at least 0"),
+        ("region_background", "blur", "one of"),
+        ("label_synonym", "best", "one of"),
+        ("describer_dtype", "int8", "one of"),
+    ],
+)
+def test_settings_of_describers_out_of_range(setting: str, value: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"{setting}: expected {expected}.*, got "):
+        DescriberConfig(**{setting: value})
+
+
+def test_settings_of_describers_act(pipe: Any, models: dict[str, str]) -> None:
+    def candidates(**settings: Any) -> list[Any]:
+        describers = describers_of(models, **settings)
+        return list(propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers).candidates)
+
+    few = candidates(num_labels=2, num_captions=1)
+    assert sorted(candidate.source for candidate in few) == ["caption", "class", "class"]
+    assert len(candidates(num_labels=0, num_captions=3)) > len(candidates(num_labels=0, num_captions=1))
+    assert {len(candidate.losses) for candidate in candidates(score_samples=3)} == {3}
+    longest = max(len(candidate.text.split()) for candidate in candidates(max_caption_tokens=2, num_labels=0))
+    assert longest <= 2
+    prompted = candidates(caption_prompt="a red", num_labels=0)
+    assert [c.text for c in prompted] != [c.text for c in candidates(num_labels=0)]
+    raw = describers_saying("a photo of a mug", clean_captions=False)
+    assert propose_initializer(PICTURE, "caption", describers=raw).text == "a photo of a mug"
+    white = describers_saying("a mug", region_background="remove", region_margin=0.5)
+    crop = propose_initializer(PICTURE, "caption", region=Region(mask=object_mask()), describers=white).crop
+    assert np.asarray(crop)[0, 0].tolist() == [255, 255, 255]
+    assert crop.size == (48, 46)
+
+
+def test_nothing_touches_the_network_unless_it_is_named(models: dict[str, str], tmp_path: Path) -> None:
+    language_model = build_language_model(tmp_path / "language_model")
+    code = f"""
+import socket
+opened = []
+def refuse(*args, **kwargs):
+    opened.append(args)
+    raise OSError("a socket was opened")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import os, sys, warnings; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from conftest import build_tiny_pipeline, random_picture
+from diffusers_supreme_init import *
+models = {models!r}
+describers = Describers(DescriberConfig(**models, max_caption_tokens=5, score_samples=2),
+                        refiner=LocalRefiner({str(language_model)!r}))
+warnings.simplefilter("ignore")
+config = SupremeInitConfig(max_train_steps=1, validation_samples=1)
+trainer = SupremeInitTextualInversionTrainer(build_tiny_pipeline(), random_picture((64, 48)), "<mug>", "auto",
+    region=Region(points=(30, 20)), describers=describers, config=config)
+trainer.train()
+trainer.save({str(tmp_path / "out")!r})
+assert not opened, opened
+EndpointRefiner("http://127.0.0.1:9/v1", "model", api_key="key")
+assert not opened, opened
+describers.refiner = EndpointRefiner("http://127.0.0.1:9/v1", "model", timeout=5)
+propose_initializer(random_picture((64, 48)), "caption", describers=describers)
+assert opened
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
