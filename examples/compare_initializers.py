@@ -59,9 +59,9 @@ def choice_quality(toys: dict[str, Any], step: int) -> dict[str, float]:
     """Return how good the choice by the loss at step 0 is after `step` steps, over all toys.
 
     Returns:
-        ``agreement``: share of toys where the candidate that is best at step 0 is the best; ``regret``: mean distance of
-        its loss to the best one's, where it is not; ``spread``: mean distance between worst and best; ``caption_regret``
-        and ``class_regret``: mean distance to the best over all toys of what these methods take.
+        ``agreement``: share of toys where the candidate that was best at step 0 is the best. ``regret_where_wrong``:
+        how far it is above the best one on the other toys, on average. ``mean_regret_of_*``: the same over all toys,
+        for what each method takes. ``mean_spread``: how far the worst candidate is above the best.
     """
     regrets: dict[str, list[float]] = {method: [] for method in METHODS}
     spreads = []

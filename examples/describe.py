@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from transformers import HfArgumentParser
 
 from diffusers_supreme_init import (
@@ -158,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> InitializerProposal:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
         run, region_arguments, config, rest = parser.parse_args_into_dataclasses(given)
+        region = requested_region(region_arguments)
         name = run.pretrained_model_name_or_path or TOYBOX_PIPELINE
         pipe = None if name == "none" else DiffusionPipeline.from_pretrained(name, dtype=getattr(torch, run.dtype))
         if pipe is not None and torch.cuda.is_available():
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> InitializerProposal:
             rest.images,
             run.initializer,
             pipe=pipe,
-            region=requested_region(region_arguments),
+            region=region,
             candidates=region_arguments.candidates,
             describers=requested_describers(region_arguments, config, name),
             config=SupremeInitConfig(seed=run.seed),
@@ -175,22 +176,37 @@ def main(arguments: Sequence[str] | None = None) -> InitializerProposal:
         sys.exit(f"error: {error}")
     print(report(proposal))
     if run.output_dir is not None:
-        _write_pictures(proposal, Path(run.output_dir))
+        _write_pictures(proposal, region, Path(run.output_dir))
     return proposal
 
 
-def draw_region(image: Image.Image, mask: Mask) -> Image.Image:
-    """Return the picture with everything outside the mask faded."""
+def draw_region(image: Image.Image, mask: Mask, crop: Image.Image, region: Region) -> Image.Image:
+    """Return what was clicked, what was found and what was described, side by side."""
+    clicked = image.copy()
+    pen, radius = ImageDraw.Draw(clicked), max(image.size) / 50
+    for points, color in ((region.points, "#009e73"), (region.negative_points, "#d55e00")):
+        for x, y in points:  # type: ignore[misc]  # a region holds pairs
+            circle = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(circle, fill=color, outline="white", width=max(1, round(radius / 3)))
+    if region.box is not None:
+        pen.rectangle(region.box, outline="#009e73", width=max(1, round(radius / 3)))
     faded = Image.blend(image, Image.new("RGB", image.size, "white"), 0.75)
-    return Image.composite(image, faded, Image.fromarray(mask))
+    panels = [clicked, Image.composite(image, faded, Image.fromarray(mask)), ImageOps.contain(crop, image.size)]
+    strip = Image.new("RGB", (sum(panel.width for panel in panels) + 16, image.height), "white")
+    left = 0
+    for panel in panels:
+        strip.paste(panel, (left, (image.height - panel.height) // 2))
+        left += panel.width + 8
+    return strip
 
 
-def _write_pictures(proposal: InitializerProposal, folder: Path) -> None:
+def _write_pictures(proposal: InitializerProposal, region: Region | None, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     proposal.crop.save(folder / "crop.png")
-    if proposal.mask is not None:
+    if proposal.mask is not None and region is not None:
         Image.fromarray(proposal.mask).save(folder / "mask.png")
-        draw_region(proposal.pictures[0].image, proposal.mask).save(folder / "region.png")
+        whole = proposal.pictures[0].image
+        draw_region(whole, proposal.mask, proposal.crop, region).save(folder / "region.png")
     print(f"look at {folder}")
 
 

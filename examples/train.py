@@ -76,6 +76,9 @@ def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> 
     Raises:
         SupremeInitError: Options are missing or contradict each other.
     """
+    region = requested_region(region_arguments)
+    if (region is not None or region_arguments.candidates) and not run.images:
+        raise ConfigError("expected --images with a region or with --candidates, got none")
     if run.concepts is not None:
         if run.images:
             raise ConfigError("expected either --concepts or --images, got both")
@@ -91,7 +94,7 @@ def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> 
             initializer=run.initializer,
             num_vectors=run.num_vectors,
             mask=run.mask or None,
-            region=requested_region(region_arguments),
+            region=region,
             train_on=run.train_on,
             candidates=region_arguments.candidates,
         )

@@ -16,7 +16,7 @@ from conftest import ROOT, TOYBOX
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
 
-from diffusers_supreme_init import SupremeInitConfig, read_embedding
+from diffusers_supreme_init import DescriberConfig, SupremeInitConfig, read_embedding
 
 EXAMPLES = ROOT / "examples"
 
@@ -34,9 +34,10 @@ def test_first_python_of_the_readme_comes_early() -> None:
 
 
 def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the toybox: its folder stands in for the Hub id, its mug for the photo, 2 steps for 100, the CPU for CUDA."""
+    """The toybox stands in for Hub ids, its mug and a scene for photos, 2 steps for 100, the CPU for CUDA."""
     shutil.copy(TOYBOX / "concepts" / "mug.png", tmp_path / "mug.png")
     Image.open(tmp_path / "mug.png").convert("RGB").save(tmp_path / "mug.jpg")
+    Image.open(TOYBOX / "scenes" / "scene_1.png").save(tmp_path / "desk.jpg")
     monkeypatch.chdir(tmp_path)
     from_pretrained = DiffusionPipeline.from_pretrained.__func__
 
@@ -50,14 +51,23 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
         self.max_train_steps, self.validation_samples = 2, 2
         original_init(self)
 
+    original_describers_init = DescriberConfig.__post_init__
+
+    def of_the_toybox(self: DescriberConfig) -> None:
+        for name in ("captioner", "classifier", "segmenter"):
+            setattr(self, name, str(TOYBOX / name))
+        original_describers_init(self)
+
+    monkeypatch.setattr(DescriberConfig, "__post_init__", of_the_toybox)
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", classmethod(from_toybox))
     monkeypatch.setattr(SupremeInitConfig, "__post_init__", two_steps)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block.replace('.to("cuda")', '.to("cpu")'), "README.md", "exec"), {})
     assert Image.open("beach.png").size == (64, 64)
     assert Path("out/mug/learned_embeds.safetensors").is_file()
+    assert Image.open("crop.png").width > 64
     assert Path("out/two/star/learned_embeds.safetensors").is_file()
 
 
@@ -94,6 +104,41 @@ def test_train_without_options_trains_on_the_mug_of_the_toybox_and_generate_draw
     assert not np.array_equal(pictures[0], pictures[1])
 
 
+SCENE = TOYBOX / "scenes" / "scene_1.png"
+CLICKED = json.loads((TOYBOX / "scenes" / "metadata.jsonl").read_text().splitlines()[0])["toys"][0]
+CLICK = ",".join(map(str, CLICKED["click"]))
+
+
+def test_describe_without_options_compares_words_for_the_mug(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    proposal = script("describe.py")["main"]([])
+    assert "mug" in proposal.text
+    assert {candidate.source for candidate in proposal.candidates} == {"class", "caption"}
+    out = capsys.readouterr().out
+    assert f"words:   {proposal.text}" in out
+    assert proposal.table() in out
+
+
+def test_describe_finds_what_was_clicked(tmp_path: Path, script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(SCENE), "--points", CLICK, "--initializer", "caption", "--output_dir", str(tmp_path)]
+    proposal = script("describe.py")["main"](arguments)
+    assert CLICKED["class"] in proposal.text
+    assert "bear" not in proposal.text
+    assert "region:" in capsys.readouterr().out
+    truth = np.asarray(Image.open(SCENE.parent / CLICKED["mask_file_name"]).convert("L")) > 127
+    found = np.asarray(Image.open(tmp_path / "mask.png").convert("L")) > 127
+    assert (truth & found).sum() / (truth | found).sum() > 0.85
+    assert Image.open(tmp_path / "crop.png").size == proposal.crop.size
+    assert Image.open(tmp_path / "region.png").height == 256
+
+
+@pytest.mark.parametrize("train_on", ["crop", "image"])
+def test_train_on_what_was_clicked(train_on: str, tmp_path: Path, script: Any) -> None:
+    arguments = ["--images", str(SCENE), "--placeholder_token", "<toy>", "--initializer", "auto", "--points", CLICK]
+    settings = ["--max_train_steps", "1", "--validation_samples", "2", "--score_samples", "8", "--train_on", train_on]
+    (file,) = script("train.py")["main"]([*arguments, *settings, "--output_dir", str(tmp_path)])
+    assert CLICKED["class"] in (read_embedding(file).description or "")
+
+
 def test_train_takes_a_list_of_concepts(tmp_path: Path, script: Any) -> None:
     arguments = ["--concepts", str(TOYBOX / "concepts" / "metadata.jsonl"), "--initializer_column", "class"]
     settings = ["--max_train_steps", "1", "--validation_samples", "0", "--train_batch_size", "1", "--masked_loss"]
@@ -108,6 +153,9 @@ def test_train_takes_a_list_of_concepts(tmp_path: Path, script: Any) -> None:
         (["--images", "a.png"], "error: expected --images, --placeholder_token and --initializer together"),
         (["--images", "a.png", "--concepts", "b.jsonl"], "error: expected either --concepts or --images, got both"),
         (["--learning_rate", "-1"], "error: learning_rate: expected above 0, got -1.0"),
+        (["--points", "40"], "error: expected 2 numbers with commas, as in --points 40,22, got '40'"),
+        (["--points", "40,22"], "error: expected --images with a region or with --candidates, got none"),
+        (["--refiner_base_url", "http://127.0.0.1:9"], "error: expected --refiner_model with --refiner_base_url"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(arguments: list[str], message: str, script: Any) -> None:
@@ -119,7 +167,7 @@ def test_train_lists_every_option(script: Any, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         script("train.py")["main"](["--help"])
     text = capsys.readouterr().out
-    for name in ("--images", "--initializer", "--max_train_steps", "--snapshot_steps", "--masked_loss"):
+    for name in ("--images", "--initializer", "--max_train_steps", "--masked_loss", "--points", "--captioner"):
         assert name in text
 
 

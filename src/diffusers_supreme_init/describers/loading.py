@@ -27,6 +27,11 @@ def explained(model: str, kind: str) -> Iterator[None]:
         model: Hub id or folder, as the user gave it.
         kind: What it should be, e.g. ``"captioner"``.
     """
+    is_path = Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1
+    if is_path and not Path(split_revision(model)[0]).exists():
+        raise DescriberError(
+            f"{kind}: expected a folder with a model or an id on the Hub, got {model!r}, which does not exist"
+        )
     try:
         yield
     except DescriberError:
