@@ -1,12 +1,21 @@
 """What only a GPU can show; skipped where there is none, and off by default (`pytest -m cuda`)."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
+from tiny_describers import build_blip, build_sam, build_vit
 
-from diffusers_supreme_init import SupremeInitConfig, SupremeInitTextualInversionTrainer
+from diffusers_supreme_init import (
+    DescriberConfig,
+    Describers,
+    Region,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    propose_initializer,
+)
 
 pytestmark = [
     pytest.mark.cuda,
@@ -52,3 +61,17 @@ def test_gpu_and_cpu_learn_nearly_the_same() -> None:
     )
     (cpu,) = trainer.train()
     assert gpu.losses == pytest.approx(cpu.losses, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_describers_on_the_gpu(dtype: str, tmp_path: Path) -> None:
+    builders = {"captioner": build_blip, "classifier": build_vit, "segmenter": build_sam}
+    folders = {name: str(build(tmp_path / name)) for name, build in builders.items()}
+    describers = Describers(DescriberConfig(**folders, describer_dtype=dtype, max_caption_tokens=5))
+    pipe = build_tiny_pipeline().to("cuda", getattr(torch, dtype))
+    picture = random_picture((64, 48))
+    proposal = propose_initializer(picture, "auto", pipe=pipe, region=Region(points=(30, 20)), describers=describers)
+    assert describers.captioner.model.device.type == "cuda"
+    assert proposal.mask is not None
+    assert all(candidate.loss == candidate.loss for candidate in proposal.candidates)
+    assert {module.device.type for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {"cuda"}

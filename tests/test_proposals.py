@@ -450,6 +450,15 @@ def test_a_region_can_train_on_the_whole_picture_without_learning_its_surroundin
     torch.testing.assert_close(mask[0, 1], mask[0, 0].flip(-1))
 
 
+def test_an_object_that_the_central_square_cuts_off(pipe: Any, unchanged: Callable[[Any], None]) -> None:
+    unchanged(pipe)
+    region = Region(mask=object_mask(size=(200, 48), box=(2, 2, 30, 30)))
+    with pytest.raises(PictureError, match="got a black one .* in its central square; pass center_crop=False"):
+        SupremeInitTextualInversionTrainer(
+            pipe, random_picture((200, 48)), "<mug>", "a mug", region=region, train_on="image", config=CONFIG
+        ).train()
+
+
 def test_what_the_mask_excludes_weighs_nothing(pipe: Any) -> None:
     """The error of pixels outside the mask has no part in the loss."""
     from diffusers_supreme_init.backbones import backbone_for

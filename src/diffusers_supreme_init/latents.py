@@ -96,6 +96,7 @@ def encode_concept(
             if float(small.sum()) == 0:
                 raise PictureError(
                     f"masked_loss: expected a mask with something white, got a black one for picture {index}"
+                    + (" in its central square; pass center_crop=False" if config.center_crop else "")
                 )
             weights.append(torch.stack([small, small.flip(-1)]))
     return PictureLatents(torch.stack(means), torch.stack(stds), torch.stack(weights) if weights else None)
