@@ -75,7 +75,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--classifier-steps", type=int, default=1_500)
     parser.add_argument("--judge-steps", type=int, default=2_400)
     parser.add_argument("--captioner-steps", type=int, default=5_500)
-    parser.add_argument("--segmenter-steps", type=int, default=3_600)
+    parser.add_argument("--segmenter-steps", type=int, default=4_600)
     parser.add_argument("--work-dir", type=Path, default=TOYBOX_DIR / ".work", help="drawings, caches, resume files")
     return parser.parse_args()
 

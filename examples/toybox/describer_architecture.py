@@ -44,7 +44,7 @@ def build_caption_processor() -> BlipProcessor:
 
 
 def build_captioner(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
-    """A captioner of about 1.7 M parameters on ``(batch, 3, 64, 64)`` pictures."""
+    """A captioner of 1.6 M parameters on ``(batch, 3, 64, 64)`` pictures."""
     config = BlipConfig(
         vision_config={
             "hidden_size": 128,
@@ -94,7 +94,7 @@ def copy_judge(judge: ViTForImageClassification, captioner: BlipForConditionalGe
 
 
 def build_segmenter() -> SamModel:
-    """A segmenter of about 1.2 M parameters on ``(batch, 3, 128, 128)`` pictures; its masks are 64 x 64."""
+    """A segmenter of 1.2 M parameters on ``(batch, 3, 128, 128)`` pictures; its masks are 64 x 64."""
     config = SamConfig(
         vision_config={
             "hidden_size": 128,
