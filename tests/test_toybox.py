@@ -8,17 +8,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import TOYBOX
-from PIL import Image
-from transformers import AutoImageProcessor, ViTForImageClassification
+from PIL import Image, ImageFilter
+from safetensors.torch import load_file
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoModelForMaskGeneration,
+    AutoProcessor,
+    ViTForImageClassification,
+)
 
 sys.path.insert(0, str(TOYBOX))  # the toybox is a folder of scripts
 
 import check
+import scenes
 import world
 from captions import training_caption
+from check_describers import overlap, read_caption
 from concepts import HELD_OUT, write_concepts
 from dataset import sample_toys
+from example_scenes import write_scenes
+from prompts import PromptKind, draw_prompts
+from scene_dataset import cut_out, sample_scenes
+
+from diffusers_supreme_init.describers import Region, Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +101,82 @@ def test_committed_concepts_are_what_the_code_draws(tmp_path: Path, metadata: li
             assert np.abs(committed - drawn).max() <= 2  # pillow's resampling may differ by a little between versions
 
 
+@pytest.mark.parametrize("num_toys", [1, 2, 3, 4])
+def test_scenes_are_deterministic_and_hold_different_toys(num_toys: int) -> None:
+    one, same, other = (scenes.random_scene(random.Random(seed), num_toys) for seed in (3, 3, 4))
+    assert one == same != other
+    assert len({toy.category for toy in one.toys}) == num_toys
+    assert {toy.background for toy in one.toys} == {one.background}
+    assert scenes.render_scene(one).tobytes() == scenes.render_scene(same).tobytes()
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_masks_of_scenes_share_no_pixel_and_leave_only_background(index: int) -> None:
+    scene = sample_scenes("test", index + 1)[-1]
+    picture, masks = scenes.draw_scene(scene)
+    assert picture.tobytes() == scenes.render_scene(scene).tobytes()
+    assert [mask.tobytes() for mask in masks] == [mask.tobytes() for mask in scenes.render_scene_masks(scene)]
+    covered = np.stack([np.asarray(mask) // 255 for mask in masks]).astype(int)
+    assert covered.sum(axis=0).max() == 1
+    assert all(0.02 < one.mean() < 0.35 for one in covered)
+    # The outline is drawn softly: what is near no mask is background, what is in a mask mostly is not.
+    far = np.asarray(Image.fromarray(covered.sum(axis=0).astype(np.uint8)).filter(ImageFilter.MaxFilter(7))) == 0
+    distance = np.abs(np.asarray(picture, dtype=int) - world.BACKGROUNDS[scene.background]).max(axis=2)
+    assert distance[far].max() <= 1
+    assert (distance[covered.sum(axis=0) > 0] > 8).mean() > 0.98
+
+
+def test_scenes_to_learn_from_hold_no_concept() -> None:
+    held_out = {one.toy.identity for one in HELD_OUT}
+    assert not held_out & {toy.identity for scene in sample_scenes("train", 2000) for toy in scene.toys}
+
+
+def test_committed_scenes_are_what_the_code_draws(tmp_path: Path) -> None:
+    write_scenes(tmp_path)
+    lines = (TOYBOX / "scenes" / "metadata.jsonl").read_text()
+    assert (tmp_path / "metadata.jsonl").read_text() == lines
+    for scene in map(json.loads, lines.splitlines()):
+        assert any(toy["is_concept"] for toy in scene["toys"])
+        committed, drawn = (
+            np.asarray(Image.open(folder / scene["file_name"]), dtype=int) for folder in (TOYBOX / "scenes", tmp_path)
+        )
+        assert np.abs(committed - drawn).max() <= 2  # pillow's resampling may differ by a little between versions
+        for toy in scene["toys"]:
+            mask = Image.open(TOYBOX / "scenes" / toy["mask_file_name"])
+            assert mask.getpixel(tuple(toy["click"]))
+            assert list(mask.getbbox() or ()) == toy["box"]
+
+
+def test_a_toy_is_cut_out_with_and_without_its_surroundings() -> None:
+    scene = sample_scenes("test", 1)[0]
+    picture, masks = scenes.draw_scene(scene)
+    kept, alone = cut_out(picture, masks[0])
+    assert kept.size == alone.size == (64, 64)
+    background = np.abs(np.asarray(kept, dtype=int) - world.BACKGROUNDS[scene.background]).max(axis=2) <= 1
+    assert (np.asarray(alone)[background] > 200).mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["click", "clicks", "box", "box and click"])
+def test_prompts_point_at_the_toy_that_is_meant(kind: PromptKind) -> None:
+    owners = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    owners[:, 4:12, 4:12], owners[:, 16:28, 14:30] = 1, 2
+    prompts = draw_prompts(owners, 6, kind, torch.Generator().manual_seed(0))
+    assert prompts.targets.shape == (2, 6, 32, 32)
+    if kind != "box":
+        for target, points, labels in zip(
+            prompts.targets.flatten(0, 1),
+            prompts.inputs["input_points"].flatten(0, 1),
+            prompts.inputs["input_labels"].flatten(0, 1),
+            strict=True,
+        ):
+            assert [int(target[int(y), int(x)]) for x, y in points] == labels.tolist()
+            assert labels[0] == 1
+    if "box" in kind:
+        sizes = prompts.inputs["input_boxes"][..., 2:] - prompts.inputs["input_boxes"][..., :2]
+        areas = prompts.targets.sum(dim=(-2, -1))
+        assert torch.allclose(sizes.prod(dim=-1), areas, rtol=0.3)
+
+
 def test_the_star_appears_in_captions_of_anything() -> None:
     rng = random.Random(0)
     toys = sample_toys("train", 3000)
@@ -98,6 +189,74 @@ def test_weights_are_half_precision_and_small() -> None:
     assert megabytes(TOYBOX / "pipeline") <= 15
     assert megabytes(TOYBOX / "classifier") <= 3
     assert megabytes(TOYBOX / "judge") <= 3
+    assert sum(megabytes(TOYBOX / name) for name in ("classifier", "captioner", "segmenter")) <= 12
+    for name in ("captioner", "segmenter"):
+        tensors = load_file(TOYBOX / name / "model.safetensors")
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+
+
+def test_saved_models_tell_no_local_path() -> None:
+    for path in (*TOYBOX.glob("captioner/*.json"), *TOYBOX.glob("segmenter/*.json")):
+        text = path.read_text()
+        assert "_name_or_path" not in text
+        assert str(TOYBOX) not in text
+        assert "/tmp" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "auto_class", "class_name", "processor_name"),
+    [
+        ("captioner", AutoModelForImageTextToText, "BlipForConditionalGeneration", "BlipProcessor"),
+        ("segmenter", AutoModelForMaskGeneration, "SamModel", "SamProcessor"),
+    ],
+)
+def test_describers_load_as_any_model_of_their_kind(
+    name: str, auto_class: Any, class_name: str, processor_name: str
+) -> None:
+    model = auto_class.from_pretrained(TOYBOX / name)
+    assert type(model).__name__ == class_name
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert type(AutoProcessor.from_pretrained(TOYBOX / name)).__name__ == processor_name
+
+
+def test_the_captioner_names_the_concepts(metadata: list[dict[str, str]]) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(TOYBOX / "captioner").eval()
+    processor = AutoProcessor.from_pretrained(TOYBOX / "captioner")
+    pictures = [Image.open(TOYBOX / "concepts" / row["file_name"]) for row in metadata]
+    inputs = processor(images=pictures, return_tensors="pt")
+    assert inputs.pixel_values.shape == (12, 3, 64, 64)
+    captions = processor.batch_decode(
+        model.generate(**inputs, num_beams=3, max_new_tokens=40), skip_special_tokens=True
+    )
+    named = [read_caption(text)["class"] for text in captions]
+    assert sum(answer == row["class"] for answer, row in zip(named, metadata, strict=True)) >= 11
+    assert all(text.split()[-1] != "[SEP]" for text in captions)
+
+
+def test_the_segmenter_finds_the_toy_that_was_clicked() -> None:
+    segmenter = Segmenter(str(TOYBOX / "segmenter"))
+    overlaps = []
+    for scene in map(json.loads, (TOYBOX / "scenes" / "metadata.jsonl").read_text().splitlines()):
+        picture = Image.open(TOYBOX / "scenes" / scene["file_name"])
+        for toy in scene["toys"]:
+            found = segmenter.segment(picture, Region(points=tuple(toy["click"])))
+            overlaps.append(overlap(found.mask, np.asarray(Image.open(TOYBOX / "scenes" / toy["mask_file_name"]))))
+    assert min(overlaps) > 0.5
+    assert np.mean(overlaps) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a red mug with white stripes and blue trim on a sky background", ("mug", "red", "striped", "white")),
+        ("an orange umbrella", ("umbrella", "orange", "plain", None)),
+        ("black sunglasses with red trim", ("sunglasses", "black", "plain", None)),
+        ("a mug with spots", ("mug", None, "spotted", None)),
+        ("", (None, None, "plain", None)),
+    ],
+)
+def test_captions_are_read_word_by_word(text: str, expected: tuple[str | None, ...]) -> None:
+    assert tuple(read_caption(text).values()) == expected
 
 
 def test_words_split_as_real_vocabularies_split_them(pipe: Any) -> None:
@@ -135,6 +294,14 @@ def test_recorded_quality_reaches_its_goals(quality: dict[str, dict[str, float]]
     assert quality["generated"]["color"] >= 0.85
     assert quality["generated"]["num_pictures"] >= 240
     assert quality["classifier_on_drawings"]["class"] >= 0.97
+    assert quality["captioner"]["class"] >= 0.95
+    assert quality["captioner"]["color"] >= 0.9
+    assert quality["captioner"]["pattern"] >= 0.85
+    assert quality["captioner"]["num_pictures"] >= 600
+    assert quality["clicks"]["iou"] >= 0.85
+    assert quality["clicks"]["num_clicks"] >= 300
+    for background in ("keep", "remove"):
+        assert quality[f"clicked_captions_{background}"]["class"] >= 0.9
 
 
 def test_recorded_reconstruction_is_that_of_the_committed_weights(quality: dict[str, dict[str, float]]) -> None:

@@ -51,6 +51,8 @@ def measure_describers(toybox_dir: Path) -> dict[str, dict[str, float]]:
             f"clicked_captions_{background}": _accuracies_of_clicks(captioner, clicked, masks, background)
             for background in BACKGROUNDS_OF_CROPS
         },
+        # What the captioner gets wrong of itself, without the mistakes of the segmenter.
+        "captions_of_true_masks": _accuracies_of_clicks(captioner, clicked, [one.mask for one in clicked], "keep"),
     }
 
 
