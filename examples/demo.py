@@ -45,9 +45,9 @@ CONFIG = SupremeInitConfig(validation_samples=64, validation_steps=["0", "5", "1
 SAMPLING = {"num_inference_steps": 30, "guidance_scale": 4.0}
 NUM_PICTURES = 4
 SENTENCES = (
-    "a rendering of {} with blue trim",
+    "a dark photo of {}",
     "a photo of {} with green trim",
-    "a photo of {} with green trim on a gray background",
+    "a photo of {} on a gray background",
 )
 FROM_WORDS, FROM_STAR = "#0072b2", "#d55e00"  # distinguishable with any colour vision (Okabe and Ito)
 
@@ -61,7 +61,11 @@ def load_toybox() -> Any:
 
 def describe(pipe: Any) -> InitializerProposal:
     """Ask the toybox's classifier and captioner, and compare what they say by the loss of the untouched model."""
-    config = DescriberConfig(captioner=str(TOYBOX / "captioner"), classifier=str(TOYBOX / "classifier"))
+    config = DescriberConfig(
+        captioner=str(TOYBOX / "captioner"),
+        classifier=str(TOYBOX / "classifier"),
+        score_samples=CONFIG.validation_samples,  # so that what is compared is the loss of step 0
+    )
     return propose_initializer(PICTURE, "auto", pipe=pipe, describers=Describers(config), config=CONFIG)
 
 
@@ -140,7 +144,7 @@ def main() -> None:
     pipe.load_multitoken_inversion(file)
     sentences = [sentence.format(TOKEN) for sentence in SENTENCES]
     prompts = {
-        f'the words found for it, untrained: "a photo of {proposal.text}"': f"a photo of {proposal.text}",
+        f'its words alone: "{proposal.text}"': f"a photo of {proposal.text}",
         f'after {from_words.step} steps: "a photo of {TOKEN}"': f"a photo of {TOKEN}",
         **{f'"{sentence}"': sentence for sentence in sentences},
     }

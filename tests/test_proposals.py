@@ -542,7 +542,7 @@ def test_regions_are_one_for_each_picture(pipe: Any, unchanged: Callable[[Any], 
     [
         (Region(points=(64, 1)), "points inside the picture of 64 x 48 pixels"),
         (Region(box=(0, 0, 64, 49)), "a box inside the picture"),
-        (Region(mask=Image.new("L", (64, 48))), "got an empty one"),
+        (Region(mask=Image.new("L", (64, 48))), "mask: expected light pixels"),
         (Region(mask=object_mask(box=(1, 1, 4, 4))), "an object of at least 8 x 8 pixels, got 3 x 3"),
     ],
 )

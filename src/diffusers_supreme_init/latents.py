@@ -14,6 +14,7 @@ from .errors import PictureError, TrainingError
 from .pictures import (
     PictureSource,
     fit_to_square,
+    load_mask,
     load_picture,
     to_mask_values,
     to_pixel_values,
@@ -103,8 +104,7 @@ def encode_concept(
 
 
 def _load_mask(source: PictureSource, size: tuple[int, int]) -> Image.Image:
-    picture = load_picture(source)
-    mask = picture.alpha or picture.image.convert("L")
+    mask = load_mask(source)
     if mask.size != size:
         raise PictureError(
             f"mask: expected the size of its picture, {size[0]} x {size[1]}, got {mask.size[0]} x {mask.size[1]}"

@@ -106,6 +106,19 @@ def load_picture(source: PictureSource) -> Picture:
     return Picture(on_white.convert("RGB"), rgba.getchannel("A"))
 
 
+def load_mask(source: PictureSource) -> Image.Image:
+    """Decode a mask (mode ``L``): its transparency if it has any, else its brightness.
+
+    Raises:
+        PictureError: As `load_picture`.
+    """
+    picture = load_picture(source)
+    # A painted mask that was saved with an opaque alpha channel means its paint.
+    if picture.alpha is not None and np.asarray(picture.alpha).min() < 255:
+        return picture.alpha
+    return picture.image.convert("L")
+
+
 def _to_eight_bit(image: Image.Image) -> Image.Image:
     """Scale a single-channel picture of more than 8 bits to ``L``; pillow's own conversion clips instead."""
     values = np.asarray(image).astype(np.float64)

@@ -1,6 +1,7 @@
 """A part of a picture: what was clicked, which pixels it covers, and what is cut out of the picture."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -8,14 +9,18 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
+from ..config import REGION_BACKGROUNDS
 from ..errors import RegionError
-from ..pictures import MIN_SIDE, PictureSource, load_picture
+from ..pictures import MIN_SIDE, PictureSource, load_mask
 
 Point: TypeAlias = tuple[float, float]
 Box: TypeAlias = tuple[float, float, float, float]
 PixelBox: TypeAlias = tuple[int, int, int, int]
 Mask: TypeAlias = NDArray[np.bool_]
+
+_SMALLEST_PART = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +137,26 @@ def mask_to_box(mask: Mask) -> PixelBox:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def without_specks(mask: Mask, points: Point | Sequence[Point] = ()) -> Mask:
+    """Drop what is small and not connected with the object: a few stray pixels would widen the crop by half a picture.
+
+    An object in several parts, behind a lamp post, keeps all that have a tenth of the largest one's pixels.
+
+    Args:
+        mask: ``(height, width)``, bool.
+        points: Clicks on the object; the parts they hit stay in any case.
+    """
+    parts, num_parts = ndimage.label(mask, structure=np.ones((3, 3)))
+    if num_parts < 2:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    is_kept = sizes >= _SMALLEST_PART * sizes.max()
+    is_kept[[parts[int(y), int(x)] for x, y in _to_points(points, "points")]] = True
+    is_kept[0] = False
+    return is_kept[parts]
+
+
 def grow_box(box: PixelBox, size: tuple[int, int], *, margin: float, square: bool = False) -> PixelBox:
     """Widen a box for what surrounds the object, without leaving the picture.
 
@@ -175,6 +200,8 @@ def crop_region(
     Raises:
         RegionError: The mask is empty or has another size than the picture.
     """
+    if background not in REGION_BACKGROUNDS:
+        raise RegionError(f"background: expected one of {REGION_BACKGROUNDS}, got {background!r}")
     if mask.shape != (image.height, image.width):
         raise RegionError(
             f"mask: expected the size of its picture, {image.width} x {image.height}, got {mask.shape[1]} x "
@@ -188,20 +215,25 @@ def crop_region(
 
 
 def _read_mask(source: PictureSource, size: tuple[int, int]) -> Mask:
-    picture = load_picture(source)
-    mask = picture.alpha or picture.image.convert("L")
+    mask = load_mask(source)
     if mask.size != size:
         raise RegionError(
             f"mask: expected the size of its picture, {size[0]} x {size[1]}, got {mask.size[0]} x {mask.size[1]}"
         )
-    return np.asarray(mask) >= 128
+    values = np.asarray(mask)
+    if values.max() < 128:
+        raise RegionError(
+            f"mask: expected light pixels (128 or more of 255) where the object is, got at most {values.max()}; "
+            "invert or scale the mask"
+        )
+    return values >= 128
 
 
 def _to_points(points: Point | Sequence[Point], name: str) -> tuple[Point, ...]:
-    values: list[Any] = list(points)
-    if len(values) == 2 and all(isinstance(value, int | float) for value in values):
-        values = [values]
     try:
+        values: list[Any] = list(points)
+        if len(values) == 2 and all(isinstance(value, numbers.Real) for value in values):
+            values = [values]
         pairs = tuple((float(x), float(y)) for x, y in values)
     except (TypeError, ValueError) as error:
         raise RegionError(f"{name}: expected (x, y) or a sequence of them, got {points!r}") from error

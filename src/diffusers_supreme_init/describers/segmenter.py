@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..errors import DescriberError
 from .loading import explained, place, split_revision
-from .region import Region, Segmentation
+from .region import Region, Segmentation, without_specks
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -76,22 +76,22 @@ class Segmenter:
             region: Points and box in pixels of `image`.
         """
         width, height = self._scaled_size(image)
-        device, dtype = self.model.device, self.model.dtype
+        device = self.model.device  # coordinates stay float32: a bfloat16 click misses by up to 4 pixels
         scale = torch.tensor([width / image.width, height / image.height])
         points = [*region.points, *region.negative_points]
         prompts: dict[str, Tensor] = {}
         if points:
             labels = [1] * len(region.points) + [0] * len(region.negative_points)
-            prompts["input_points"] = (torch.tensor(points) * scale)[None, None].to(device, dtype)
+            prompts["input_points"] = (torch.tensor(points) * scale)[None, None].to(device)
             prompts["input_labels"] = torch.tensor(labels)[None, None].to(device)
         if region.box is not None:
-            prompts["input_boxes"] = (torch.tensor(region.box) * scale.repeat(2))[None, None].to(device, dtype)
+            prompts["input_boxes"] = (torch.tensor(region.box) * scale.repeat(2))[None, None].to(device)
         is_ambiguous = region.box is None and len(points) == 1
         output = self.model(**self._embed(image), **prompts, multimask_output=is_ambiguous)
         logits, scores = output.pred_masks[0].float(), output.iou_scores[0, 0].float()
         best = int(scores.argmax())
         mask = self._to_picture(logits[:, best : best + 1], image)
-        return Segmentation((mask > 0).cpu().numpy(), float(scores[best]))
+        return Segmentation(without_specks((mask > 0).cpu().numpy(), region.points), float(scores[best]))
 
     def _embed(self, image: Image.Image) -> dict[str, Any]:
         digest = hashlib.blake2b(repr(image.size).encode() + image.tobytes()).digest()
@@ -109,7 +109,7 @@ class Segmenter:
         if not self._keeps_aspect:
             return self._side, self._side
         factor = self._side / max(image.size)
-        return int(image.width * factor + 0.5), int(image.height * factor + 0.5)
+        return max(1, int(image.width * factor + 0.5)), max(1, int(image.height * factor + 0.5))
 
     def _pixel_values(self, image: Image.Image) -> Tensor:
         """Return ``(1, 3, side, side)``: scaled, normalized, and padded with zeros to the right and below."""
