@@ -8,12 +8,15 @@ Without a picture it describes one of the toybox, which needs neither network no
 writes crop.png, which is what was described, and of a region mask.png and region.png.
 """
 
+import argparse
+import difflib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -34,9 +37,11 @@ from diffusers_supreme_init import (
     propose_initializer,
 )
 from diffusers_supreme_init.describers import Mask
+from diffusers_supreme_init.files import check_writable
 
 TOYBOX = Path(__file__).parent / "toybox"
 TOYBOX_PIPELINE = str(TOYBOX / "pipeline")
+TOYBOX_PICTURE = str(TOYBOX / "concepts" / "mug.png")
 
 
 @dataclass(kw_only=True)
@@ -70,8 +75,8 @@ class RegionArguments:
 class DescribeArguments:
     """What to describe, and for which model."""
 
-    pretrained_model_name_or_path: str | None = field(
-        default=None,
+    pretrained_model_name_or_path: str = field(
+        default=TOYBOX_PIPELINE,
         metadata={"help": "Pipeline that counts tokens and measures losses; default: the toybox, 'none' for none."},
     )
     dtype: str = field(
@@ -81,6 +86,56 @@ class DescribeArguments:
     initializer: str = field(default="auto", metadata={"help": "'class', 'caption' or 'auto'."})
     seed: int = field(default=0, metadata={"help": "Seed of the noises by which candidates are compared."})
     output_dir: str | None = field(default=None, metadata={"help": "Write crop.png and mask.png there."})
+
+
+def parse(
+    dataclass_types: Sequence[type], given: Sequence[str], description: str | None, **defaults: Any
+) -> tuple[Any, ...]:
+    """Parse a command line into dataclasses; with the toybox as pipeline, its describers are the defaults.
+
+    Args:
+        dataclass_types: Of which one has `pretrained_model_name_or_path`.
+        given: The command line.
+        description: Of ``--help``.
+        defaults: Other defaults than those of the fields.
+    """
+    parser = HfArgumentParser(
+        dataclass_types,  # type: ignore[arg-type]
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if DescribeArguments in dataclass_types:
+        parser.add_argument("images", nargs="*", default=[TOYBOX_PICTURE], help="Pictures, folders.")
+    named = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    named.add_argument("--pretrained_model_name_or_path", "--pretrained-model-name-or-path", default=TOYBOX_PIPELINE)
+    named.add_argument("--candidate_labels", "--candidate-labels", nargs="+")
+    early, _ = named.parse_known_args(given)
+    if Path(early.pretrained_model_name_or_path).resolve() == Path(TOYBOX_PIPELINE).resolve():
+        names = ("captioner", "segmenter") if early.candidate_labels else ("captioner", "segmenter", "classifier")
+        parser.set_defaults(**{name: str(TOYBOX / name) for name in names})
+    parser.set_defaults(**defaults)
+    *parsed, unknown = parser.parse_args_into_dataclasses(list(given), return_remaining_strings=True)
+    if unknown:
+        options = [option for option in parser._option_string_actions if option.startswith("--")]
+        close = difflib.get_close_matches(unknown[0], options, n=1)
+        raise ConfigError(f"unknown option {unknown[0]!r}" + (f"; did you mean {close[0]}?" if close else ""))
+    return tuple(parsed)
+
+
+def load_pipeline(name: str, dtype: str, **options: Any) -> Any:
+    """Load a pipeline.
+
+    Raises:
+        ConfigError: There is none of that name, or the Hub cannot be reached.
+    """
+    try:
+        return DiffusionPipeline.from_pretrained(name, dtype=getattr(torch, dtype), **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"pretrained_model_name_or_path: expected a folder or Hub id of a pipeline, got {name!r} ({reason})"
+        ) from error
 
 
 def requested_region(arguments: RegionArguments) -> Region | None:
@@ -99,17 +154,12 @@ def requested_region(arguments: RegionArguments) -> Region | None:
     )
 
 
-def requested_describers(arguments: RegionArguments, config: DescriberConfig, pipeline: str | None) -> Describers:
-    """Return the describers that the options name; the toybox brings its own.
+def requested_describers(arguments: RegionArguments, config: DescriberConfig) -> Describers:
+    """Return the describers that the options name.
 
     Raises:
         SupremeInitError: Options of the refiner are missing or out of range.
     """
-    if pipeline == TOYBOX_PIPELINE:
-        names = ("captioner", "segmenter") if config.candidate_labels else ("captioner", "segmenter", "classifier")
-        own = {name: str(TOYBOX / name) for name in names}
-        usual = DescriberConfig()
-        config = replace(config, **{k: v for k, v in own.items() if getattr(config, k) == getattr(usual, k)})  # type: ignore[arg-type]
     style = RefinementStyle(
         max_words=arguments.refiner_max_words,
         sentiment=arguments.refiner_sentiment,
@@ -129,7 +179,9 @@ def requested_describers(arguments: RegionArguments, config: DescriberConfig, pi
 
 def report(proposal: InitializerProposal) -> str:
     """Return what a proposal says, for reading."""
-    lines = [f"words:   {proposal.text}", f"said:    {proposal.raw!r} ({proposal.candidates[0].source})"]
+    lines = [f"words:   {proposal.text} ({proposal.candidates[0].source})"]
+    if proposal.raw != proposal.text:
+        lines.append(f"said:    {proposal.raw!r}")
     if proposal.removed:
         lines.append(f"removed: {', '.join(map(repr, proposal.removed))}")
     if proposal.num_cut:
@@ -139,7 +191,8 @@ def report(proposal: InitializerProposal) -> str:
         lines.append(f"rows:    {len(proposal.tokens)}: {rows}")
     for picture in proposal.pictures:
         if picture.mask is not None:
-            lines.append(f"region:  {int(picture.mask.sum())} pixels in {picture.box}, trust {picture.score:.2f}")
+            size, corners = int(picture.mask.sum()), "left, top, right, bottom"
+            lines.append(f"region:  {size} pixels, ({corners}) = {picture.box}, score {picture.score:.2f}")
     lines += [f"note:    {note}" for note in proposal.notes]
     if len(proposal.candidates) > 1:
         lines += ["", proposal.table()]
@@ -149,27 +202,27 @@ def report(proposal: InitializerProposal) -> str:
 def main(arguments: Sequence[str] | None = None) -> InitializerProposal:
     """Describe and report; return the proposal."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = HfArgumentParser(
-        (DescribeArguments, RegionArguments, DescriberConfig),  # type: ignore[arg-type]
-        description=__doc__,
-    )
-    parser.add_argument("images", nargs="*", default=[str(TOYBOX / "concepts" / "mug.png")], help="Pictures, folders.")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
-        run, region_arguments, config, rest = parser.parse_args_into_dataclasses(given)
+        run, region_arguments, config, rest = parse(
+            (DescribeArguments, RegionArguments, DescriberConfig), given, description=__doc__
+        )
         region = requested_region(region_arguments)
-        name = run.pretrained_model_name_or_path or TOYBOX_PIPELINE
-        pipe = None if name == "none" else DiffusionPipeline.from_pretrained(name, dtype=getattr(torch, run.dtype))
+        if run.output_dir is not None:
+            check_writable(run.output_dir)
+        name = run.pretrained_model_name_or_path
+        pipe = None if name == "none" else load_pipeline(name, run.dtype)
         if pipe is not None and torch.cuda.is_available():
             pipe.to("cuda")
+        describers = requested_describers(region_arguments, config)
         proposal = propose_initializer(
             rest.images,
             run.initializer,
             pipe=pipe,
             region=region,
             candidates=region_arguments.candidates,
-            describers=requested_describers(region_arguments, config, name),
+            describers=describers,
             config=SupremeInitConfig(seed=run.seed),
         )
     except SupremeInitError as error:
@@ -207,7 +260,7 @@ def _write_pictures(proposal: InitializerProposal, region: Region | None, folder
         Image.fromarray(proposal.mask).save(folder / "mask.png")
         whole = proposal.pictures[0].image
         draw_region(whole, proposal.mask, proposal.crop, region).save(folder / "region.png")
-    print(f"look at {folder}")
+    print(f"look at {', '.join(sorted(str(path) for path in folder.glob('*.png')))}")
 
 
 def _point(text: str, example: str) -> tuple[float, float]:

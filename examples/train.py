@@ -13,10 +13,15 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from describe import TOYBOX, TOYBOX_PIPELINE, RegionArguments, requested_describers, requested_region
-from diffusers import DiffusionPipeline
-from transformers import HfArgumentParser
+from describe import (
+    TOYBOX,
+    TOYBOX_PIPELINE,
+    RegionArguments,
+    load_pipeline,
+    parse,
+    requested_describers,
+    requested_region,
+)
 
 from diffusers_supreme_init import (
     Concept,
@@ -82,6 +87,10 @@ def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> 
     if run.concepts is not None:
         if run.images:
             raise ConfigError("expected either --concepts or --images, got both")
+        if run.mask or run.num_vectors is not None or run.train_on != "crop":
+            raise ConfigError(
+                "expected mask_file_name, num_vectors and train_on as columns of --concepts, got options"
+            )
         return load_concepts(run.concepts, initializer_column=run.initializer_column, initializer=run.initializer)
     if not run.images and run.placeholder_token is None and run.initializer is None:
         return load_concepts(TOYBOX / "concepts", initializer="auto")[:1]
@@ -103,23 +112,18 @@ def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> 
 
 def main(arguments: list[str] | None = None) -> list[Path]:
     """Train and save; return the embedding files."""
-    parser = HfArgumentParser(
-        (RunArguments, RegionArguments, SupremeInitConfig, DescriberConfig),  # type: ignore[arg-type]
-        description=__doc__,
-    )
-    parser.set_defaults(output_dir="out/concept")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
-        run, region_arguments, config, describer_config = parser.parse_args_into_dataclasses(arguments)
-        concepts = requested_concepts(run, region_arguments)
-        describers = requested_describers(region_arguments, describer_config, run.pretrained_model_name_or_path)
-        pipe = DiffusionPipeline.from_pretrained(
-            run.pretrained_model_name_or_path,
-            dtype=getattr(torch, run.dtype),
-            revision=run.revision,
-            variant=run.variant,
+        run, region_arguments, config, describer_config = parse(
+            (RunArguments, RegionArguments, SupremeInitConfig, DescriberConfig),
+            sys.argv[1:] if arguments is None else arguments,
+            description=__doc__,
+            output_dir="out/concept",
         )
+        concepts = requested_concepts(run, region_arguments)
+        describers = requested_describers(region_arguments, describer_config)
+        pipe = load_pipeline(run.pretrained_model_name_or_path, run.dtype, revision=run.revision, variant=run.variant)
         trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
         try:
             trainer.train()

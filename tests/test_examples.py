@@ -114,7 +114,7 @@ def test_describe_without_options_compares_words_for_the_mug(script: Any, capsys
     assert "mug" in proposal.text
     assert {candidate.source for candidate in proposal.candidates} == {"class", "caption"}
     out = capsys.readouterr().out
-    assert f"words:   {proposal.text}" in out
+    assert f"words:   {proposal.text} (caption)" in out
     assert proposal.table() in out
 
 
@@ -129,6 +129,27 @@ def test_describe_finds_what_was_clicked(tmp_path: Path, script: Any, capsys: py
     assert (truth & found).sum() / (truth | found).sum() > 0.85
     assert Image.open(tmp_path / "crop.png").size == proposal.crop.size
     assert Image.open(tmp_path / "region.png").height == 256
+
+
+def test_the_toybox_brings_its_describers_unless_others_are_named(script: Any) -> None:
+    describe = script("describe.py")
+    types = (describe["DescribeArguments"], DescriberConfig)
+
+    def config(*given: str) -> DescriberConfig:
+        return describe["parse"](types, given, description=None)[1]
+
+    assert config().captioner == str(TOYBOX / "captioner")
+    assert config("--pretrained_model_name_or_path", f"{TOYBOX}/pipeline/").segmenter == str(TOYBOX / "segmenter")
+    usual = DescriberConfig()
+    assert config("--captioner", usual.captioner).captioner == usual.captioner
+    assert config("--pretrained_model_name_or_path", "user/model") == usual
+    assert config("--candidate_labels", "mug", "cup").classifier is None
+
+
+def test_folders_that_cannot_be_written_are_found_before_the_work(tmp_path: Path, script: Any) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit, match="error: cannot write .*file"):
+        script("describe.py")["main"](["--output_dir", str(tmp_path / "file")])
 
 
 @pytest.mark.parametrize("train_on", ["crop", "image"])
@@ -155,6 +176,9 @@ def test_train_takes_a_list_of_concepts(tmp_path: Path, script: Any) -> None:
         (["--learning_rate", "-1"], "error: learning_rate: expected above 0, got -1.0"),
         (["--points", "40"], "error: expected 2 numbers with commas, as in --points 40,22, got '40'"),
         (["--points", "40,22"], "error: expected --images with a region or with --candidates, got none"),
+        (["--poinst", "40,22"], "error: unknown option '--poinst'; did you mean --points?"),
+        (["--max_train_step", "5"], "error: unknown option '--max_train_step'; did you mean --max_train_steps?"),
+        (["--pretrained_model_name_or_path", str(ROOT)], "error: pretrained_model_name_or_path: expected a folder or"),
         (["--refiner_base_url", "http://127.0.0.1:9"], "error: expected --refiner_model with --refiner_base_url"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -105,11 +106,13 @@ def test_a_proposal_without_a_pipeline(describers: Describers) -> None:
     assert proposal.text
     assert proposal.tokens == ()
     assert propose_initializer(PICTURE, "caption", describers=describers).text
-    with pytest.raises(ConfigError, match="pipe: expected the pipeline by whose loss 'auto' are compared, got None"):
+    with pytest.raises(
+        ConfigError, match="pipe: expected the pipeline by whose loss the candidates of 'auto' are compared, got None"
+    ):
         propose_initializer(PICTURE, "auto", describers=describers)
     with pytest.raises(ConfigError, match="by whose loss captions of several pictures are compared, got None"):
         propose_initializer([PICTURE, PICTURE], "caption", describers=describers)
-    with pytest.raises(ConfigError, match="method: expected one of .*, got 'a red mug'; your own words need no"):
+    with pytest.raises(ConfigError, match="method: expected one of .*, got 'a red mug'"):
         propose_initializer(PICTURE, "a red mug", describers=describers)
 
 
@@ -278,8 +281,8 @@ def test_a_refined_caption_takes_the_place_of_the_caption(pipe: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "note"),
     [
-        ("一个红色的杯子", "refiner: expected a short English phrase"),
-        ("a photo of", "refiner: expected a short English phrase"),
+        ("一个红色的杯子", "refiner: expected English, which .*; kept the caption"),
+        ("a photo of", "refiner: expected words that describe the picture, got only boilerplate"),
         ("red mug with white stripes " * 50, r"refiner: expected at most \d\d tokens, got \d+ more"),
     ],
 )
@@ -287,8 +290,7 @@ def test_unusable_refinements_fall_back_to_the_caption(answer: str, note: str, p
     describers = describers_saying("a mug", refiner=lambda caption: answer)
     proposal = propose_initializer(PICTURE, "caption", pipe=pipe, describers=describers)
     assert proposal.text == "a mug"
-    with pytest.raises(AssertionError, match=note):
-        raise AssertionError(proposal.notes[0])
+    assert re.search(note, proposal.notes[0])
 
 
 def test_a_refiner_that_fails_is_told_and_its_key_is_nowhere(pipe: Any, tmp_path: Path) -> None:

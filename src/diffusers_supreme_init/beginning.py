@@ -13,6 +13,7 @@ from .candidates import Candidates, record_of
 from .choice import score_candidates
 from .config import SupremeInitConfig
 from .describers import Describers
+from .errors import DescriberError, RegionError
 from .frozen import ready_to_encode, ready_to_step
 from .latents import PictureLatents, TrainingPictures, encode_concept
 from .loop import autocast_dtype
@@ -44,13 +45,13 @@ def begin_concepts(
         prepared: Concepts that were checked.
         config: Settings.
         accelerator: Gives the device and the processes.
-        describers: What finds words and regions; None: the defaults, released afterwards.
+        describers: What finds words and regions; None: the defaults. Released before the model is needed.
         known_words: By placeholder token; what an interrupted run had found is not asked for again.
 
     Raises:
         SupremeInitError: One of its subclasses, by what is wrong.
     """
-    own_describers = describers or Describers(device=accelerator.device)
+    describers = describers or Describers(device=accelerator.device)
     known = {
         concept.placeholder_token: known_words[concept.placeholder_token]
         for concept in prepared
@@ -58,20 +59,24 @@ def begin_concepts(
     }
     pictures, candidates = [], []
     for concept in _progress(prepared, "describing", accelerator, disable=not any(map(_asks_describers, prepared))):
-        found = _describe(concept, backbone, own_describers, config, is_known=concept.placeholder_token in known)
+        try:
+            found = _describe(concept, backbone, describers, config, is_known=concept.placeholder_token in known)
+        except (RegionError, DescriberError) as error:
+            raise type(error)(f"{concept.placeholder_token}: {error}") from error
         pictures.append(found[0])
         candidates.append(found[1])
-    if describers is None:
-        own_describers.release()
+    describers.release()  # the model needs the memory
     latents = _encode(backbone, pictures, config, accelerator)
-    candidates = _choose(backbone, prepared, latents, candidates, config, own_describers, accelerator)
+    candidates = _choose(backbone, prepared, latents, candidates, config, describers, accelerator)
 
     begun = []
     for concept, encoded, choice in zip(prepared, latents, candidates, strict=True):
         words: FoundWords | None = known.get(concept.placeholder_token)
         if choice is not None:
-            words = choice.usable[0].text, record_of(choice, str(concept.concept.initializer), own_describers)
+            words = choice.usable[0].text, record_of(choice, str(concept.concept.initializer), describers)
             _tell(concept, choice, accelerator)
+        elif words is not None and accelerator.is_main_process:
+            logger.info("%s starts from %r, as the checkpoint says", concept.placeholder_token, words[0])
         initialization = concept.initialization
         if initialization is None and words is not None:
             initialization = initialize_concept(backbone.pair, concept, words[0])
@@ -103,7 +108,7 @@ def _describe(
     pictures = training_pictures(selected, prepared.masks, train_on, masked_loss=config.masked_loss)
     if prepared.initialization is not None or is_known:
         return pictures, None
-    return pictures, find_words(prepared, selected, backbone, describers)
+    return pictures, find_words(prepared, selected, backbone, describers, config)
 
 
 def _encode(

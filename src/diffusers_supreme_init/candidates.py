@@ -10,8 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from .describers import Describers, Description, Wording, clean_caption, clean_label, is_latin, refine
 from .errors import DescriberError
 from .files import hub_id
-from .placeholders import cut_to_tokens
+from .placeholders import cut_to_tokens, tokenize_initializer
 from .selection import SelectedPicture
+
+_MAX_RAW_LENGTH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Candidate:
     score: float | None = None
     removed: tuple[str, ...] = ()
     num_cut: int = 0
-    losses: tuple[float, ...] = ()
+    losses: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def loss(self) -> float | None:
@@ -62,75 +64,93 @@ class _Collector:
     describers: Describers
     limit: int | None
     tokenizer: PreTrainedTokenizerBase | None
+    removes_boilerplate: bool
     usable: dict[str, Candidate] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    refiner_failed: bool = False
 
-    def add(self, wording: Wording, source: str, score: float | None = None) -> None:
+    def add_own(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            line = " ".join(text.split())
+            if self.tokenizer is not None:
+                tokenize_initializer(line, self.tokenizer)  # the user's own mistake is an error, not a note
+            self._add(Wording(line, text), "text")
+
+    def add_labels(self, descriptions: Sequence[Description]) -> None:
+        config = self.describers.config
+        for description in descriptions:
+            if config.candidate_labels:  # written by the user, no synset
+                self._add(Wording(description.text, description.text), "class", description.score)
+                continue
+            try:
+                wording = clean_label(description.text, synonym=config.label_synonym)
+            except DescriberError as error:
+                self.notes.append(str(error))
+            else:
+                self._add(wording, "class", description.score)
+
+    def add_captions(self, descriptions: Sequence[Description], *, keep_raw: bool) -> None:
+        for description in descriptions:
+            raw = clean_caption(description.text, boilerplate=self.removes_boilerplate)
+            refined = self._refined(raw.text) if raw.text else None
+            if keep_raw or refined is None:
+                self._add(raw, "caption", description.score)
+            if refined is not None:
+                self._add(refined, "refined caption")
+
+    def _add(self, wording: Wording, source: str, score: float | None = None) -> None:
         """Keep a text, or note why not."""
-        if not wording.text:
-            self.notes.append(
-                f"{source}: expected words that describe the picture, got only boilerplate ({_short(wording.raw)})"
-                if wording.raw.strip()
-                else f"{source}: expected words, got nothing"
-            )
+        problem = None if source == "text" else _problem(wording)
+        if problem is not None:
+            self.notes.append(f"{source}: {problem}")
             return
-        if not is_latin(wording.text):
-            self.notes.append(
-                f"{source}: expected English, which the text encoder knows, got another script "
-                f"({_short(wording.raw)}); ask for English with caption_prompt, or pass a refiner"
-            )
+        text, num_cut, num_tokens = self._fitted(wording.text)
+        if self.limit is not None and num_tokens > self.limit:
+            self.notes.append(f"{source}: expected at most {self.limit} tokens, got {num_tokens} in {_short(text)}")
             return
-        text, num_cut = wording.text, 0
-        if self.limit is not None and self.tokenizer is not None:
-            text, num_cut = cut_to_tokens(text, self.limit, self.tokenizer)
         candidate = Candidate(
             text=text, source=source, raw=wording.raw, score=score, removed=wording.removed, num_cut=num_cut
         )
         self.usable.setdefault(text, candidate)
 
-    def add_labels(self, descriptions: Sequence[Description]) -> None:
-        for description in descriptions:
-            try:
-                wording = clean_label(description.text, synonym=self.describers.config.label_synonym)
-            except DescriberError as error:
-                self.notes.append(str(error))
-            else:
-                self.add(wording, "class", description.score)
+    def _fitted(self, text: str) -> tuple[str, int, int]:
+        """Return a text cut to the limit, the number of tokens that were cut, and of those that are left."""
+        if self.limit is None or self.tokenizer is None:
+            return text, 0, 0
+        fitted, num_cut = cut_to_tokens(text, self.limit, self.tokenizer)
+        return fitted, num_cut, len(self.tokenizer(fitted, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def add_captions(self, descriptions: Sequence[Description], *, keep_raw: bool) -> None:
-        for description in descriptions:
-            raw = self._clean(description.text)
-            refiner = self.describers.refiner
-            if refiner is None or not raw.text:
-                self.add(raw, "caption", description.score)
-                continue
-            refinement = refine(refiner, raw.text)
-            if refinement.failure is not None:
-                self.notes.append(f"refiner: {refinement.failure}; kept the caption")
-            refined = self._clean(refinement.text)
-            is_refined = refinement.failure is None and self._is_better_wording(refined)
-            if keep_raw or not is_refined:
-                self.add(raw, "caption", description.score)
-            if is_refined:
-                self.add(refined, "refined caption")
+    def _refined(self, caption: str) -> Wording | None:
+        """Return what the refiner makes of a caption; None if there is none, or if it gives nothing better."""
+        if self.describers.refiner is None or self.refiner_failed:
+            return None
+        refinement = refine(self.describers.refiner, caption)
+        if refinement.failure is not None:
+            self.refiner_failed = True  # a server that is down would make every caption wait
+            self.notes.append(f"refiner: {refinement.failure}; kept the caption")
+            return None
+        wording = clean_caption(refinement.text, boilerplate=self.removes_boilerplate)
+        problem, (_, num_cut, _) = _problem(wording), self._fitted(wording.text)
+        if problem is None and num_cut:
+            problem = f"expected at most {self.limit} tokens, got {num_cut} more"
+        if problem is None:
+            return wording
+        self.notes.append(f"refiner: {problem}; kept the caption")
+        return None
 
-    def _is_better_wording(self, refined: Wording) -> bool:
-        too_long = (
-            self.limit is not None
-            and self.tokenizer is not None
-            and cut_to_tokens(refined.text, self.limit, self.tokenizer)[1]
+
+def _problem(wording: Wording) -> str | None:
+    """Return why words that a model found are no description."""
+    if not wording.raw.strip():
+        return "expected words, got nothing"
+    if not wording.text:
+        return f"expected words that describe the picture, got only boilerplate ({_short(wording.raw)})"
+    if not is_latin(wording.text):
+        return (
+            f"expected English, which the text encoder knows, got another script ({_short(wording.raw)}); ask for "
+            "English with caption_prompt, or pass a refiner"
         )
-        if refined.text and is_latin(refined.text) and not too_long:
-            return True
-        self.notes.append(
-            f"refiner: expected a short English phrase, got {_short(refined.raw)}; kept the caption"
-            if not too_long
-            else f"refiner: expected at most {self.limit} tokens, got {too_long} more; kept the caption"
-        )
-        return False
-
-    def _clean(self, text: str) -> Wording:
-        return clean_caption(text, boilerplate=self.describers.config.clean_captions)
+    return None
 
 
 def find_candidates(
@@ -141,6 +161,7 @@ def find_candidates(
     own: Sequence[str] = (),
     limit: int | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    keep_boilerplate: bool = False,
 ) -> Candidates:
     """Ask the describers.
 
@@ -152,15 +173,17 @@ def find_candidates(
         own: The user's texts.
         limit: Tokens that fit; longer texts are cut between words.
         tokenizer: Counts them.
+        keep_boilerplate: Whether to keep phrases such as "a painting of", which for a style are the point.
 
     Raises:
+        InitializerError: One of the user's texts gives no tokens.
         DescriberError: A model cannot be loaded, or none of them said anything usable.
     """
     config, automatic = describers.config, method == "auto"
     limits = [value for value in (limit, config.max_initializer_tokens) if value is not None]
-    collector = _Collector(describers, min(limits, default=None), tokenizer)
-    for text in own:
-        collector.add(Wording(text.strip(), text), "text")
+    removes = config.clean_captions and not keep_boilerplate
+    collector = _Collector(describers, min(limits, default=None), tokenizer, removes_boilerplate=removes)
+    collector.add_own(own)
     num_labels = config.num_labels if automatic else 1
     if method in ("class", "auto") and num_labels:
         crops = [picture.crop for picture in pictures]
@@ -206,10 +229,10 @@ def record_of(candidates: Candidates, method: str, describers: Describers) -> di
             {
                 "text": candidate.text,
                 "source": candidate.source,
-                "raw": candidate.raw,
+                "raw": candidate.raw[:_MAX_RAW_LENGTH],
                 "removed": list(candidate.removed),
                 "num_cut": candidate.num_cut,
-                "loss": candidate.loss,
+                "loss": candidate.loss if math.isfinite(_finite_loss(candidate)) else None,
             }
             for candidate in candidates.usable
         ],
@@ -217,7 +240,7 @@ def record_of(candidates: Candidates, method: str, describers: Describers) -> di
 
 
 def _finite_loss(candidate: Candidate) -> float:
-    return math.inf if candidate.loss is None or math.isnan(candidate.loss) else candidate.loss
+    return candidate.loss if candidate.loss is not None and math.isfinite(candidate.loss) else math.inf
 
 
 def _short(text: str) -> str:

@@ -1,5 +1,6 @@
 """Candidates -> the best one: the words with which the untouched model predicts the picture's noise best."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from tqdm.auto import tqdm
 from .backbones import Backbone
 from .candidates import Candidates, with_losses
 from .config import SupremeInitConfig
+from .errors import TrainingError
 from .latents import PictureLatents
 from .sampling import Sample, denoising_losses, draw_validation_sample
 from .templates import fill_template
@@ -53,6 +55,9 @@ def score_candidates(
         device: Where text encoder and denoiser are.
         autocast_dtype: As in training; None: none.
         progress_bar: Whether to show one.
+
+    Raises:
+        TrainingError: No candidate has a finite loss.
     """
     settings = replace(config, validation_samples=max(num_samples, len(latents)))
     batch_size = config.max_forward_batch_size or _BATCH_SIZE
@@ -64,6 +69,11 @@ def score_candidates(
             with _autocast(device, autocast_dtype):
                 values += denoising_losses(backbone, samples, device).double().tolist()
         losses.append(values)
+    if not any(math.isfinite(sum(values)) for values in losses):
+        raise TrainingError(
+            "initializer: expected finite losses, got NaN or infinity for every candidate; load the pipeline in "
+            "float32 or bfloat16"
+        )
     return with_losses(candidates, losses)
 
 

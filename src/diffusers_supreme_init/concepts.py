@@ -15,6 +15,8 @@ METHODS = ("class", "caption", "auto")
 """Initializers that ask describers for the words."""
 TRAIN_ON = ("crop", "image")
 
+_REGION_COLUMNS = ("points", "negative_points", "box")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Concept:
@@ -58,8 +60,8 @@ def load_concepts(
 
     Each line is an object with ``file_name``, ``placeholder_token``, the initializer in `initializer_column`, and
     optionally ``mask_file_name`` and ``num_vectors``, and for a region ``points``, ``negative_points`` and ``box`` in
-    pixels. File names are relative to the file. Lines that share a placeholder token are several pictures of one
-    concept.
+    pixels, and ``train_on``. File names are relative to the file. Lines that share a placeholder token are several
+    pictures of one concept.
 
     Args:
         metadata_path: The file, or the folder that holds it.
@@ -69,6 +71,7 @@ def load_concepts(
     Raises:
         ConfigError: The file is missing, empty or not as described; the message names the line.
         PictureError: A picture does not exist.
+        RegionError: Points or a box cannot be; the message names the concept and the picture.
     """
     path = Path(metadata_path)
     path = path / "metadata.jsonl" if path.is_dir() else path
@@ -118,11 +121,7 @@ def _to_concept(token: str, rows: list[dict[str, Any]], initializer: str, folder
         raise ConfigError(
             f"{token}: expected a mask for all of its {len(rows)} pictures or for none, got {len(masks)}"
         )
-    regions = [
-        Region(points=row.get("points", ()), negative_points=row.get("negative_points", ()), box=row.get("box"))
-        for row in rows
-        if row.get("points") or row.get("box")
-    ]
+    regions = [_to_region(row) for row in rows if any(row.get(name) for name in _REGION_COLUMNS)]
     if regions and len(regions) != len(rows):
         raise ConfigError(
             f"{token}: expected points or a box for all of its {len(rows)} pictures or for none, got {len(regions)}"
@@ -134,7 +133,15 @@ def _to_concept(token: str, rows: list[dict[str, Any]], initializer: str, folder
         num_vectors=rows[0].get("num_vectors"),
         mask=masks or None,
         region=regions or None,
+        train_on=rows[0].get("train_on", "crop"),
     )
+
+
+def _to_region(row: dict[str, Any]) -> Region:
+    try:
+        return Region(**{name: row[name] for name in _REGION_COLUMNS if row.get(name) is not None})
+    except RegionError as error:
+        raise RegionError(f"{row['placeholder_token']}, {row['file_name']}: {error}") from error
 
 
 def find_masks(concept: Concept, num_pictures: int) -> list[PictureSource] | None:
@@ -168,8 +175,15 @@ def find_regions(concept: Concept, num_pictures: int) -> list[Region] | None:
             raise ConfigError(f"{token}: expected a region for train_on={concept.train_on!r}, got none; pass region=")
         return None
     regions = [concept.region] if isinstance(concept.region, Region) else list(concept.region)
+    if not all(isinstance(region, Region) for region in regions):
+        raise RegionError(
+            f"{token}: expected a Region for each picture, got {concept.region!r}; pass Region(points=...)"
+        )
     if len(regions) != num_pictures:
-        raise RegionError(f"{token}: expected one region for each of {num_pictures} pictures, got {len(regions)}")
+        raise RegionError(
+            f"{token}: expected one region for each of {num_pictures} pictures, got {len(regions)}; pass "
+            "a list, or one picture"
+        )
     if concept.mask is not None:
         raise RegionError(f"{token}: expected either mask= or region=, got both; pass region=Region(mask=...)")
     return regions

@@ -230,6 +230,9 @@ class DescriberConfig:
     )
 
     def __post_init__(self) -> None:
+        labels = self.candidate_labels
+        is_list = not isinstance(labels, str) and all(isinstance(label, str) for label in labels)
+        _require(self, "candidate_labels", is_list, "a list of texts")
         for name in ("num_labels", "num_captions"):
             _require(self, name, getattr(self, name) >= 0, "at least 0")
         for name in ("max_caption_tokens", "score_samples"):

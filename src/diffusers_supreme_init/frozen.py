@@ -34,8 +34,8 @@ def check_trainable(backbone: Backbone) -> None:
 def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Move a module for a while."""
     home = next(module.parameters()).device
-    module.to(device)
     try:
+        module.to(device)  # what fails halfway, for lack of memory, goes home too
         yield
     finally:
         module.to(home)

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
+AUTOCAST_DTYPES = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""The values of `mixed_precision`."""
+
 _VALIDATION_BATCH_SIZE = 8
 
 
@@ -221,10 +224,10 @@ def autocast_dtype(config: SupremeInitConfig, accelerator: Accelerator) -> torch
         ConfigError: accelerate was told a precision that rows cannot be trained in.
     """
     precision = config.mixed_precision or accelerator.mixed_precision
-    dtypes = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if precision not in dtypes:
-        raise ConfigError(f"mixed_precision: expected one of {tuple(dtypes)}, got {precision!r} from accelerate")
-    return dtypes[precision]
+    if precision not in AUTOCAST_DTYPES:
+        expected = tuple(AUTOCAST_DTYPES)
+        raise ConfigError(f"mixed_precision: expected one of {expected}, got {precision!r} from accelerate")
+    return AUTOCAST_DTYPES[precision]
 
 
 def _learning_rate_factor(config: SupremeInitConfig) -> Callable[[int], float]:

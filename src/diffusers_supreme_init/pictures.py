@@ -55,6 +55,12 @@ def _expand(source: PictureSource) -> Iterator[PictureSource]:
     if isinstance(source, Image.Image):
         yield source
         return
+    if not isinstance(source, str | os.PathLike):
+        raise PictureError(
+            f"images: expected paths or PIL images, got {type(source).__name__}; convert it with Image.fromarray"
+        )
+    if str(source).startswith(("http://", "https://")):
+        raise PictureError(f"images: expected a path, got the address {source!r}; use diffusers.utils.load_image")
     path = Path(source)
     if not path.exists():
         raise PictureError(f"images: expected a picture or a folder, got {str(path)!r}, which does not exist")
@@ -89,6 +95,8 @@ def load_picture(source: PictureSource) -> Picture:
             raise PictureError(f"{name}: expected at least {MIN_SIDE} pixels a side, got {width} x {height}")
         # A copy, because `load` and `exif_transpose` change the caller's image otherwise.
         upright = ImageOps.exif_transpose(opened.copy())
+    except FileNotFoundError as error:
+        raise PictureError(f"{name}: expected a picture file, got one that does not exist") from error
     except UnidentifiedImageError as error:
         raise PictureError(f"{name}: expected a picture file, got something pillow cannot identify") from error
     except Image.DecompressionBombError as error:

@@ -1,15 +1,17 @@
 """Concepts as the user gave them -> concepts that are ready to train; everything is checked here first."""
 
+import difflib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .backbones import Backbone
-from .concepts import Concept, find_masks, find_regions
+from .concepts import METHODS, Concept, find_masks, find_regions
 from .config import SupremeInitConfig
 from .describers import Region
 from .embedding_file import read_embedding
-from .errors import ConfigError, InitializerError
+from .errors import ConfigError, InitializerError, SupremeInitWarning
 from .initialization import Initialization, continue_from, find_saved_embedding, initialize
 from .latents import PictureLatents
 from .pictures import PictureSource, find_pictures
@@ -102,12 +104,15 @@ def begin_concept(
 
 
 def num_initializer_tokens(prepared: PreparedConcept, pair: TextPair) -> int:
-    """Return how many tokens of words that are still to be found fit beside the longest prompt."""
-    return num_rows_that_fit(prepared.placeholder_token, _prompts(prepared, ""), pair.tokenizer)
+    """Return how many tokens of words that are still to be found have a row and fit beside the longest prompt."""
+    num_fitting = num_rows_that_fit(prepared.placeholder_token, _prompts(prepared, ""), pair.tokenizer)
+    return min(num_fitting, prepared.concept.num_vectors or num_fitting)
 
 
 def _prepare(pair: TextPair, concept: Concept, config: SupremeInitConfig) -> PreparedConcept:
     pictures = find_pictures(concept.images)
+    if isinstance(concept.candidates, str) or not all(isinstance(text, str) for text in concept.candidates):
+        raise ConfigError(f"candidates: expected a list of texts, got {concept.candidates!r}; pass ['a red mug']")
     if concept.candidates and concept.method != "auto":
         raise ConfigError(
             f"{concept.placeholder_token}: expected candidates only with initializer='auto', got them with "
@@ -123,6 +128,8 @@ def _prepare(pair: TextPair, concept: Concept, config: SupremeInitConfig) -> Pre
         _VALIDATION_TEMPLATES[config.learnable_property],
         None if concept.method else _initialize(pair, concept),
     )
+    if num_rows_that_fit(prepared.placeholder_token, _prompts(prepared, ""), pair.tokenizer) < 1:
+        raise ConfigError("templates: expected to leave room for the concept, got one as long as the encoder's window")
     if prepared.initialization is not None:
         _check_fit(pair, prepared, prepared.initialization)
     return prepared
@@ -141,8 +148,19 @@ def _prompts(prepared: PreparedConcept, description: str) -> list[str]:
 def _initialize(pair: TextPair, concept: Concept) -> Initialization:
     path = find_saved_embedding(concept.initializer)
     if path is None:
+        _warn_of_near_miss(str(concept.initializer))
         return initialize(pair, str(concept.initializer), num_vectors=concept.num_vectors)
     if concept.num_vectors is not None:
         raise InitializerError("num_vectors: a saved embedding has its own number of rows; leave num_vectors out")
     saved = read_embedding(path)
     return continue_from(pair, saved.rows, saved.description or "")
+
+
+def _warn_of_near_miss(text: str) -> None:
+    close = difflib.get_close_matches(text.strip().lower(), METHODS, n=1, cutoff=0.8)
+    if close:
+        warnings.warn(
+            f"initializer {text!r} is taken as the words to start from; did you mean {close[0]!r}?",
+            SupremeInitWarning,
+            stacklevel=2,
+        )

@@ -39,19 +39,19 @@ class ConceptProgress:
     placeholder_token: str
     description: str
     initializer: InitializerTokens | None
-    initial_rows: Tensor
-    prompts: tuple[str, ...]
+    initial_rows: Tensor = field(repr=False)
+    prompts: tuple[str, ...] = field(repr=False)
     validation_prompt: str
-    latents: PictureLatents
-    rows: Tensor
-    initializer_record: dict[str, Any] | None = None
+    latents: PictureLatents = field(repr=False)
+    rows: Tensor = field(repr=False)
+    initializer_record: dict[str, Any] | None = field(default=None, repr=False)
     step: int = 0
-    losses: list[float] = field(default_factory=list)
-    validation_losses: dict[int, list[float]] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list, repr=False)
+    validation_losses: dict[int, list[float]] = field(default_factory=dict, repr=False)
     status: str = "running"
-    best_rows: Tensor | None = None
+    best_rows: Tensor | None = field(default=None, repr=False)
     num_validations_without_gain: int = 0
-    last_good_rows: Tensor = field(init=False)
+    last_good_rows: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.last_good_rows = self.rows

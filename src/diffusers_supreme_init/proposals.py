@@ -1,7 +1,7 @@
 """`propose_initializer`: the words that a picture says for itself, without training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,12 +16,13 @@ from .describers import Describers, Mask, Region
 from .errors import ConfigError
 from .frozen import check_trainable, ready_to_encode, ready_to_step
 from .latents import encode_concept
+from .loop import AUTOCAST_DTYPES
 from .pictures import PictureSource, find_pictures
 from .placeholders import tokenize_initializer
 from .preparation import PreparedConcept, num_initializer_tokens, prepare_concepts
 from .selection import SelectedPicture, select_pictures, training_pictures
 
-_UNNAMED = "<concept>"
+_UNNAMED = "<initializer-proposal>"
 """Stands for the concept that nobody has named yet; no draw of the fixed-noise loss depends on it."""
 
 
@@ -43,7 +44,7 @@ class InitializerProposal:
     notes: tuple[str, ...]
     tokens: tuple[str, ...]
     token_ids: tuple[int, ...]
-    pictures: tuple[SelectedPicture, ...]
+    pictures: tuple[SelectedPicture, ...] = field(repr=False)
 
     @property
     def text(self) -> str:
@@ -113,7 +114,7 @@ def propose_initializer(
         SupremeInitError: One of its subclasses, saying what was expected, what was got and what to do.
     """
     if method not in METHODS:
-        raise ConfigError(f"method: expected one of {METHODS}, got {method!r}; your own words need no proposal")
+        raise ConfigError(f"method: expected one of {METHODS}, got {method!r}")
     describers, config = describers or Describers(), config or SupremeInitConfig()
     concept = Concept(
         images=images, placeholder_token=_UNNAMED, initializer=method, region=region, candidates=candidates
@@ -124,7 +125,7 @@ def propose_initializer(
     check_trainable(backbone)
     (prepared,) = prepare_concepts(backbone, [concept], config)
     pictures = select_pictures(prepared.pictures, prepared.regions, concept.train_on, describers)
-    found = find_words(prepared, pictures, backbone, describers)
+    found = find_words(prepared, pictures, backbone, describers, config)
     if len(found.usable) > 1:
         device = next(backbone.denoiser.parameters()).device
         chosen = training_pictures(pictures, prepared.masks, concept.train_on, masked_loss=config.masked_loss)
@@ -139,13 +140,18 @@ def propose_initializer(
                 template=prepared.validation_template,
                 num_samples=describers.config.score_samples,
                 device=device,
+                autocast_dtype=AUTOCAST_DTYPES[config.mixed_precision or "no"],
             )
     tokens = tokenize_initializer(found.usable[0].text, backbone.pair.tokenizer)
     return _proposal(method, found, pictures, tokens=tokens.tokens, token_ids=tokens.token_ids)
 
 
 def find_words(
-    prepared: PreparedConcept, pictures: Sequence[SelectedPicture], backbone: Backbone, describers: Describers
+    prepared: PreparedConcept,
+    pictures: Sequence[SelectedPicture],
+    backbone: Backbone,
+    describers: Describers,
+    config: SupremeInitConfig,
 ) -> Candidates:
     """Ask the describers for a concept's words; several candidates still have to be compared.
 
@@ -160,6 +166,7 @@ def find_words(
         own=concept.candidates,
         limit=num_initializer_tokens(prepared, pair),
         tokenizer=pair.tokenizer,
+        keep_boilerplate=config.learnable_property == "style",
     )
 
 
@@ -185,9 +192,14 @@ def _distance(candidate: Candidate, best: Candidate) -> str:
 def _without_pipeline(concept: Concept, describers: Describers) -> InitializerProposal:
     pictures = find_pictures(concept.images)
     regions = find_regions(concept, len(pictures))
+    if describers.config.max_initializer_tokens is not None or concept.candidates:
+        raise ConfigError(
+            "pipe: expected the pipeline that counts tokens and compares candidates, got None with "
+            "max_initializer_tokens or candidates; pass pipe="
+        )
     several_captions = concept.method == "caption" and len(pictures) > 1
     if concept.method == "auto" or several_captions:
-        what = "captions of several pictures" if several_captions else "'auto'"
+        what = "captions of several pictures" if several_captions else "the candidates of 'auto'"
         raise ConfigError(f"pipe: expected the pipeline by whose loss {what} are compared, got None; pass pipe=")
     selected = select_pictures(pictures, regions, concept.train_on, describers)
     found = find_candidates(str(concept.method), selected, describers)

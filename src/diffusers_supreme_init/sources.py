@@ -47,7 +47,9 @@ def find_embedding_files(source: ConceptSource, options: SourceOptions) -> list[
         folder = path / (options.subfolder or "")
         found = [folder / name for name in names if (folder / name).is_file()]
         if not found:
-            raise EmbeddingFileError(f"expected {names[0]} in {str(folder)!r}, got no such file; see weight_name=")
+            below = sorted(str(path.parent) for name in names for path in folder.glob(f"*/{name}"))
+            way_out = f"load its folders: {below[:4]}" if below else "see weight_name="
+            raise EmbeddingFileError(f"expected {names[0]} in {str(folder)!r}, got no such file; {way_out}")
         return list(found)
     if (
         isinstance(source, os.PathLike)

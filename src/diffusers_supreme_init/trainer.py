@@ -91,7 +91,7 @@ class SupremeInitTextualInversionTrainer:
             candidates: See `Concept`.
             concepts: Several concepts at once, instead of the arguments above.
             describers: Models and settings that find words and regions; None: the defaults of `DescriberConfig`,
-                loaded when a concept needs them and released before training.
+                loaded when a concept needs them. Their memory is freed before the first step.
             config: Settings; None: the defaults.
             accelerator: Of `accelerate`; None: a new one, which follows `accelerate launch`.
 

@@ -7,7 +7,17 @@ from .endpoint import EndpointRefiner
 from .local_refiner import LocalRefiner
 from .models import Describers
 from .refiner import Refinement, RefinementStyle, Refiner, refine
-from .region import Mask, Region, Segmentation, crop_region, find_mask, grow_box, mask_to_box, without_specks
+from .region import (
+    Mask,
+    Region,
+    Segmentation,
+    check_region,
+    crop_region,
+    find_mask,
+    grow_box,
+    mask_to_box,
+    without_specks,
+)
 from .segmenter import Segmenter
 from .wording import Wording, clean_caption, clean_label, is_latin
 
@@ -27,6 +37,7 @@ __all__ = [
     "Segmenter",
     "Wording",
     "ZeroShotClassifier",
+    "check_region",
     "clean_caption",
     "clean_label",
     "crop_region",

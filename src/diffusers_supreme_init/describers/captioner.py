@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..errors import DescriberError
 from .description import Description
-from .loading import explained, place, split_revision
+from .loading import answering, explained, place, split_revision
 from .region import PixelBox
 
 CHAT_PROMPT = (
@@ -18,6 +18,8 @@ CHAT_PROMPT = (
 """What a chat model is asked unless `prompt` is given."""
 
 _MIN_BEAMS = 3
+# For these a prompt is the beginning of the caption, for others a question.
+_CONTINUES_PROMPT = frozenset({"blip", "git"})
 _LOCATION = re.compile(r"<loc_\d+>")
 
 
@@ -40,8 +42,8 @@ class Captioner:
 
         Args:
             model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
-            prompt: Beginning of the caption for BLIP, BLIP-2 and GIT, a task such as ``"<DETAILED_CAPTION>"`` for
-                Florence-2, a question for chat models; None: what is usual for each.
+            prompt: Beginning of the caption for BLIP and GIT, a task such as ``"<DETAILED_CAPTION>"`` for Florence-2,
+                a question for the others; None: what is usual for each.
             device: Where it runs; None: the GPU if there is one.
             dtype: Precision of the weights.
         """
@@ -68,8 +70,8 @@ class Captioner:
 
     @property
     def describes_boxes(self) -> bool:
-        """Whether the model itself can be asked about a part of the whole picture."""
-        return self.model.config.model_type == "florence2"
+        """Whether the model can be asked about a part of the whole picture; that leaves no room for a prompt."""
+        return self.model.config.model_type == "florence2" and self.prompt is None
 
     @torch.no_grad()
     def describe(
@@ -88,18 +90,19 @@ class Captioner:
         """
         if box is not None and not self.describes_boxes:
             raise DescriberError(f"captioner {self.name!r}: expected no box, got one; crop the picture instead")
-        inputs = self._inputs(image, box).to(self.model.device, self.model.dtype)
-        output = self.model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=max(_MIN_BEAMS, num_captions),
-            num_return_sequences=num_captions,
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
-        # Cropped to the length that was generated, which `scores` is not when all beams end early.
-        texts = self._decode(output.sequences, output.beam_indices.shape[1])
+        with answering(self.name, "captioner"):
+            inputs = self._inputs(image, box).to(self.model.device, self.model.dtype)
+            output = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=max(_MIN_BEAMS, num_captions),
+                num_return_sequences=num_captions,
+                return_dict_in_generate=True,
+                output_scores=True,
+            )
+            # Cropped to the length that was generated, which `scores` is not when all beams end early.
+            texts = self._decode(output.sequences, output.beam_indices.shape[1])
         scores = output.sequences_scores.float().tolist()
         best = dict(reversed(list(zip(texts, scores, strict=True))))  # the first of equal texts wins
         return [Description(text, best[text]) for text in dict.fromkeys(texts)]
@@ -136,4 +139,5 @@ class Captioner:
         new = sequences[:, sequences.shape[1] - num_new :]
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [" ".join(_LOCATION.sub("", text).split()) for text in texts]
+        beginning = f"{self.prompt} " if self.prompt and self.model.config.model_type in _CONTINUES_PROMPT else ""
+        return [" ".join((beginning + _LOCATION.sub("", text)).split()) for text in texts]

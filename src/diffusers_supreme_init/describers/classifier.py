@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import DescriberError
 from .description import Description
-from .loading import explained, place, split_revision
+from .loading import answering, explained, place, split_revision
 
 _BATCH_SIZE = 16
 _PROMPT = "a photo of {}"
@@ -42,6 +42,7 @@ class Classifier:
         """
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+        self.name = model
         name, revision = split_revision(model)
         with explained(model, "classifier"):
             self.processor: Any = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
@@ -60,7 +61,9 @@ class Classifier:
             num_labels: How many; at most as many as the model has.
         """
         id2label = self.model.config.id2label
-        return _best(self._probabilities(images), [id2label[index] for index in range(len(id2label))], num_labels)
+        with answering(self.name, "classifier"):
+            probabilities = self._probabilities(images)
+        return _best(probabilities, [id2label[index] for index in range(len(id2label))], num_labels)
 
     @torch.no_grad()
     def _probabilities(self, images: Sequence[Image.Image]) -> Tensor:
@@ -104,6 +107,7 @@ class ZeroShotClassifier:
             raise DescriberError(
                 f"candidate_labels: expected at least two different labels, got {list(candidate_labels)}"
             )
+        self.name = model
         name, revision = split_revision(model)
         with explained(model, "zero-shot classifier"):
             self.processor: Any = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
@@ -116,7 +120,9 @@ class ZeroShotClassifier:
 
     def describe(self, images: Sequence[Image.Image], *, num_labels: int = 5) -> list[Description]:
         """Return the most probable of the candidate labels, best first; see `Classifier.describe`."""
-        return _best(self._probabilities(images), self.candidate_labels, num_labels)
+        with answering(self.name, "zero-shot classifier"):
+            probabilities = self._probabilities(images)
+        return _best(probabilities, self.candidate_labels, num_labels)
 
     @torch.no_grad()
     def _probabilities(self, images: Sequence[Image.Image]) -> Tensor:

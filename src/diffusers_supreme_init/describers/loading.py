@@ -65,6 +65,19 @@ def explained(model: str, kind: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def answering(model: str, kind: str) -> Iterator[None]:
+    """Turn what transformers raises while a model looks at a picture into `DescriberError`."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, RuntimeError) as error:
+        message = " ".join(str(error).split())[:200]
+        raise DescriberError(
+            f"{kind} {model!r}: expected an answer, got {type(error).__name__} ({message}); choose another model, "
+            "other settings, or a device with more memory"
+        ) from error
+
+
 def place(model: Any, device: torch.device | str | None) -> Any:
     """Put a loaded model on its device, ready to be asked."""
     default = "cuda" if torch.cuda.is_available() else "cpu"

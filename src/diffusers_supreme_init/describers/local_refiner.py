@@ -75,6 +75,10 @@ class LocalRefiner:
                 "model, or a device with more memory"
             ) from error
 
+    def release(self) -> None:
+        """Free the memory of the model; it is loaded again when it is asked."""
+        self.__dict__.pop("_loaded", None)
+
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -7,6 +7,7 @@ import torch
 from ..config import DescriberConfig
 from .captioner import Captioner
 from .classifier import Classifier, Classifies, ZeroShotClassifier
+from .local_refiner import LocalRefiner
 from .refiner import Refiner
 from .segmenter import Segmenter
 
@@ -67,6 +68,8 @@ class Describers:
         """Free the memory of all loaded models; they are loaded again when they are needed."""
         for name in ("classifier", "captioner", "segmenter"):
             self.__dict__.pop(name, None)
+        if isinstance(self.refiner, LocalRefiner):
+            self.refiner.release()
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -1,5 +1,6 @@
 """A part of a picture: what was clicked, which pixels it covers, and what is cut out of the picture."""
 
+import logging
 import math
 import numbers
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ PixelBox: TypeAlias = tuple[int, int, int, int]
 Mask: TypeAlias = NDArray[np.bool_]
 
 _SMALLEST_PART = 0.1
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,9 @@ def find_mask(image: Image.Image, region: Region, segmenter: Segments | None) ->
     else:
         found = segmenter.segment(image, region)
     left, top, right, bottom = mask_to_box(found.mask)
+    for x, y in _to_points(region.points, "points"):
+        if not found.mask[int(y), int(x)]:
+            logger.warning("region: the point (%g, %g) is not on the object that was found; look at its mask", x, y)
     if min(right - left, bottom - top) < MIN_SIDE:
         raise RegionError(
             f"region: expected an object of at least {MIN_SIDE} x {MIN_SIDE} pixels, got {right - left} x "

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import DescriberError
-from .loading import explained, place, split_revision
+from .loading import answering, explained, place, split_revision
 from .region import Region, Segmentation, without_specks
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -44,6 +44,7 @@ class Segmenter:
         """
         from transformers import AutoModelForMaskGeneration
 
+        self.name = model
         name, revision = split_revision(model)
         with explained(model, "segmenter"):
             self.model: Any = place(
@@ -75,6 +76,10 @@ class Segmenter:
             image: RGB.
             region: Points and box in pixels of `image`.
         """
+        with answering(self.name, "segmenter"):
+            return self._segment(image, region)
+
+    def _segment(self, image: Image.Image, region: Region) -> Segmentation:
         width, height = self._scaled_size(image)
         device = self.model.device  # coordinates stay float32: a bfloat16 click misses by up to 4 pixels
         scale = torch.tensor([width / image.width, height / image.height])

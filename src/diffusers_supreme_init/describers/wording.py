@@ -23,13 +23,15 @@ class Wording:
 
 
 _WORDNET_ID = re.compile(r"^n\d{8}[\s:_-]+")
-_PLACEHOLDER_LABEL = re.compile(r"label[_ ]?\d+|\d+", re.IGNORECASE)
+_PLACEHOLDER_LABEL = re.compile(r"label[_ ]?\d+|n?\d+", re.IGNORECASE)
 _QUOTES = " \t\"'`*_#>“”‘’«»"
 _THOUGHTS = re.compile(r"<think>.*?</think>|^.*?</think>|<think>.*$", re.DOTALL)
-_MEDIUM = r"(?:image|picture|photo(?:graph)?|shot|view|close[- ]?up|drawing|illustration|painting|rendering)"
+_MEDIUM = (
+    r"(?:image|picture|photo(?:graph)?|view|close[- ]?up|drawing|illustration|painting|rendering|shot(?= of an? ))"
+)
 _LEADS = (
     re.compile(rf"^(?:the|this|an?) {_MEDIUM} (?:shows|depicts|features|contains|displays|is of)\s+", re.IGNORECASE),
-    re.compile(r"^there (?:is|are)\s+", re.IGNORECASE),
+    re.compile(r"^(?:there (?:is|are)|(?:this|it) is(?= an? | the ))\s+", re.IGNORECASE),
     re.compile(
         rf"^(?:an? |the )?(?:(?:close[- ]?up|cropped|blurry|zoomed in|zoomed-in) )*{_MEDIUM} of(?:\s+|$)",
         re.IGNORECASE,
