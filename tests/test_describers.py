@@ -98,6 +98,17 @@ def test_florence_is_asked_about_a_part_of_the_whole_picture(checkpoint: Any, mo
     assert bins == pytest.approx([250, 250, 500, 500], abs=1)
 
 
+def test_a_prompt_leaves_florence_no_room_for_a_box(checkpoint: Any) -> None:
+    captioner = Captioner(checkpoint(CAPTIONERS["florence2"]), prompt="<DETAILED_CAPTION>")
+    assert not captioner.describes_boxes
+    assert captioner.describe(IMAGE, max_new_tokens=6)
+
+
+def test_failures_while_looking_at_a_picture_are_explained(checkpoint: Any) -> None:
+    with pytest.raises(DescriberError, match="captioner .*: expected an answer, got IndexError"):
+        Captioner(checkpoint(build_blip)).describe(IMAGE, max_new_tokens=2000)
+
+
 def test_other_captioners_refuse_boxes(checkpoint: Any) -> None:
     captioner = Captioner(checkpoint(build_blip))
     assert not captioner.describes_boxes
@@ -181,6 +192,20 @@ def test_masks_agree_with_the_processor_of_transformers(checkpoint: Any) -> None
     found = Segmenter(folder).segment(IMAGE, Region(points=(20, 10)))
     assert found.score == pytest.approx(float(output.iou_scores[0, 0, best]), abs=1e-3)
     assert np.mean(found.mask == without_specks(masks[0, best].numpy(), (20, 10))) > 0.99
+
+
+def test_very_long_pictures_are_segmented(checkpoint: Any) -> None:
+    found = Segmenter(checkpoint(build_sam)).segment(random_picture((8, 4000)), Region(points=(4, 2000)))
+    assert found.mask.shape == (4000, 8)
+
+
+def test_segments_are_without_specks(checkpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = Segmenter(checkpoint(build_sam))
+    logits = torch.full((48, 64), -1.0)
+    logits[10:30, 10:30] = logits[44:46, 60:62] = 1
+    monkeypatch.setattr(segmenter, "_to_picture", lambda *arguments: logits)
+    mask = segmenter.segment(IMAGE, Region(points=(20, 20))).mask
+    assert mask_to_box(mask) == (10, 10, 30, 30)
 
 
 def test_a_second_click_does_not_look_at_the_picture_again(checkpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +361,7 @@ def test_labels_become_names(label: str, synonym: str, text: str, removed: tuple
     assert (wording.text, wording.removed, wording.raw) == (text, removed, label)
 
 
-@pytest.mark.parametrize("label", ["LABEL_3", "label 12", "7", "", " , "])
+@pytest.mark.parametrize("label", ["LABEL_3", "label 12", "7", "n02123045", "", " , "])
 def test_labels_that_say_nothing(label: str) -> None:
     with pytest.raises(DescriberError, match="classifier: expected class names, got "):
         clean_label(label)
@@ -359,6 +384,8 @@ def test_labels_that_say_nothing(label: str) -> None:
         ("", "", ()),
         ("...", "", ()),
         ("photography book", "photography book", ()),
+        ("a shot of whiskey", "a shot of whiskey", ()),
+        ("this is a picture of a cat", "a cat", ("this is", "a picture of")),
     ],
 )
 def test_captions_lose_their_boilerplate(caption: str, text: str, removed: tuple[str, ...]) -> None:
@@ -445,7 +472,8 @@ def test_importing_the_package_loads_no_describer() -> None:
 import sys
 import diffusers_supreme_init
 heavy = [name for name in sys.modules if name.startswith("transformers.models.") and name.split(".")[2] in
-         {"blip", "blip_2", "git", "florence2", "idefics3", "sam", "sam2", "sam_hq", "vit"}
+         {"blip", "blip_2", "git", "florence2", "idefics3", "llava", "vit",
+          "sam", "sam2", "sam2_video", "sam3_tracker", "sam_hq"}
          and ".modeling_" in name]
 assert not heavy, heavy
 """

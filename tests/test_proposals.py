@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
 from PIL import Image
-from tiny_describers import build_blip, build_language_model, build_sam, build_vit
+from tiny_describers import build_blip, build_clip, build_language_model, build_sam, build_vit
 
 from diffusers_supreme_init import (
     Concept,
@@ -24,6 +24,7 @@ from diffusers_supreme_init import (
     DescriberError,
     Describers,
     EndpointRefiner,
+    InitializerError,
     InitializerProposal,
     PictureError,
     Region,
@@ -31,6 +32,7 @@ from diffusers_supreme_init import (
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
     SupremeInitWarning,
+    TrainingError,
     load_concepts,
     propose_initializer,
     read_embedding,
@@ -266,6 +268,90 @@ def test_nobody_was_asked(pipe: Any) -> None:
     assert {candidate.text for candidate in proposal.candidates} == set(own)
 
 
+def test_words_have_as_many_rows_as_they_are_allowed(pipe: Any) -> None:
+    def train(num_vectors: int) -> Any:
+        trainer = SupremeInitTextualInversionTrainer(
+            build_tiny_pipeline(),
+            PICTURE,
+            "<mug>",
+            "auto",
+            num_vectors=num_vectors,
+            describers=describers_saying("a red mug with white stripes", "a mug", num_captions=2),
+            config=replace(CONFIG, max_train_steps=0),
+        )
+        return trainer.train()[0]
+
+    few = train(3)
+    assert len(few.rows) == 3
+    texts = [entry["text"] for entry in few.initializer_record["candidates"]]
+    assert set(texts) == {"a red mug", "a mug", "mug"}
+    assert few.description == texts[0]
+    assert next(e for e in few.initializer_record["candidates"] if e["text"] == "a red mug")["num_cut"] == 3
+    many = train(9)
+    assert len(many.rows) == 9
+    assert many.initializer.num_repeated > 0
+
+
+def test_words_that_cannot_be_cut_short_enough_are_refused(pipe: Any) -> None:
+    describers = describers_saying("teapot", labels=["mug"], max_initializer_tokens=1)
+    proposal = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
+    assert proposal.text == "mug"
+    assert proposal.notes == ("caption: expected at most 1 tokens, got 2 in 'teapot'",)
+
+
+def test_labels_of_your_own_are_taken_as_they_are(pipe: Any, models: dict[str, str], tmp_path: Path) -> None:
+    labels = ["red mug, white handle", "a teapot"]
+    describers = Describers(DescriberConfig(classifier=str(build_clip(tmp_path)), candidate_labels=labels))
+    assert propose_initializer(PICTURE, "class", pipe=pipe, describers=describers).text in labels
+    with pytest.raises(DescriberError, match="use as a zero-shot classifier"):
+        propose_initializer(PICTURE, "class", describers=describers_of(models, candidate_labels=labels))
+
+
+def test_phrases_about_the_medium_stay_in_words_for_a_style(pipe: Any) -> None:
+    config = SupremeInitConfig(learnable_property="style")
+    describers = describers_saying("a painting of a harbor")
+    assert propose_initializer(PICTURE, "caption", pipe=pipe, describers=describers).text == "a harbor"
+    found = propose_initializer(PICTURE, "caption", pipe=pipe, describers=describers, config=config)
+    assert found.text == "a painting of a harbor"
+
+
+@pytest.mark.parametrize("candidates", ["a cup", [1], [b"a cup"]])
+def test_candidates_that_are_no_list_of_texts(candidates: Any, pipe: Any) -> None:
+    with pytest.raises(ConfigError, match="candidates: expected a list of texts, got "):
+        propose_initializer(PICTURE, "auto", pipe=pipe, candidates=candidates)
+    with pytest.raises(ConfigError, match="candidate_labels: expected a list of texts, got 'mug'"):
+        DescriberConfig(candidate_labels="mug")  # type: ignore[arg-type]
+
+
+def test_candidates_of_your_own_are_never_dropped_in_silence(pipe: Any) -> None:
+    describers = describers_saying("a mug")
+    own = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers, candidates=["красная\n кружка"])
+    assert "красная кружка" in {candidate.text for candidate in own.candidates}  # they know their text encoder
+    with pytest.raises(InitializerError, match="expected ordinary words, got '<|endoftext|>'"):
+        propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers, candidates=["<|endoftext|>"])
+
+
+def test_a_model_that_gives_nan_for_all_words(pipe: Any, unchanged: Callable[[Any], None]) -> None:
+    with torch.no_grad():
+        pipe.unet.conv_in.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="expected finite losses, got NaN or infinity for every candidate"):
+        propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers_saying("a mug", "a cup"))
+
+
+@pytest.mark.parametrize("text", ["captoin", "Caption", " auto"])
+def test_misspelled_methods_are_told(text: str, pipe: Any) -> None:
+    with pytest.warns(SupremeInitWarning, match="is taken as the words to start from; did you mean '(caption|auto)'?"):
+        SupremeInitTextualInversionTrainer(pipe, PICTURE, "<mug>", text, config=CONFIG)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_words_are_compared_in_any_precision(dtype: torch.dtype, pipe: Any) -> None:
+    pipe.to(dtype)
+    proposal = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers_saying("a red mug", "a teapot"))
+    assert all(candidate.loss is not None and candidate.loss > 0 for candidate in proposal.candidates)
+    assert {module.dtype for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {dtype}
+
+
 # Refiners
 
 
@@ -291,6 +377,20 @@ def test_unusable_refinements_fall_back_to_the_caption(answer: str, note: str, p
     proposal = propose_initializer(PICTURE, "caption", pipe=pipe, describers=describers)
     assert proposal.text == "a mug"
     assert re.search(note, proposal.notes[0])
+
+
+def test_a_refiner_that_fails_is_not_asked_again(pipe: Any) -> None:
+    asked = []
+
+    def broken(caption: str) -> str:
+        asked.append(caption)
+        raise ValueError("no")
+
+    describers = describers_saying("a mug", "a red mug", "a cup", refiner=broken)
+    with pytest.warns(SupremeInitWarning, match="ValueError: no"):
+        proposal = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
+    assert len(asked) == 1
+    assert len(proposal.candidates) == 4
 
 
 def test_a_refiner_that_fails_is_told_and_its_key_is_nowhere(pipe: Any, tmp_path: Path) -> None:
@@ -416,6 +516,13 @@ def test_two_processes_start_from_the_same_words(models: dict[str, str], tmp_pat
         torch.testing.assert_close(two["rows"][token], rows, rtol=0, atol=1e-8)
 
 
+def test_describers_leave_their_memory_to_the_model(pipe: Any, describers: Describers) -> None:
+    SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "auto", region=Region(points=(30, 20)), describers=describers, config=CONFIG
+    ).train()
+    assert not {"captioner", "classifier", "segmenter"} & set(vars(describers))
+
+
 # Regions
 
 
@@ -525,6 +632,46 @@ def test_a_click_is_segmented_described_and_trained(
     assert result.description == proposal.text
 
 
+def test_a_region_that_lies_outside_is_found_before_a_model_is_loaded(pipe: Any) -> None:
+    describers = Describers(DescriberConfig(segmenter="nobody/nothing"))
+    with pytest.raises(RegionError, match="<mug>: region: expected points inside the picture"):
+        SupremeInitTextualInversionTrainer(
+            pipe, PICTURE, "<mug>", "a mug", region=Region(points=(640, 1)), describers=describers, config=CONFIG
+        ).train()
+
+
+def test_a_captioner_that_takes_boxes_sees_the_region_in_its_surroundings(models: dict[str, str]) -> None:
+    class SaysOfBoxes(Says):
+        describes_boxes = True
+
+        def describe(self, image: Any, **options: Any) -> list[Description]:
+            self.box = options["box"]
+            return super().describe(image, **options)
+
+    region = Region(mask=object_mask())
+    for background, box, size in (("keep", (20, 10, 44, 34), (64, 48)), ("remove", None, (30, 30))):
+        describers = describers_saying("unused", region_background=background)
+        captioner = describers.__dict__["captioner"] = SaysOfBoxes("a mug")
+        propose_initializer(PICTURE, "caption", region=region, describers=describers)
+        assert captioner.box == box
+        assert captioner.seen[0].size == size
+
+
+def test_clicks_count_in_the_upright_picture(tmp_path: Path) -> None:
+    upright = Image.new("RGB", (64, 48))
+    upright.paste("red", (20, 10, 44, 34))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees when shown
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "rotated.png", exif=exif)
+    proposal = propose_initializer(
+        tmp_path / "rotated.png",
+        "caption",
+        region=Region(mask=object_mask()),
+        describers=describers_saying("a mug", region_margin=0.0),
+    )
+    assert np.asarray(proposal.crop)[2:-2, 2:-2].reshape(-1, 3).min(axis=0).tolist() == [255, 0, 0]
+
+
 def test_regions_are_one_for_each_picture(pipe: Any, unchanged: Callable[[Any], None]) -> None:
     unchanged(pipe)
     region = Region(points=(30, 20))
@@ -533,6 +680,7 @@ def test_regions_are_one_for_each_picture(pipe: Any, unchanged: Callable[[Any], 
         ({"region": region, "mask": object_mask()}, RegionError, "expected either mask= or region=, got both"),
         ({"train_on": "image"}, ConfigError, "expected a region for train_on='image', got none"),
         ({"region": region, "train_on": "sky"}, ConfigError, "train_on: expected one of .*, got 'sky'"),
+        ({"region": (30, 20)}, RegionError, "expected a Region for each picture, got .*; pass Region"),
         ({"candidates": ["a cup"]}, ConfigError, "candidates only with initializer='auto', got them with 'a mug'"),
     ):
         with pytest.raises(error, match=message):
@@ -574,6 +722,11 @@ def test_lists_of_concepts_with_regions(tmp_path: Path) -> None:
     assert second.region == [Region(box=(1, 2, 30, 40))]
     assert third.region is None
     assert {concept.initializer for concept in (first, second, third)} == {"auto"}
+    path.write_text(json.dumps(rows[0] | {"points": None}))
+    with pytest.raises(RegionError, match="<a>, a.png: region: expected a point, a box or a mask, got none"):
+        load_concepts(path, initializer="auto")
+    path.write_text(json.dumps(rows[0] | {"train_on": "image", "negative_points": None}))
+    assert load_concepts(path, initializer="auto")[0].train_on == "image"
     path.write_text("\n".join(json.dumps(row | {"placeholder_token": "<a>"}) for row in rows))
     with pytest.raises(ConfigError, match="<a>: expected points or a box for all of its 3 pictures .*, got 2"):
         load_concepts(path, initializer="auto")
@@ -655,6 +808,8 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import os, sys, warnings; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from conftest import build_tiny_pipeline, random_picture
 from diffusers_supreme_init import *
+import huggingface_hub.constants
+assert not huggingface_hub.constants.HF_HUB_OFFLINE
 models = {models!r}
 describers = Describers(DescriberConfig(**models, max_caption_tokens=5, score_samples=2),
                         refiner=LocalRefiner({str(language_model)!r}))
@@ -671,4 +826,6 @@ describers.refiner = EndpointRefiner("http://127.0.0.1:9/v1", "model", timeout=5
 propose_initializer(random_picture((64, 48)), "caption", describers=describers)
 assert opened
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    # Offline mode would hide a contact with the Hub.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, env=environment)
