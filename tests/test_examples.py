@@ -73,6 +73,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
 
 def test_paths_and_targets_that_the_readme_names_exist() -> None:
     readme = (ROOT / "README.md").read_text()
+    assert not re.search(r"^[A-Z_]{5,}$", readme, re.MULTILINE), "a stand-in for text"
     for path in re.findall(r"\]\((?!http)([^)]+)\)|(?:python|launch) (examples/\S+)", readme):
         assert (ROOT / (path[0] or path[1])).exists(), path
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
