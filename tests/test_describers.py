@@ -418,7 +418,7 @@ def test_scripts(text: str, expected: bool) -> None:
         (
             Captioner,
             build_needs_torchvision,
-            "expected a model that works without torchvision.* from the same index as your torch",
+            r"works without torchvision.* extra diffusers-supreme-init\[vlm\] from the same index as your torch",
         ),
     ],
 )

@@ -50,8 +50,8 @@ def explained(model: str, kind: str) -> Iterator[None]:
         if "torchvision" in str(error).lower():
             raise DescriberError(
                 f"{kind} {model!r}: expected a model that works without torchvision, got one whose image processor "
-                "needs it; install torchvision from the same index as your torch (another build breaks the imports of "
-                "transformers and diffusers), or choose another model"
+                "needs it; install the extra diffusers-supreme-init[vlm] from the same index as your torch (another "
+                "build of torchvision breaks the imports of transformers and diffusers), or choose another model"
             ) from error
         if isinstance(error, ImportError):
             raise DescriberError(f"{kind} {model!r}: a package is missing ({message}); install it") from error
