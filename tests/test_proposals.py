@@ -616,7 +616,7 @@ def test_masked_and_plain_concepts_train_together_as_if_alone() -> None:
 
 
 def test_a_click_is_segmented_described_and_trained(
-    pipe: Any, other_pipe: Any, describers: Describers, models: dict[str, str]
+    pipe: Any, other_pipe: Any, describers: Describers, models: dict[str, str], tmp_path: Path
 ) -> None:
     region = Region(points=(30, 20))
     proposal = propose_initializer(PICTURE, "caption", pipe=other_pipe, region=region, describers=describers)
@@ -626,10 +626,15 @@ def test_a_click_is_segmented_described_and_trained(
     left, top, right, bottom = picture.box or (0, 0, 0, 0)
     assert proposal.crop.width >= right - left
     assert proposal.crop.height >= bottom - top
-    (result,) = SupremeInitTextualInversionTrainer(
+    trainer = SupremeInitTextualInversionTrainer(
         pipe, PICTURE, "<mug>", "caption", region=region, describers=describers_of(models), config=CONFIG
-    ).train()
+    )
+    (result,) = trainer.train()
     assert result.description == proposal.text
+    trainer.save(tmp_path)
+    record = json.loads((tmp_path / "training.json").read_text())["region"]
+    selected = {"points": [[30, 20]], "negative_points": [], "box": None, "mask": False}
+    assert record == {"train_on": "crop", "regions": [selected]}
 
 
 def test_a_region_that_lies_outside_is_found_before_a_model_is_loaded(pipe: Any) -> None:

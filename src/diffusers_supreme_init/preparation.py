@@ -99,6 +99,7 @@ def begin_concept(
         validation_prompt=fill_template(prepared.validation_template, token, description),
         latents=latents,
         rows=initialization.rows,
+        region_record=_region_record(prepared),
         initializer_record=initializer_record,
     )
 
@@ -154,6 +155,18 @@ def _initialize(pair: TextPair, concept: Concept) -> Initialization:
         raise InitializerError("num_vectors: a saved embedding has its own number of rows; leave num_vectors out")
     saved = read_embedding(path)
     return continue_from(pair, saved.rows, saved.description or "")
+
+
+def _region_record(prepared: PreparedConcept) -> dict[str, Any] | None:
+    """Return the regions as JSON values; of a mask only that there was one, since its path is the user's."""
+    if prepared.regions is None:
+        return None
+    names = ("points", "negative_points", "box")
+    regions = [
+        {**{name: getattr(region, name) for name in names}, "mask": region.mask is not None}
+        for region in prepared.regions
+    ]
+    return {"train_on": prepared.concept.train_on, "regions": regions}
 
 
 def _warn_of_near_miss(text: str) -> None:

@@ -24,6 +24,7 @@ class ConceptProgress:
         prompts: Training prompts.
         validation_prompt: Prompt of the fixed-noise loss.
         latents: Its pictures, encoded.
+        region_record: What was selected in its pictures, and what of them was trained on; None: all of them.
         initializer_record: How describers found the words: method, models, candidates with losses; None if they were
             given.
         rows: The rows now: after training, the result. On the CPU.
@@ -44,6 +45,7 @@ class ConceptProgress:
     validation_prompt: str
     latents: PictureLatents = field(repr=False)
     rows: Tensor = field(repr=False)
+    region_record: dict[str, Any] | None = field(default=None, repr=False)
     initializer_record: dict[str, Any] | None = field(default=None, repr=False)
     step: int = 0
     losses: list[float] = field(default_factory=list, repr=False)

@@ -50,6 +50,7 @@ def learned_embedding(
             "steps": concept.step,
             "num_pictures": len(concept.latents),
             "initializer": concept.initializer_record,
+            "region": concept.region_record,
             "validation_loss": {str(step): loss for step, loss in concept.mean_validation_losses().items()},
         },
     )
