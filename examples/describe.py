@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from diffusers import DiffusionPipeline
@@ -88,6 +88,11 @@ class DescribeArguments:
     output_dir: str | None = field(default=None, metadata={"help": "Write crop.png and mask.png there."})
 
 
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
 def parse(
     dataclass_types: Sequence[type], given: Sequence[str], description: str | None, **defaults: Any
 ) -> tuple[Any, ...]:
@@ -99,7 +104,7 @@ def parse(
         description: Of ``--help``.
         defaults: Other defaults than those of the fields.
     """
-    parser = HfArgumentParser(
+    parser = _Parser(
         dataclass_types,  # type: ignore[arg-type]
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -116,6 +121,9 @@ def parse(
         parser.set_defaults(**{name: str(TOYBOX / name) for name in names})
     parser.set_defaults(**defaults)
     *parsed, unknown = parser.parse_args_into_dataclasses(list(given), return_remaining_strings=True)
+    repeated = [option for option in given if option.startswith("--") and given.count(option) > 1]
+    if repeated:
+        raise ConfigError(f"{repeated[0]} was given more than once; write all its values after one")
     if unknown:
         options = [option for option in parser._option_string_actions if option.startswith("--")]
         close = difflib.get_close_matches(unknown[0], options, n=1)

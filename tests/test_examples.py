@@ -74,7 +74,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
 def test_paths_and_targets_that_the_readme_names_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     assert not re.search(r"^[A-Z_]{5,}$", readme, re.MULTILINE), "a stand-in for text"
-    for path in re.findall(r"\]\((?!http)([^)]+)\)|(?:python|launch) (examples/\S+)", readme):
+    for path in re.findall(r"\]\((?!http)([^)]+)\)|(?:python|launch) (examples/[^\s`]+)", readme):
         assert (ROOT / (path[0] or path[1])).exists(), path
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)`", readme + (ROOT / "CONTRIBUTING.md").read_text())) <= targets
@@ -177,6 +177,8 @@ def test_train_takes_a_list_of_concepts(tmp_path: Path, script: Any) -> None:
         (["--learning_rate", "-1"], "error: learning_rate: expected above 0, got -1.0"),
         (["--points", "40"], "error: expected 2 numbers with commas, as in --points 40,22, got '40'"),
         (["--points", "40,22"], "error: expected --images with a region or with --candidates, got none"),
+        (["--points", "1,2", "--points", "3,4"], "error: --points was given more than once; write all its values"),
+        (["--max_train_steps", "many"], "error: argument --max_train_steps.*: invalid int value: 'many'"),
         (["--poinst", "40,22"], "error: unknown option '--poinst'; did you mean --points?"),
         (["--max_train_step", "5"], "error: unknown option '--max_train_step'; did you mean --max_train_steps?"),
         (["--pretrained_model_name_or_path", str(ROOT)], "error: pretrained_model_name_or_path: expected a folder or"),

@@ -128,7 +128,7 @@ def test_the_best_words_have_the_lowest_loss_of_all(pipe: Any) -> None:
     assert list(losses.values()) == sorted(losses.values())
     assert len(set(losses.values())) == len(losses)
     assert {candidate.text: candidate.source for candidate in proposal.candidates}["a red mug"] == "text"
-    assert proposal.table().splitlines()[1].endswith(proposal.text)
+    assert proposal.table().splitlines()[1].endswith(f"  {proposal.text}")
     assert len(proposal.table().splitlines()) == 6
 
 
@@ -208,6 +208,7 @@ def test_500_words_are_cut_to_what_fits(method: str, pipe: Any) -> None:
     total = len(pipe.tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"])
     kept = len(pipe.tokenizer.tokenize(candidate.text))
     assert candidate.num_cut == total - kept
+    assert f"{candidate.text} ({candidate.num_cut} tokens cut)" in proposal.table()
     assert 60 < kept <= 75
     trainer = SupremeInitTextualInversionTrainer(
         pipe, PICTURE, "<mug>", "caption", describers=describers_saying(words), config=CONFIG

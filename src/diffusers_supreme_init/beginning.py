@@ -77,6 +77,8 @@ def begin_concepts(
             _tell(concept, choice, accelerator)
         elif words is not None and accelerator.is_main_process:
             logger.info("%s starts from %r, as the checkpoint says", concept.placeholder_token, words[0])
+        elif accelerator.is_main_process:
+            logger.info("%s starts from %r", concept.placeholder_token, str(concept.concept.initializer))
         initialization = concept.initialization
         if initialization is None and words is not None:
             initialization = initialize_concept(backbone.pair, concept, words[0])

@@ -175,7 +175,8 @@ def candidate_table(candidates: Sequence[Candidate]) -> str:
     rows = []
     for candidate in candidates:
         loss = f"{candidate.loss:.5f}" if candidate.loss is not None else "-"
-        rows.append((loss, _distance(candidate, candidates[0]), candidate.source, candidate.text))
+        cut = f" ({candidate.num_cut} tokens cut)" if candidate.num_cut else ""
+        rows.append((loss, _distance(candidate, candidates[0]), candidate.source, candidate.text + cut))
     header = ("loss", "above the first", "source", "text")
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
     lines = ["  ".join([*(f"{row[i]:{widths[i]}}" for i in range(3)), row[3]]) for row in (header, *rows)]
