@@ -224,6 +224,10 @@ def test_a_second_click_does_not_look_at_the_picture_again(checkpoint: Any, monk
 # Regions
 
 
+def no_segmenter() -> Any:
+    raise AssertionError("a segmenter was asked for")
+
+
 def disk(size: tuple[int, int], center: tuple[int, int], radius: int) -> np.ndarray:
     y, x = np.ogrid[: size[1], : size[0]]
     return (x - center[0]) ** 2 + (y - center[1]) ** 2 <= radius**2
@@ -276,7 +280,7 @@ def test_regions_that_cannot_be(arguments: dict[str, Any], message: str) -> None
 def test_regions_that_select_nothing_usable(region: Region, message: str) -> None:
     before = IMAGE.tobytes()
     with pytest.raises(RegionError, match=message):
-        find_mask(IMAGE, region, None)
+        find_mask(IMAGE, region, no_segmenter)
     assert IMAGE.tobytes() == before
 
 
@@ -288,7 +292,7 @@ def test_a_click_that_hits_nothing() -> None:
             return Segmentation(np.zeros((image.height, image.width), bool), 0.1)
 
     with pytest.raises(RegionError, match="got an empty one; move the point or the box"):
-        find_mask(IMAGE, Region(points=(1, 1)), Blind())
+        find_mask(IMAGE, Region(points=(1, 1)), Blind)
 
 
 def test_the_box_of_a_mask_is_half_open() -> None:
@@ -320,7 +324,7 @@ def test_masks_that_were_saved_with_an_opaque_alpha_channel() -> None:
         mask.convert("RGBA"),
         Image.merge("LA", (Image.new("L", (64, 48)), mask)),
     ):
-        assert np.array_equal(find_mask(IMAGE, Region(mask=source), None).mask, disk((64, 48), (20, 20), 10))
+        assert np.array_equal(find_mask(IMAGE, Region(mask=source), no_segmenter).mask, disk((64, 48), (20, 20), 10))
 
 
 @pytest.mark.parametrize("square", [False, True])

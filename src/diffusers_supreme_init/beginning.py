@@ -1,8 +1,8 @@
 """Prepared concepts -> concepts before their first step: find regions and words, encode pictures, choose."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -24,7 +24,6 @@ from .selection import select_pictures, training_pictures
 
 logger = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
 FoundWords = tuple[str, dict[str, Any]]
 """Words that were found, and the record of how."""
 
@@ -58,7 +57,8 @@ def begin_concepts(
         if _is_same_question(concept, known_words.get(concept.placeholder_token))
     }
     pictures, candidates = [], []
-    for concept in _progress(prepared, "describing", accelerator, disable=not any(map(_asks_describers, prepared))):
+    hide = len(prepared) < 2 or not accelerator.is_local_main_process or not any(map(_asks_describers, prepared))
+    for concept in tqdm(prepared, desc="describing", unit="concept", disable=hide):
         try:
             found = _describe(concept, backbone, describers, config, is_known=concept.placeholder_token in known)
         except (RegionError, DescriberError) as error:
@@ -132,12 +132,11 @@ def _choose(
 ) -> list[Candidates | None]:
     """Put the best candidate of each concept first. All processes go on with what the first one found."""
     chosen = list(candidates)
-    open_choices = [index for index, found in enumerate(candidates) if found is not None and len(found.usable) > 1]
-    if open_choices:
+    if any(found is not None and len(found.usable) > 1 for found in candidates):
         with ready_to_step(backbone, accelerator.device):
-            for index in open_choices:
-                found = candidates[index]
-                assert found is not None, "selected above"
+            for index, found in enumerate(candidates):
+                if found is None or len(found.usable) < 2:
+                    continue
                 chosen[index] = score_candidates(
                     backbone,
                     latents[index],
@@ -162,8 +161,3 @@ def _tell(prepared: PreparedConcept, choice: Candidates, accelerator: Accelerato
     logger.info("%s starts from the %s %r%s", token, best.source, best.text, cut)
     if len(choice.usable) > 1:
         logger.info("%s", candidate_table(choice.usable))
-
-
-def _progress(items: Sequence[Item], title: str, accelerator: Accelerator, *, disable: bool) -> Iterable[Item]:
-    hide = disable or len(items) < 2 or not accelerator.is_local_main_process
-    return tqdm(items, desc=title, unit="concept", disable=hide)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from .config import DescriberConfig
-from .describers import Describers, Mask, Region, check_region, crop_region, find_mask, grow_box, mask_to_box
+from .describers import Describers, Mask, Region, crop_region, find_mask, grow_box, mask_to_box
 from .latents import TrainingPictures
 from .pictures import PictureSource, load_picture
 
@@ -57,8 +57,7 @@ def select_picture(
     image = load_picture(picture).image
     if region is None:
         return SelectedPicture(image, image, None, 1.0, picture, None)
-    check_region(region, image.size)  # before a segmenter is loaded
-    found = find_mask(image, region, None if region.mask is not None else describers.segmenter)
+    found = find_mask(image, region, lambda: describers.segmenter)
     config = describers.config
     crop = crop_region(image, found.mask, margin=config.region_margin, background=config.region_background)
     whole_mask = Image.fromarray(found.mask.astype(np.uint8) * 255)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..errors import DescriberError
 from .description import Description
-from .loading import answering, explained, place, split_revision
+from .loading import answering, explained, load_part, place
 from .region import PixelBox
 
 CHAT_PROMPT = (
@@ -49,16 +49,10 @@ class Captioner:
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        name, revision = split_revision(model)
         with explained(model, "captioner"):
             # The processor first: it is small, and tells whether the model is usable at all.
-            self.processor: Any = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
-            self.model: Any = place(
-                AutoModelForImageTextToText.from_pretrained(
-                    name, revision=revision, dtype=dtype, trust_remote_code=False
-                ),
-                device,
-            )
+            self.processor = load_part(AutoProcessor, model)
+            self.model = place(load_part(AutoModelForImageTextToText, model, dtype=dtype), device)
         self.name = model
         self.prompt = prompt
         if self.model.config.model_type == "florence2":

@@ -1,7 +1,7 @@
 """Pictures -> class labels, by an image classifier or by comparing pictures with given labels."""
 
+import abc
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -9,21 +9,46 @@ from torch import Tensor
 
 from ..errors import DescriberError
 from .description import Description
-from .loading import answering, explained, place, split_revision
+from .loading import answering, explained, load_part, place
 
 _BATCH_SIZE = 16
 _PROMPT = "a photo of {}"
 
 
-class Classifies(Protocol):
-    """What names the class of some pictures of one thing."""
+class LabelModel(abc.ABC):
+    """What names the class of some pictures of one thing.
+
+    Attributes:
+        name: Hub id or folder.
+        labels: All that it can answer.
+    """
+
+    name: str
+    labels: Sequence[str]
 
     def describe(self, images: Sequence[Image.Image], *, num_labels: int = 5) -> list[Description]:
-        """Return the most probable labels, best first, by the mean probability over all pictures."""
-        ...
+        """Return the most probable labels, best first.
+
+        Args:
+            images: RGB pictures of one thing; their probabilities are averaged.
+            num_labels: How many; at most as many as there are.
+
+        Raises:
+            DescriberError: The model fails on a picture.
+        """
+        batches = [list(images[start : start + _BATCH_SIZE]) for start in range(0, len(images), _BATCH_SIZE)]
+        with answering(self.name, "classifier"), torch.no_grad():
+            probabilities = torch.cat([self._probabilities(batch).float().cpu() for batch in batches]).mean(0)
+        values, indices = probabilities.topk(min(num_labels, len(self.labels)))
+        best = zip(values.tolist(), indices.tolist(), strict=True)
+        return [Description(self.labels[index], value) for value, index in best]
+
+    @abc.abstractmethod
+    def _probabilities(self, images: list[Image.Image]) -> Tensor:
+        """Return the probability of each label for each picture, ``(num_images, num_labels)``."""
 
 
-class Classifier:
+class Classifier(LabelModel):
     """Any `AutoModelForImageClassification`: ViT, BEiT, ConvNeXt, ...
 
     Raises:
@@ -43,41 +68,20 @@ class Classifier:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         self.name = model
-        name, revision = split_revision(model)
         with explained(model, "classifier"):
-            self.processor: Any = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
-            self.model: Any = place(
-                AutoModelForImageClassification.from_pretrained(
-                    name, revision=revision, dtype=dtype, trust_remote_code=False
-                ),
-                device,
-            )
-
-    def describe(self, images: Sequence[Image.Image], *, num_labels: int = 5) -> list[Description]:
-        """Return the most probable labels, best first.
-
-        Args:
-            images: RGB pictures of one thing; their probabilities are averaged.
-            num_labels: How many; at most as many as the model has.
-        """
+            self.processor = load_part(AutoImageProcessor, model)
+            self.model = place(load_part(AutoModelForImageClassification, model, dtype=dtype), device)
         id2label = self.model.config.id2label
-        with answering(self.name, "classifier"):
-            probabilities = self._probabilities(images)
-        return _best(probabilities, [id2label[index] for index in range(len(id2label))], num_labels)
+        self.labels = [id2label[index] for index in range(len(id2label))]
 
-    @torch.no_grad()
-    def _probabilities(self, images: Sequence[Image.Image]) -> Tensor:
-        total = torch.zeros(len(self.model.config.id2label))
-        for start in range(0, len(images), _BATCH_SIZE):
-            batch = list(images[start : start + _BATCH_SIZE])
-            inputs = self.processor(images=batch, return_tensors="pt").to(self.model.device, self.model.dtype)
-            logits = self.model(**inputs).logits.float()
-            several = self.model.config.problem_type == "multi_label_classification"
-            total += (logits.sigmoid() if several else logits.softmax(-1)).sum(0).cpu()
-        return total / len(images)
+    def _probabilities(self, images: list[Image.Image]) -> Tensor:
+        inputs = self.processor(images=images, return_tensors="pt").to(self.model.device, self.model.dtype)
+        logits = self.model(**inputs).logits.float()
+        several = self.model.config.problem_type == "multi_label_classification"
+        return logits.sigmoid() if several else logits.softmax(-1)
 
 
-class ZeroShotClassifier:
+class ZeroShotClassifier(LabelModel):
     """A CLIP-like model that chooses among labels of your own, for what ImageNet has no class for.
 
     Raises:
@@ -102,41 +106,19 @@ class ZeroShotClassifier:
         """
         from transformers import AutoModelForZeroShotImageClassification, AutoProcessor
 
-        self.candidate_labels = list(dict.fromkeys(label.strip() for label in candidate_labels))
-        if len(self.candidate_labels) < 2 or "" in self.candidate_labels:
+        self.name = model
+        self.labels = list(dict.fromkeys(label.strip() for label in candidate_labels))
+        if len(self.labels) < 2 or "" in self.labels:
             raise DescriberError(
                 f"candidate_labels: expected at least two different labels, got {list(candidate_labels)}"
             )
-        self.name = model
-        name, revision = split_revision(model)
         with explained(model, "zero-shot classifier"):
-            self.processor: Any = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
-            self.model: Any = place(
-                AutoModelForZeroShotImageClassification.from_pretrained(
-                    name, revision=revision, dtype=dtype, trust_remote_code=False
-                ),
-                device,
-            )
+            self.processor = load_part(AutoProcessor, model)
+            self.model = place(load_part(AutoModelForZeroShotImageClassification, model, dtype=dtype), device)
 
-    def describe(self, images: Sequence[Image.Image], *, num_labels: int = 5) -> list[Description]:
-        """Return the most probable of the candidate labels, best first; see `Classifier.describe`."""
-        with answering(self.name, "zero-shot classifier"):
-            probabilities = self._probabilities(images)
-        return _best(probabilities, self.candidate_labels, num_labels)
-
-    @torch.no_grad()
-    def _probabilities(self, images: Sequence[Image.Image]) -> Tensor:
-        prompts = [_PROMPT.format(label) for label in self.candidate_labels]
-        total = torch.zeros(len(prompts))
-        for start in range(0, len(images), _BATCH_SIZE):
-            batch = list(images[start : start + _BATCH_SIZE])
-            inputs = self.processor(
-                images=batch, text=prompts, return_tensors="pt", padding="max_length", truncation=True
-            ).to(self.model.device, self.model.dtype)
-            total += self.model(**inputs).logits_per_image.float().softmax(-1).sum(0).cpu()
-        return total / len(images)
-
-
-def _best(probabilities: Tensor, labels: Sequence[str], num_labels: int) -> list[Description]:
-    values, indices = probabilities.topk(min(num_labels, len(labels)))
-    return [Description(labels[index], value) for value, index in zip(values.tolist(), indices.tolist(), strict=True)]
+    def _probabilities(self, images: list[Image.Image]) -> Tensor:
+        texts = [_PROMPT.replace("{}", label) for label in self.labels]
+        inputs = self.processor(
+            images=images, text=texts, return_tensors="pt", padding="max_length", truncation=True
+        ).to(self.model.device, self.model.dtype)
+        return self.model(**inputs).logits_per_image.float().softmax(-1)

@@ -78,7 +78,19 @@ def answering(model: str, kind: str) -> Iterator[None]:
         ) from error
 
 
+def load_part(auto_class: Any, model: str, **options: Any) -> Any:
+    """Load a model or a processor through one of transformers' auto classes; code of a repository is never run.
+
+    Args:
+        auto_class: E.g. `AutoProcessor`.
+        model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
+        options: Of its `from_pretrained`.
+    """
+    name, revision = split_revision(model)
+    return auto_class.from_pretrained(name, revision=revision, trust_remote_code=False, **options)
+
+
 def place(model: Any, device: torch.device | str | None) -> Any:
-    """Put a loaded model on its device, ready to be asked."""
+    """Put a loaded model on its device, None being the GPU if there is one, ready to be asked."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().requires_grad_(False).to(device or default)

@@ -6,7 +6,7 @@ import torch
 
 from ..config import DescriberConfig
 from .captioner import Captioner
-from .classifier import Classifier, Classifies, ZeroShotClassifier
+from .classifier import Classifier, LabelModel, ZeroShotClassifier
 from .local_refiner import LocalRefiner
 from .refiner import Refiner
 from .segmenter import Segmenter
@@ -44,7 +44,7 @@ class Describers:
         return self.config.classifier or default
 
     @cached_property
-    def classifier(self) -> Classifies:
+    def classifier(self) -> LabelModel:
         """The classifier; with candidate labels one that compares pictures with texts."""
         if self.config.candidate_labels:
             return ZeroShotClassifier(

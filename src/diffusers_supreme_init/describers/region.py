@@ -3,7 +3,7 @@
 import logging
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -81,24 +81,22 @@ class Segments(Protocol):
         ...
 
 
-def find_mask(image: Image.Image, region: Region, segmenter: Segments | None) -> Segmentation:
+def find_mask(image: Image.Image, region: Region, get_segmenter: Callable[[], Segments]) -> Segmentation:
     """Return the pixels of a region.
 
     Args:
         image: Upright, RGB.
         region: What is meant.
-        segmenter: Asked when `region` has no mask of its own; None when it has.
+        get_segmenter: Gives the segmenter; called only for a region without a mask that lies inside the picture.
 
     Raises:
         RegionError: A point or the box lies outside, the mask has another size, or hardly anything is selected.
     """
-    check_region(region, image.size)
+    _check_inside(region, image.size)
     if region.mask is not None:
         found = Segmentation(_read_mask(region.mask, image.size), 1.0)
-    elif segmenter is None:
-        raise RegionError("region: expected a segmenter for points and boxes, got none; pass segmenter= or mask=")
     else:
-        found = segmenter.segment(image, region)
+        found = get_segmenter().segment(image, region)
     left, top, right, bottom = mask_to_box(found.mask)
     for x, y in _to_points(region.points, "points"):
         if not found.mask[int(y), int(x)]:
@@ -109,26 +107,6 @@ def find_mask(image: Image.Image, region: Region, segmenter: Segments | None) ->
             f"{bottom - top}; move the point, add points, or give a box"
         )
     return found
-
-
-def check_region(region: Region, size: tuple[int, int]) -> None:
-    """Check that a region lies inside a picture of `size` (width, height).
-
-    Raises:
-        RegionError: It does not.
-    """
-    width, height = size
-    for x, y in (*region.points, *region.negative_points):
-        if not (0 <= x < width and 0 <= y < height):
-            raise RegionError(
-                f"region: expected points inside the picture of {width} x {height} pixels, got ({x:g}, {y:g}); "
-                "count from the upper left corner of the upright picture"
-            )
-    if region.box is not None and not (region.box[2] <= width and region.box[3] <= height and min(region.box) >= 0):
-        raise RegionError(
-            f"region: expected a box inside the picture of {width} x {height} pixels, got {_format(region.box)}; "
-            "the order is left, top, right, bottom"
-        )
 
 
 def mask_to_box(mask: Mask) -> PixelBox:
@@ -218,6 +196,21 @@ def crop_region(
         white = Image.new("RGB", image.size, "white")
         image = Image.composite(image, white, Image.fromarray(mask.astype(np.uint8) * 255))
     return image.crop(box)
+
+
+def _check_inside(region: Region, size: tuple[int, int]) -> None:
+    width, height = size
+    for x, y in (*region.points, *region.negative_points):
+        if not (0 <= x < width and 0 <= y < height):
+            raise RegionError(
+                f"region: expected points inside the picture of {width} x {height} pixels, got ({x:g}, {y:g}); "
+                "count from the upper left corner of the upright picture"
+            )
+    if region.box is not None and not (region.box[2] <= width and region.box[3] <= height and min(region.box) >= 0):
+        raise RegionError(
+            f"region: expected a box inside the picture of {width} x {height} pixels, got {_format(region.box)}; "
+            "the order is left, top, right, bottom"
+        )
 
 
 def _read_mask(source: PictureSource, size: tuple[int, int]) -> Mask:

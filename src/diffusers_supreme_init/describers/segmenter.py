@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import DescriberError
-from .loading import answering, explained, place, split_revision
+from .loading import answering, explained, load_part, place
 from .region import Region, Segmentation, without_specks
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -45,14 +45,8 @@ class Segmenter:
         from transformers import AutoModelForMaskGeneration
 
         self.name = model
-        name, revision = split_revision(model)
         with explained(model, "segmenter"):
-            self.model: Any = place(
-                AutoModelForMaskGeneration.from_pretrained(
-                    name, revision=revision, dtype=dtype, trust_remote_code=False
-                ),
-                device,
-            )
+            self.model = place(load_part(AutoModelForMaskGeneration, model, dtype=dtype), device)
         if not hasattr(self.model, "get_image_embeddings") or not hasattr(self.model.config, "prompt_encoder_config"):
             raise DescriberError(
                 f"segmenter: expected a model that takes clicks (SAM, SAM 2, ...), got {model!r}, which is "
