@@ -14,7 +14,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase
 
 import diffusers_supreme_init  # noqa: F401 - attaches the loader
 
@@ -128,22 +128,33 @@ def draw(pipe: Any, prompt: str | list[str], **options: Any) -> np.ndarray:
 
 def snapshot_of(pipe: Any) -> dict[str, Any]:
     """Return everything about a pipeline that a failed or undone operation must leave as it was."""
-    vocabulary = json.loads(pipe.tokenizer.backend_tokenizer.to_str())
-    for key in ("truncation", "padding"):  # of the last call
-        vocabulary.pop(key)
     config = {name: value for name, value in pipe.config.items() if name[0] != "_"}  # a mere repr() adds "_class_name"
-    state: dict[str, Any] = {"config": config, "vocabulary": vocabulary}
-    state["tokenizer"] = (type(pipe.tokenizer), copy.deepcopy(pipe.tokenizer.init_kwargs))
+    state: dict[str, Any] = {"config": config}
+    for name, component in pipe.components.items():
+        tokenizer = getattr(component, "tokenizer", component)
+        if isinstance(tokenizer, PreTrainedTokenizerBase):
+            state[name] = (type(component), type(tokenizer), copy.deepcopy(tokenizer.init_kwargs))
+            state[f"{name}.vocabulary"] = _vocabulary_of(tokenizer)
     for name, module in pipe.components.items():
         if isinstance(module, torch.nn.Module):
             state[name] = {key: value.clone() for key, value in module.state_dict().items()}
             state[f"{name}.modules"] = [type(part) for part in module.modules()]
             state[f"{name}.training"] = [part.training for part in module.modules()]
             state[f"{name}.requires_grad"] = [weight.requires_grad for weight in module.parameters()]
-            config = module.config
+            config = getattr(module, "config", {})
             state[f"{name}.config"] = config.to_dict() if hasattr(config, "to_dict") else dict(config)
             state[f"{name}.attributes"] = set(vars(module))
     return state
+
+
+def _vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    if not hasattr(tokenizer, "_tokenizer"):  # a tokenizer in Python
+        added = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items()}
+        return {"tokens": tokenizer.get_vocab(), "added": added, "trie": copy.deepcopy(tokenizer.tokens_trie.data), "len": len(tokenizer)}
+    vocabulary = json.loads(tokenizer._tokenizer.to_str())
+    for key in ("truncation", "padding"):  # of the last call
+        vocabulary.pop(key)
+    return vocabulary
 
 
 def assert_same(before: Any, after: Any, where: str = "") -> None:

@@ -19,13 +19,14 @@ PACKAGE = ROOT / "src" / "diffusers_supreme_init"
 # The data flow of the design, left to right: a module imports only from lines above its own.
 LAYERS = [
     ["errors", "version"],
-    ["config", "files", "randomness", "templates", "pictures", "multitoken"],
-    ["describers"],
+    ["config", "files", "offloading", "randomness", "templates", "pictures"],
+    ["describers", "multitoken"],
     ["concepts", "text_pairs", "placeholders"],
     ["vocabulary"],
     ["initialization"],
     ["backbones", "embedding_file"],
-    ["latents", "model_card"],
+    ["formats", "latents", "model_card"],
+    ["matching"],
     ["frozen", "rows", "sampling", "selection"],
     ["candidates", "progress"],
     ["loop", "checkpoint", "choice", "results", "previews", "preparation", "sources"],

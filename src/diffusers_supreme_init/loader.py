@@ -3,40 +3,33 @@
 Everything is read and checked before the first row is written; a failed load leaves the pipeline as it was.
 """
 
+import importlib.util
 import os
+import re
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import DiffusionPipeline, ModularPipeline
-from torch import Tensor
 
-from .embedding_file import LearnedEmbedding, needs_name, read_embedding
-from .errors import ConceptLoadError, EmbeddingFileError
-from .multitoken import find_trigger, trigger_table
-from .placeholders import check_trigger_is_free
+from .embedding_file import LearnedEmbedding
+from .errors import ConceptLoadError, SupremeInitWarning
+from .formats import read_embeddings
+from .matching import ConceptRequest, LoadedConcept, LoadPlan, plan_load
+from .multitoken import arm, find_trigger, row_table, trigger_table
 from .sources import ConceptSource, SourceOptions, find_embedding_files
-from .text_pairs import TextPair, find_text_pairs, identify_encoder
-from .vocabulary import add_rows, check_can_add_rows, remove_rows
-
-
-@dataclass(frozen=True)
-class LoadedConcept:
-    """What `load_multitoken_inversion` did with one concept.
-
-    Attributes:
-        placeholder_token: The word to use in prompts.
-        num_vectors: Rows per text encoder.
-        loaded: Text encoders that know the concept now.
-        missing: Text encoders that the files do not serve; they read the placeholder token as letters.
-    """
-
-    placeholder_token: str
-    num_vectors: dict[str, int]
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
+from .text_pairs import TextPair, find_text_pairs
+from .vocabulary import (
+    add_rows,
+    adopt_concepts,
+    check_can_add_rows,
+    describe,
+    forget_descriptions,
+    remove_rows,
+    unknown_concepts,
+)
 
 
 class MultiTokenInversionLoaderMixin:
@@ -47,6 +40,9 @@ class MultiTokenInversionLoaderMixin:
         source: ConceptSource | Sequence[ConceptSource],
         *,
         token: str | Sequence[str] | None = None,
+        description: str | bool = True,
+        text_encoder: str | None = None,
+        allow_pickle: bool = False,
         weight_name: str | None = None,
         subfolder: str | None = None,
         revision: str | None = None,
@@ -61,11 +57,19 @@ class MultiTokenInversionLoaderMixin:
         pipe("a photo of <mug> on the beach").images[0]
         ```
 
-        Loading the same concept again changes nothing.
+        Rows go to every text encoder they were trained for: those of Stable Diffusion 1.5 also to the first encoder of
+        SDXL and Flux. A text encoder that the source has no rows for reads the description they started from
+        (``<mug>`` becomes "a skull and bones mug"). Loading the same concept again changes nothing.
 
         Args:
-            source: A Hub id, a folder, a file, a state dict ``{placeholder_token: rows}``, or a sequence of them.
+            source: A Hub id, a folder, a file, a state dict ``{placeholder_token: rows}``, or a sequence of them. Files
+                may be of any format that `read_embeddings` knows.
             token: The placeholder token to use instead of the file's own, one per source.
+            description: Words for text encoders without rows. True: those in the file, if any; False: none; or your
+                own.
+            text_encoder: Name of the only text encoder to load into, where a file of another program does not say which
+                one it is for.
+            allow_pickle: Also read ``.pt`` and ``.bin`` files, with PyTorch's restricted unpickler.
             weight_name: File name within a folder or repository; None: ``learned_embeds.safetensors`` (and ``_2``).
             subfolder: Folder within a folder or repository.
             revision: Branch, tag or commit of a repository.
@@ -74,15 +78,26 @@ class MultiTokenInversionLoaderMixin:
             hub_token: Access token for private repositories; None: the one you are logged in with.
 
         Returns:
-            One report per concept: the text encoders it was loaded into, and those it is missing for.
+            One report per concept: the text encoders that have its rows, those that read the description, those that
+            it is missing for, and parts of the source that were not used, with the reasons.
 
         Raises:
-            EmbeddingFileError: A file is missing, damaged, a pickle, or not one concept.
-            ConceptLoadError: A concept fits no text encoder, or differs from the loaded one of the same name.
+            EmbeddingFileError: A file is missing, damaged, a pickle, not one concept, or does not name it.
+            ConceptLoadError: A concept fits no text encoder or several, clashes with a loaded one, or an encoder
+                cannot take rows (quantised, offloaded to disk, being trained).
             PlaceholderTokenError: A placeholder token is a token of the vocabulary.
+
+        Warns:
+            SupremeInitWarning: A text encoder has neither rows nor description, or the pipeline's text cleaning would
+                remove the placeholder token.
         """
-        options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token)
-        return _load(self, source, token, options)
+        options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token, allow_pickle)
+        requests = _requests(source, token, description, text_encoder, options)
+        pairs = _text_pairs(self)
+        plan = plan_load(pairs, requests)
+        _apply(self, pairs, plan)
+        _warn(self, plan.reports, description is not False)
+        return plan.reports
 
     def unload_multitoken_inversion(self, token: str | Sequence[str] | None = None) -> None:
         """Remove one concept, several, or (None) all; vocabulary, matrix and config are then as before loading.
@@ -101,42 +116,74 @@ def attach_to_diffusers() -> None:
                 setattr(pipeline_class, name, getattr(MultiTokenInversionLoaderMixin, name))
 
 
-def _load(
-    pipe: Any,
+def _requests(
     source: ConceptSource | Sequence[ConceptSource],
     token: str | Sequence[str] | None,
+    description: str | bool,
+    text_encoder: str | None,
     options: SourceOptions,
-) -> list[LoadedConcept]:
+) -> list[ConceptRequest]:
     sources = [source] if isinstance(source, str | os.PathLike | Mapping) else list(source)
     tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in sources]
     if len(tokens) != len(sources):
         raise ConceptLoadError(f"token: expected one for each of {len(sources)} sources, got {len(tokens)}")
+    if isinstance(description, str) and len(sources) != 1:
+        raise ConceptLoadError(f"description: expected True or False for {len(sources)} sources, got one text")
+    return [
+        ConceptRequest(
+            embeddings=_read(one_source, options), token=one_token, description=description, text_encoder=text_encoder
+        )
+        for one_source, one_token in zip(sources, tokens, strict=True)
+    ]
+
+
+def _read(source: ConceptSource, options: SourceOptions) -> tuple[LearnedEmbedding, ...]:
+    embeddings: list[LearnedEmbedding] = []
+    for file in find_embedding_files(source, options):
+        # Foreign files of diffusers' own format say only by their name which text encoder they are for.
+        number = re.fullmatch(r"learned_embeds_(\d)\.\w+", Path(file).name) if not isinstance(file, Mapping) else None
+        for part in read_embeddings(file, allow_pickle=options.allow_pickle):
+            is_unmarked = number is not None and part.encoder is None and part.encoder_key is None
+            embeddings.append(replace(part, encoder_key=f"text_encoder_{number[1]}") if is_unmarked and number else part)
+    return tuple(embeddings)
+
+
+def _text_pairs(pipe: Any) -> list[TextPair]:
     pairs = find_text_pairs(pipe)
     if not pairs:
-        raise ConceptLoadError(f"expected a pipeline with a text encoder and its tokenizer, got {type(pipe).__name__}")
-    additions: dict[str, dict[str, Tensor]] = {pair.encoder_name: {} for pair in pairs}
-    reports = []
-    for one_source, one_token in zip(sources, tokens, strict=True):
-        embeddings = [read_embedding(file) for file in find_embedding_files(one_source, options)]
-        trigger = _trigger_of(embeddings, one_token)
-        served = {}
-        for embedding in embeddings:
-            pair = _matching_pair(embedding, pairs)
-            check_can_add_rows(pair)
-            served[pair.encoder_name] = embedding.num_vectors
-            if _is_new(trigger, embedding, pair, additions[pair.encoder_name]):
-                additions[pair.encoder_name][trigger] = embedding.rows
-        missing = tuple(pair.encoder_name for pair in pairs if pair.encoder_name not in served)
-        reports.append(LoadedConcept(trigger, served, tuple(served), missing))
+        raise ConceptLoadError(
+            f"expected a pipeline with a text encoder and its tokenizer, got {type(pipe).__name__} with "
+            f"{', '.join(name for name, part in pipe.components.items() if part is not None) or 'no components'}"
+        )
     for pair in pairs:
-        if additions[pair.encoder_name]:
-            add_rows(pipe, pair, additions[pair.encoder_name])
-    return reports
+        for slot in pair.slots:
+            if trigger_table(slot.tokenizer):
+                arm(slot.tokenizer, slot.processor)  # loaded by a plain AutoTokenizer, it has the table but not the class
+    return pairs
+
+
+def _apply(pipe: Any, pairs: Sequence[TextPair], plan: LoadPlan) -> None:
+    done: list[tuple[TextPair, list[str]]] = []
+    try:
+        for pair in pairs:
+            adopt_concepts(pipe, pair)
+            rows = plan.pairs[pair.encoder_name].rows
+            if rows:
+                done.append((pair, list(rows)))
+                add_rows(pipe, pair, rows)
+    except BaseException:  # out of memory, or interrupted: nothing half-loaded stays behind
+        for pair, triggers in done:
+            remove_rows(pipe, pair, [trigger for trigger in triggers if trigger in row_table(pair.tokenizer)])
+        raise
+    for pair in pairs:
+        own = plan.pairs[pair.encoder_name]
+        forget_descriptions(pipe, pair, own.forgotten)
+        describe(pipe, pair, own.descriptions)
 
 
 def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
-    pairs = find_text_pairs(pipe)
-    loaded = list(dict.fromkeys(trigger for pair in pairs for trigger in trigger_table(pair.tokenizer)))
+    pairs = _text_pairs(pipe)
+    loaded = list(dict.fromkeys(trigger for pair in pairs for trigger in _known(pair)))
     wanted = loaded if token is None else [token] if isinstance(token, str) else list(token)
     known = {trigger.lower() for trigger in loaded}
     unknown = [trigger for trigger in wanted if trigger.lower() not in known]
@@ -144,71 +191,47 @@ def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
         raise ConceptLoadError(
             f"unload: expected loaded concepts ({', '.join(loaded) or 'there are none'}), got {unknown}"
         )
-    removals = [(pair, _registered(pair, wanted)) for pair in pairs]
-    for pair, triggers in removals:
-        if triggers:
+    lowered = {trigger.lower() for trigger in wanted}
+    removals = {pair.encoder_name: [trigger for trigger in _known(pair) if trigger.lower() in lowered] for pair in pairs}
+    for pair in pairs:
+        if removals[pair.encoder_name]:
             check_can_add_rows(pair)  # what prevents adding rows prevents removing them
-    for pair, triggers in removals:
-        if triggers:
-            remove_rows(pipe, pair, triggers)
+    for pair in pairs:
+        triggers = removals[pair.encoder_name]
+        adopt_concepts(pipe, pair)
+        with_rows = [trigger for trigger in triggers if trigger in row_table(pair.tokenizer)]
+        if with_rows:
+            remove_rows(pipe, pair, with_rows)
+        forget_descriptions(pipe, pair, [trigger for trigger in triggers if find_trigger(pair.tokenizer, trigger)])
 
 
-def _registered(pair: TextPair, triggers: Sequence[str]) -> list[str]:
-    found = (find_trigger(pair.tokenizer, trigger) for trigger in triggers)
-    return list(dict.fromkeys(trigger for trigger in found if trigger is not None))
+def _known(pair: TextPair) -> dict[str, Any]:
+    return {**trigger_table(pair.tokenizer), **unknown_concepts(pair)}
 
 
-def _trigger_of(embeddings: Sequence[LearnedEmbedding], token: str | None) -> str:
-    if token is not None:
-        return token
-    names = sorted({embedding.placeholder_token for embedding in embeddings})
-    if len(names) > 1:
-        raise ConceptLoadError(f"expected files of one concept, got {names}; load them one by one with weight_name=")
-    if needs_name(embeddings[0]):
-        raise EmbeddingFileError(
-            f"the file calls its concept {names[0]!r}, which is no name; pass token='<mug>' or alike"
-        )
-    return names[0]
+def _warn(pipe: Any, reports: Sequence[LoadedConcept], is_description_wanted: bool) -> None:
+    for report in reports:
+        token = report.placeholder_token
+        if report.missing and is_description_wanted:
+            warnings.warn(
+                f"{token}: {', '.join(report.missing)} will read it as letters, since there are neither rows nor a "
+                "description for it; pass description='a red mug' or alike, or description=False to leave it so",
+                SupremeInitWarning,
+                stacklevel=4,
+            )
+        if not _survives_cleaning(pipe, token):
+            warnings.warn(
+                f"{token}: {type(pipe).__name__} removes it from prompts when it cleans them; call the pipeline with "
+                f"clean_caption=False, or load the concept with token='%{re.sub(r'[^a-z0-9]', '', token.lower())}%'",
+                SupremeInitWarning,
+                stacklevel=4,
+            )
 
 
-def _matching_pair(embedding: LearnedEmbedding, pairs: Sequence[TextPair]) -> TextPair:
-    """Return the text encoder that an embedding is for: by identity, or the only one of its width."""
-    if embedding.encoder is not None:
-        matching = [pair for pair in pairs if identify_encoder(pair) == embedding.encoder]
-        expected = (
-            f"{embedding.encoder.class_name} of width {embedding.hidden_size} with the vocabulary it was trained with"
-        )
-    else:
-        matching = [pair for pair in pairs if pair.hidden_size == embedding.hidden_size]
-        expected = f"exactly one text encoder of width {embedding.hidden_size}"
-    if len(matching) != 1:
-        got = ", ".join(
-            f"{pair.encoder_name}: {type(pair.encoder).__name__} of width {pair.hidden_size}" for pair in pairs
-        )
-        raise ConceptLoadError(
-            f"{embedding.placeholder_token}: expected {expected}, got {got}; load it into a pipeline of "
-            f"{embedding.base_model or 'the model it was trained on'}"
-        )
-    return matching[0]
-
-
-def _is_new(trigger: str, embedding: LearnedEmbedding, pair: TextPair, planned: Mapping[str, Tensor]) -> bool:
-    """Whether a concept has to be added; False if exactly this one is there already."""
-    rows = embedding.rows.to(pair.embedding.weight.dtype)
-    if not torch.isfinite(rows).all():
-        raise ConceptLoadError(
-            f"{trigger}: its rows overflow in {rows.dtype}; load the pipeline in bfloat16 or float32"
-        )
-    registered = find_trigger(pair.tokenizer, trigger)
-    if registered is not None:
-        loaded = pair.rows(registered).cpu()
-        if registered == trigger and loaded.shape == rows.shape and torch.equal(loaded, rows.cpu()):
-            return False
-        raise ConceptLoadError(
-            f"{trigger}: another concept of that name is loaded; unload_multitoken_inversion({registered!r}) first, "
-            "or give this one another name with token="
-        )
-    if any(trigger.lower() == other.lower() for other in planned):
-        raise ConceptLoadError(f"{trigger}: expected different names, got it twice; rename one with token=")
-    check_trigger_is_free(trigger, pair.tokenizer)
-    return True
+def _survives_cleaning(pipe: Any, token: str) -> bool:
+    """Whether a pipeline that cleans captions (PixArt, DeepFloyd IF, Lumina, ...) leaves a token in its prompts."""
+    clean = getattr(pipe, "_clean_caption", None)
+    needed = ("bs4", "ftfy")  # without them diffusers does not clean
+    if clean is None or any(importlib.util.find_spec(name) is None for name in needed):
+        return True
+    return token.lower() in clean(f"a photo of {token} on the beach").lower()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from .errors import InitializerError, PlaceholderTokenError, SupremeInitWarning
-from .multitoken import find_trigger, is_row_name
+from .multitoken import find_trigger, has_token, is_row_name
 
 _DANGLING_WORDS = frozenset(("a", "an", "the", "and", "or", "of", "with", "in", "on", "at", "by", "for", "to", "from"))
 
@@ -80,7 +80,7 @@ def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> N
         )
     tokens = tokenizer.tokenize(trigger)
     is_one_token = len(tokens) == 1 and tokenizer.convert_tokens_to_ids(tokens[0]) != tokenizer.unk_token_id
-    if is_one_token or trigger in tokenizer.get_vocab():
+    if is_one_token or has_token(tokenizer, trigger):
         raise PlaceholderTokenError(
             f"placeholder_token: {trigger!r} is an ordinary token of the vocabulary; choose e.g. '<{trigger}>'"
         )

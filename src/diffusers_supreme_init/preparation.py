@@ -10,8 +10,8 @@ from .backbones import Backbone
 from .concepts import METHODS, Concept, find_masks, find_regions
 from .config import SupremeInitConfig
 from .describers import Region
-from .embedding_file import read_embedding
 from .errors import ConfigError, InitializerError, SupremeInitWarning
+from .formats import read_embeddings
 from .initialization import Initialization, continue_from, find_saved_embedding, initialize
 from .latents import PictureLatents
 from .pictures import PictureSource, find_pictures
@@ -153,7 +153,14 @@ def _initialize(pair: TextPair, concept: Concept) -> Initialization:
         return initialize(pair, str(concept.initializer), num_vectors=concept.num_vectors)
     if concept.num_vectors is not None:
         raise InitializerError("num_vectors: a saved embedding has its own number of rows; leave num_vectors out")
-    saved = read_embedding(path)
+    embeddings = read_embeddings(path)
+    fitting = [saved for saved in embeddings if saved.hidden_size == pair.hidden_size] or list(embeddings)
+    if len(fitting) > 1:
+        raise InitializerError(
+            f"initializer: expected one embedding of width {pair.hidden_size} in {str(path)!r}, got {len(fitting)}; "
+            "pass a file for one"
+        )
+    (saved,) = fitting
     return continue_from(pair, saved.rows, saved.description or "")
 
 

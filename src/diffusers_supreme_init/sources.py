@@ -26,6 +26,7 @@ class SourceOptions:
     cache_dir: str | Path | None
     local_files_only: bool
     hub_token: str | bool | None
+    allow_pickle: bool = False
 
 
 def find_embedding_files(source: ConceptSource, options: SourceOptions) -> list[ConceptSource]:
@@ -42,15 +43,16 @@ def find_embedding_files(source: ConceptSource, options: SourceOptions) -> list[
     path = Path(source)
     if path.is_file():
         return [path]
-    names = [options.weight_name] if options.weight_name else _weight_names()
+    choices = _file_names(options)
     if path.is_dir():
         folder = path / (options.subfolder or "")
-        found = [folder / name for name in names if (folder / name).is_file()]
-        if not found:
-            below = sorted(str(path.parent) for name in names for path in folder.glob(f"*/{name}"))
-            way_out = f"load its folders: {below[:4]}" if below else "see weight_name="
-            raise EmbeddingFileError(f"expected {names[0]} in {str(folder)!r}, got no such file; {way_out}")
-        return list(found)
+        for names in choices:
+            if found := [folder / name for name in names if (folder / name).is_file()]:
+                return list(found)
+        name = choices[0][0]
+        below = sorted(str(path.parent) for path in folder.glob(f"*/{name}"))
+        way_out = f"load its folders: {below[:4]}" if below else "see weight_name="
+        raise EmbeddingFileError(f"expected {name} in {str(folder)!r}, got no such file; {way_out}")
     if (
         isinstance(source, os.PathLike)
         or str(source).count("/") != 1
@@ -59,31 +61,39 @@ def find_embedding_files(source: ConceptSource, options: SourceOptions) -> list[
         raise EmbeddingFileError(
             f"expected a file, a folder or a Hub id 'user/name', got {str(source)!r}: it does not exist"
         )
-    return list(_download(str(source), names, options))
+    return list(_download(str(source), choices, options))
 
 
-def _weight_names() -> list[str]:
-    return [WEIGHT_NAME, *(weight_name_for(f"text_encoder_{number}") for number in (2, 3, 4))]
+def _file_names(options: SourceOptions) -> list[list[str]]:
+    """Return the names to look for: the first list of which a file is there, one per text encoder, is taken."""
+    if options.weight_name:
+        return [[options.weight_name]]
+    names = [WEIGHT_NAME, *(weight_name_for(f"text_encoder_{number}") for number in (2, 3, 4))]
+    pickles = [name.replace(".safetensors", ".bin") for name in names]  # what diffusers wrote until 2023
+    return [names, pickles] if options.allow_pickle else [names]
 
 
-def _download(repo_id: str, names: Sequence[str], options: SourceOptions) -> list[Path]:
-    files: list[Path] = []
-    for name in names:
-        try:
-            file = hf_hub_download(
-                repo_id,
-                name,
-                subfolder=options.subfolder,
-                revision=options.revision,
-                cache_dir=options.cache_dir,
-                local_files_only=options.local_files_only,
-                token=options.hub_token,
-            )
-        except (EntryNotFoundError, LocalEntryNotFoundError) as error:
-            if files:  # only the first file is obligatory
-                break
-            raise EmbeddingFileError(f"expected {name} in the repository {repo_id!r}, got none ({error})") from error
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {error}") from error
-        files.append(Path(file))
-    return files
+def _download(repo_id: str, choices: Sequence[Sequence[str]], options: SourceOptions) -> list[Path]:
+    missing: Exception | None = None
+    for names in choices:
+        files: list[Path] = []
+        for name in names:
+            try:
+                file = hf_hub_download(
+                    repo_id,
+                    name,
+                    subfolder=options.subfolder,
+                    revision=options.revision,
+                    cache_dir=options.cache_dir,
+                    local_files_only=options.local_files_only,
+                    token=options.hub_token,
+                )
+            except (EntryNotFoundError, LocalEntryNotFoundError) as error:
+                missing = error
+                break  # only the first file is obligatory
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
+                raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {error}") from error
+            files.append(Path(file))
+        if files:
+            return files
+    raise EmbeddingFileError(f"expected {choices[0][0]} in the repository {repo_id!r}, got none ({missing})") from missing

@@ -61,11 +61,11 @@ STYLE_TEMPLATES: tuple[str, ...] = (
 VALIDATION_TEMPLATE = "a photo of a {}"
 """The template of the fixed-noise loss (the first reconstruction prompt of the paper's section A.3)."""
 
-_DETERMINERS = r"(?:an?|the|my|one|this|some)"
-_OWN_DETERMINER = re.compile(rf"{_DETERMINERS}\s", re.IGNORECASE)
-# A determiner, and at most one adjective, directly before the slot: "a {}", "the cool {}" - but not "a photo of {}".
-_DETERMINER_BEFORE_SLOT = re.compile(rf"\b{_DETERMINERS}\s+(?:(?!of\b|in\b)[\w-]+\s+)?\{{\}}", re.IGNORECASE)
-_INDEFINITE_BEFORE_SLOT = re.compile(r"\ban?(\s+\{\})", re.IGNORECASE)
+_DETERMINERS = r"(?:an?|the|my|your|his|her|its|our|their|one|this|that|some)"
+_OWN_DETERMINER = re.compile(rf"{_DETERMINERS}\s+", re.IGNORECASE)
+# A determiner, and at most one adjective, directly before the slot: "a ", "the cool " - but not "a photo of ".
+_DETERMINER_AT_END = re.compile(rf"\b{_DETERMINERS}\s+(?:(?!of\b|in\b)[\w-]+\s+)?\Z", re.IGNORECASE)
+_INDEFINITE_AT_END = re.compile(r"\b(a)n?(\s+)\Z", re.IGNORECASE)
 
 
 def fill_template(template: str, placeholder_token: str, description: str) -> str:
@@ -84,11 +84,42 @@ def fill_template(template: str, placeholder_token: str, description: str) -> st
         placeholder_token: What is put in, or the description itself.
         description: The words that `placeholder_token` stands for; ``""`` if they are unknown.
     """
-    if _OWN_DETERMINER.match(description):
-        template = _DETERMINER_BEFORE_SLOT.sub("{}", template)
-    elif description[:1].lower() in set("aeiou"):
-        template = _INDEFINITE_BEFORE_SLOT.sub(r"an\1", template)
-    return template.replace("{}", placeholder_token)
+    text, *rest = template.split("{}")
+    for after in rest:
+        if _OWN_DETERMINER.match(description):
+            text = _DETERMINER_AT_END.sub("", text)
+        elif _starts_with_vowel(description):
+            text = _fit_indefinite(text, description)
+        text += placeholder_token + after
+    return text
+
+
+def describe_in_prompt(before: str, description: str) -> str:
+    """Return ``before + description`` so that the sentence reads well; nothing that the prompt says is lost.
+
+    The other half of the article rule: where the words themselves are put in, not rows that began as them, the
+    description gives up its article if the prompt has one.
+
+    >>> describe_in_prompt("a photo of a ", "a skull and bones mug")
+    'a photo of a skull and bones mug'
+    >>> describe_in_prompt("two cats on the broken ", "a skull and bones mug")
+    'two cats on the broken skull and bones mug'
+    >>> describe_in_prompt("a ", "an umbrella")
+    'an umbrella'
+    """
+    own = _OWN_DETERMINER.match(description)
+    if own and _DETERMINER_AT_END.search(before):
+        description = description[own.end() :]
+    return _fit_indefinite(before, description) + description
+
+
+def _fit_indefinite(before: str, description: str) -> str:
+    """Turn an ``a`` or ``an`` at the end of `before` into the one that `description` wants."""
+    return _INDEFINITE_AT_END.sub(r"\1n\2" if _starts_with_vowel(description) else r"\1\2", before)
+
+
+def _starts_with_vowel(description: str) -> bool:
+    return description[:1].lower() in set("aeiou")
 
 
 def check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from .multitoken import trigger_table
+from .multitoken import row_table
+
+_ENCODER_NAME = re.compile(r"text_encoder|\Abert\Z")
+"""Components that read a prompt: ``text_encoder``, ``text_encoder_2``, ``prior_text_encoder``; latent diffusion's ``bert``."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class TokenizerSlot:
 
     component_name: str
     tokenizer: PreTrainedTokenizerBase
-    in_processor: bool
+    processor: ProcessorMixin | None
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,19 @@ class TextPair:
     @property
     def embedding(self) -> nn.Embedding:
         """The input embedding module, whose weight is ``(num_rows, hidden_size)``."""
-        return cast(nn.Embedding, self.encoder.get_input_embeddings())
+        embedding = _input_embedding(self.encoder)
+        if embedding is None:
+            raise TypeError(f"{type(self.encoder).__name__} has no input embedding matrix")
+        return embedding
+
+    @property
+    def label(self) -> str:
+        """The encoder as messages name it: ``text_encoder_2 (CLIPTextModelWithProjection of width 1280)``."""
+        return f"{self.encoder_name} ({type(self.encoder).__name__} of width {self.hidden_size})"
 
     def row_ids(self, trigger: str) -> list[int]:
         """Token ids of a loaded concept's rows, in order."""
-        return cast(list[int], self.tokenizer.convert_tokens_to_ids(trigger_table(self.tokenizer)[trigger]))
+        return cast(list[int], self.tokenizer.convert_tokens_to_ids(row_table(self.tokenizer)[trigger]))
 
     def rows(self, trigger: str) -> Tensor:
         """A copy of a loaded concept's rows, ``(num_vectors, hidden_size)``, in the encoder's dtype."""
@@ -68,21 +81,45 @@ class EncoderIdentity:
     hidden_size: int
     vocabulary: str
 
+    def serves(self, other: "EncoderIdentity") -> bool:
+        """Whether rows made for this encoder mean the same in another.
+
+        What a class puts on top of the transformer does not matter to its input rows: Stable Diffusion 1 holds
+        OpenAI's CLIP-L as ``CLIPTextModel``, Stable Diffusion 3 as ``CLIPTextModelWithProjection``.
+        """
+        return (_architecture(self.class_name), self.hidden_size, self.vocabulary) == (
+            _architecture(other.class_name),
+            other.hidden_size,
+            other.vocabulary,
+        )
+
 
 def find_text_pairs(pipe: Any) -> list[TextPair]:
-    """Return a pipeline's text encoders with their tokenizers, in the order of the pipeline's components."""
+    """Return a pipeline's text encoders with their tokenizers, in the order of the pipeline's components.
+
+    Rule, which holds for the pipelines of diffusers: ``text_encoder_k`` reads what ``tokenizer_k`` makes, which may be
+    a processor around a tokenizer; ``processor`` and ``text_processor`` hold another tokenizer for the same encoder.
+    """
     components = pipe.components
     pairs = []
-    for name, encoder in components.items():
-        if "text_encoder" not in name or not isinstance(encoder, PreTrainedModel):
+    for name, component in components.items():
+        encoder = getattr(component, "_orig_mod", component)  # `torch.compile(encoder)` wraps it
+        if not _ENCODER_NAME.search(name) or not isinstance(encoder, PreTrainedModel):
             continue
         slots: list[TokenizerSlot] = []
-        for slot_name in (name.replace("text_encoder", "tokenizer"), "processor", "text_processor"):
+        own_name = _ENCODER_NAME.sub("tokenizer", name)
+        for slot_name in (own_name, "processor", "text_processor"):
             holder = components.get(slot_name)
-            inner = getattr(holder, "tokenizer", holder) if holder is not None else None
-            if isinstance(inner, PreTrainedTokenizerBase) and all(inner is not slot.tokenizer for slot in slots):
-                slots.append(TokenizerSlot(slot_name, inner, in_processor=inner is not holder))
-        if slots:
+            is_processor = isinstance(holder, ProcessorMixin)
+            inner = getattr(holder, "tokenizer", None) if is_processor else holder
+            if not isinstance(inner, PreTrainedTokenizerBase) or any(inner is slot.tokenizer for slot in slots):
+                continue
+            if slots and inner.vocab_size != slots[0].tokenizer.vocab_size:
+                continue  # GLM-Image's processor serves its language model, not this encoder
+            if not slots and slot_name != own_name and name != "text_encoder":
+                continue
+            slots.append(TokenizerSlot(slot_name, inner, holder if is_processor else None))
+        if slots and _input_embedding(encoder) is not None:
             pairs.append(TextPair(name, encoder, tuple(slots)))
     return pairs
 
@@ -98,3 +135,20 @@ def identify_encoder(pair: TextPair) -> EncoderIdentity:
     )
     digest = hashlib.sha256(json.dumps(sorted(vocabulary.items()), ensure_ascii=False).encode()).hexdigest()
     return EncoderIdentity(type(pair.encoder).__name__, pair.hidden_size, digest)
+
+
+def _input_embedding(encoder: PreTrainedModel) -> nn.Embedding | None:
+    """Return the module whose weight holds the rows, also of models that name another or none (CLAP, M-CLIP)."""
+    for part in (encoder, getattr(encoder, "text_model", None), getattr(encoder, "transformer", None)):
+        try:
+            module = part.get_input_embeddings() if part is not None else None
+        except (AttributeError, NotImplementedError):
+            continue
+        if isinstance(module, nn.Embedding | BaseTunerLayer):
+            return cast(nn.Embedding, module)
+    return None
+
+
+def _architecture(class_name: str) -> str:
+    """Return what is left of a class name without its head: ``CLIP``, ``T5``, ``Qwen3``, ``Qwen2_5_VL``."""
+    return re.sub(r"(For[A-Z]\w*|(Text)?(Encoder)?(Model)?(WithProjection)?)\Z", "", class_name)

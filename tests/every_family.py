@@ -1,0 +1,48 @@
+"""All tiny pipelines, and concepts that fit each of their text encoders."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_families import Family
+
+from diffusers_supreme_init import LearnedEmbedding
+from diffusers_supreme_init.text_pairs import TextPair, find_text_pairs, identify_encoder
+
+FAMILIES: list[Family] = [
+    family
+    for module in ("tiny_image_families", "tiny_more_families", "tiny_video_families", "tiny_language_model_families")
+    for family in importlib.import_module(module).FAMILIES
+]
+
+
+def rows_for(pair: TextPair, num_vectors: int = 3, seed: int = 0) -> torch.Tensor:
+    """Return random rows ``(num_vectors, hidden_size)``, as large as the encoder's own."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(num_vectors, pair.hidden_size, generator=generator)
+    return rows * pair.embedding.weight.detach().float().std()
+
+
+def concept_for(pair: TextPair, token: str = "<mug>", num_vectors: int = 3, **changes: Any) -> LearnedEmbedding:
+    """Return a concept as the trainer would save it for one text encoder."""
+    values: dict[str, Any] = {
+        "placeholder_token": token,
+        "rows": rows_for(pair, num_vectors),
+        "description": "a skull and bones mug",
+        "encoder": identify_encoder(pair),
+    }
+    return LearnedEmbedding(**(values | changes))
+
+
+def load_everywhere(pipe: Any, folder: Path, token: str = "<mug>") -> dict[str, torch.Tensor]:
+    """Load one concept into every text encoder of a pipeline, one file each; return the rows by encoder."""
+    from diffusers_supreme_init import write_embedding
+
+    expected = {}
+    for number, pair in enumerate(find_text_pairs(pipe)):
+        concept = concept_for(pair, token, num_vectors=3 + number)  # another number of rows in every encoder
+        file = write_embedding(folder / f"{pair.encoder_name}.safetensors", concept)
+        pipe.load_multitoken_inversion(file, text_encoder=pair.encoder_name)
+        expected[pair.encoder_name] = concept.rows
+    return expected

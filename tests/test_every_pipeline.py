@@ -1,0 +1,44 @@
+"""The loader on real pipelines of every family that fits here: rows, bit-identical prompts, nothing left behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from every_family import FAMILIES, concept_for, load_everywhere
+from tiny_families import Family, RecordIds, run
+
+from diffusers_supreme_init import write_embedding
+from diffusers_supreme_init.text_pairs import find_text_pairs
+
+PLAIN = "a photo of a red mug on the beach, < mug >"
+WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (HunyuanImage) read only what is in quotes
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_concept_in_every_encoder(
+    family: Family, tmp_path: Path, unchanged: Callable[[Any], None]
+) -> None:
+    pipe = family.build()
+    before = run(family, pipe, PLAIN)
+    unchanged(pipe)  # the first call leaves caches and hooks of its own
+    expected = load_everywhere(pipe, tmp_path)
+    assert expected
+    assert np.array_equal(run(family, pipe, PLAIN), before)
+    with RecordIds(pipe) as record:
+        with_concept = run(family, pipe, WITH_CONCEPT)
+    assert np.isfinite(with_concept).all()
+    assert not np.array_equal(with_concept, before)
+    for pair in find_text_pairs(pipe):
+        ids = pair.row_ids("<mug>")
+        assert torch.equal(pair.rows("<mug>"), expected[pair.encoder_name])
+        if pair.encoder_name not in family.idle_encoders:
+            assert any(holds_run(row, ids) for call in record.ids[pair.encoder_name] for row in call.tolist())
+    pipe.unload_multitoken_inversion("<mug>")
+    assert np.array_equal(run(family, pipe, PLAIN), before)
+
+
+def holds_run(ids: list[int], wanted: list[int]) -> bool:
+    return any(ids[start : start + len(wanted)] == wanted for start in range(len(ids)))
