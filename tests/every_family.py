@@ -7,21 +7,18 @@ from typing import Any
 import torch
 from tiny_families import Family
 
-from diffusers_supreme_init import LearnedEmbedding
+from diffusers_supreme_init import LearnedEmbedding, write_embedding
 from diffusers_supreme_init.text_pairs import TextPair, find_text_pairs, identify_encoder
 
+_MODULES = ("image", "prior", "more", "video", "audio", "language_model")
 FAMILIES: list[Family] = [
-    family
-    for module in ("tiny_image_families", "tiny_more_families", "tiny_video_families", "tiny_language_model_families")
-    for family in importlib.import_module(module).FAMILIES
+    family for name in _MODULES for family in importlib.import_module(f"tiny_{name}_families").FAMILIES
 ]
 
 
 def rows_for(pair: TextPair, num_vectors: int = 3, seed: int = 0) -> torch.Tensor:
-    """Return random rows ``(num_vectors, hidden_size)``, as large as the encoder's own."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(num_vectors, pair.hidden_size, generator=generator)
-    return rows * pair.embedding.weight.detach().float().std()
+    """Return random rows ``(num_vectors, hidden_size)``."""
+    return torch.randn(num_vectors, pair.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.1
 
 
 def concept_for(pair: TextPair, token: str = "<mug>", num_vectors: int = 3, **changes: Any) -> LearnedEmbedding:
@@ -37,8 +34,6 @@ def concept_for(pair: TextPair, token: str = "<mug>", num_vectors: int = 3, **ch
 
 def load_everywhere(pipe: Any, folder: Path, token: str = "<mug>") -> dict[str, torch.Tensor]:
     """Load one concept into every text encoder of a pipeline, one file each; return the rows by encoder."""
-    from diffusers_supreme_init import write_embedding
-
     expected = {}
     for number, pair in enumerate(find_text_pairs(pipe)):
         concept = concept_for(pair, token, num_vectors=3 + number)  # another number of rows in every encoder

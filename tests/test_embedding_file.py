@@ -54,6 +54,46 @@ def test_file_holds_one_tensor_under_the_token_and_modelspec_keys(tmp_path: Path
     assert json.loads(metadata[METADATA_KEY])["description"] == "a réd mug"
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_rows_come_back_in_their_dtype_to_the_last_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    rows = ROWS.to(dtype)
+    path = write_embedding(tmp_path / "mug.safetensors", mug(rows=rows))
+    read = read_embedding(path)
+    assert read.rows.dtype == dtype
+    assert torch.equal(read.rows, rows)
+    with safe_open(path, "pt") as file:
+        own = json.loads(file.metadata()[METADATA_KEY])
+    assert own.get("dtype") == {torch.float16: "float16", torch.bfloat16: "bfloat16"}.get(dtype)
+    assert write_embedding(tmp_path / "again.safetensors", read).read_bytes() == path.read_bytes()
+
+
+def test_rows_of_other_files_keep_their_dtype(tmp_path: Path) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        safetensors.torch.save_file({"<mug>": ROWS.to(dtype)}, tmp_path / "mug.safetensors")
+        assert read_embedding(tmp_path / "mug.safetensors").rows.dtype == dtype
+
+
+def test_float64_is_rounded_and_the_user_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = ROWS.double() * torch.pi
+    path = write_embedding(tmp_path / "mug.safetensors", mug(rows=rows))
+    assert torch.equal(read_embedding(path).rows, rows.float())
+    assert "<mug>: float64 rows are rounded to float32" in caplog.text
+
+
+def test_the_key_of_an_encoder_is_kept_where_its_identity_is_unknown(tmp_path: Path) -> None:
+    path = write_embedding(tmp_path / "mug.safetensors", mug(encoder=None, encoder_key="clip_g"))
+    assert read_embedding(path).encoder_key == "clip_g"
+    plain = write_embedding(tmp_path / "plain.safetensors", mug()).read_bytes()
+    assert write_embedding(tmp_path / "keyed.safetensors", mug(encoder_key="clip_g")).read_bytes() == plain
+
+
+def test_rows_are_a_copy() -> None:
+    rows = ROWS.clone()
+    read = read_embedding({"<mug>": rows})
+    rows.zero_()
+    assert torch.equal(read.rows, ROWS)
+
+
 def test_equal_concepts_give_equal_bytes_in_every_process(tmp_path: Path) -> None:
     code = """
 import sys, torch
@@ -115,12 +155,31 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
         read_embedding(tmp_path / "nowhere.safetensors")
 
 
-@pytest.mark.parametrize("own", ["not json", "[]", '{"encoder": {"width": 3}}', '{"initializer_tokens": 3}'])
+@pytest.mark.parametrize(
+    "own",
+    ["not json", "[]", '{"encoder": {"width": 3}}', '{"initializer_tokens": 3}', '{"dtype": "int8"}', '{"dtype": []}'],
+)
 def test_damaged_metadata_are_refused(tmp_path: Path, own: str) -> None:
     path = tmp_path / "concept.safetensors"
     safetensors.torch.save_file({"<mug>": ROWS}, path, metadata={METADATA_KEY: own})
     with pytest.raises(EmbeddingFileError, match="got damaged ones"):
         read_embedding(path)
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        (None, "a concept with a name, got one without; pass token='<mug>'"),
+        (" ", "a concept with a name"),
+        ("__metadata__", "a placeholder token that can be typed, got '__metadata__'"),
+        ("a\0b", "can be typed"),
+        ("\ud800", "can be typed"),
+    ],
+)
+def test_a_concept_without_a_usable_name_is_not_written(tmp_path: Path, token: str | None, message: str) -> None:
+    with pytest.raises(EmbeddingFileError, match=message):
+        write_embedding(tmp_path / "mug.safetensors", mug(placeholder_token=token))
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_that_could_not_be_read_are_not_written(tmp_path: Path) -> None:

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from every_family import FAMILIES, concept_for, load_everywhere
+from every_family import FAMILIES, load_everywhere
 from tiny_families import Family, RecordIds, run
 
-from diffusers_supreme_init import write_embedding
 from diffusers_supreme_init.text_pairs import find_text_pairs
 
 PLAIN = "a photo of a red mug on the beach, < mug >"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (HunyuanImage) read only what is in quotes
 
 
+@pytest.mark.filterwarnings("ignore:.*removes it from prompts when it cleans them")  # they do not clean them here
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_concept_in_every_encoder(
     family: Family, tmp_path: Path, unchanged: Callable[[Any], None]

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,15 @@ from conftest import HIDDEN_SIZE, ROOT
 from safetensors import safe_open
 from torch import nn
 
-from diffusers_supreme_init import EmbeddingFileError, LearnedEmbedding, OutputError, SupremeInitError
+from diffusers_supreme_init import (
+    EmbeddingFileError,
+    InitializerError,
+    LearnedEmbedding,
+    OutputError,
+    SupremeInitConfig,
+    SupremeInitError,
+    SupremeInitTextualInversionTrainer,
+)
 from diffusers_supreme_init.conversion import convert_embedding
 from diffusers_supreme_init.embedding_file import read_embedding, write_embedding
 from diffusers_supreme_init.format_writers import write_embeddings
@@ -129,17 +138,16 @@ def test_state_dicts_of_other_programs(
         (["_v0"], None),
     ],
 )
-@pytest.mark.parametrize("shape", [(-1,), (1, -1)])
-def test_one_key_per_row(tmp_path: Path, names: list[str], name: str | None, shape: tuple[int, ...]) -> None:
+def test_one_key_per_row(tmp_path: Path, names: list[str], name: str | None) -> None:
     values = rows(len(names))
     shuffled = random.Random(0).sample(range(len(names)), len(names))
-    content = {names[index]: values[index].reshape(shape).clone() for index in shuffled}
-    if len(names) == 1 and shape == (1, -1):
-        pytest.skip("a single key with (1, hidden_size) is diffusers' own")
-    torch.save(content, tmp_path / "learned_embeds.bin")
-    (read,) = read_embeddings(tmp_path / "learned_embeds.bin", allow_pickle=True)
-    assert torch.equal(read.rows, values)
-    assert read.placeholder_token == name
+    # A single key with (1, hidden_size) is diffusers' own format, whose key is the name.
+    for shape in [(-1,), (1, -1)] if len(names) > 1 else [(-1,)]:
+        content = {names[index]: values[index].reshape(shape).clone() for index in shuffled}
+        torch.save(content, tmp_path / "learned_embeds.bin")
+        (read,) = read_embeddings(tmp_path / "learned_embeds.bin", allow_pickle=True)
+        assert torch.equal(read.rows, values)
+        assert read.placeholder_token == name
 
 
 @pytest.mark.parametrize(
@@ -203,8 +211,13 @@ def of_a1111(**changes: Any) -> dict[str, Any]:
 )
 def test_pickles_of_a1111_and_rinongal(tmp_path: Path, content: dict[str, Any], name: str | None) -> None:
     torch.save(content, tmp_path / "mug.pt")
-    torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    for source in (tmp_path / "mug.pt", tmp_path / "old.pt", content):
+    sources: list[Any] = [tmp_path / "mug.pt", tmp_path / "old.pt", content]
+    if isinstance(content["string_to_param"], dict):
+        torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    else:
+        vars(content["string_to_param"]).pop("_keys")  # as before torch 1.12
+        torch.save(content, tmp_path / "old.pt")
+    for source in sources:
         (read,) = read_embeddings(source, allow_pickle=True)
         assert torch.equal(read.rows.float(), CLIP_L.to(read.rows.dtype).float())
         assert not read.rows.requires_grad
@@ -278,6 +291,8 @@ def test_files_of_another_kind_than_their_name_says_are_refused(tmp_path: Path) 
         "really_pickle.safetensors": "whole safetensors file, got a damaged one",
         "nowhere.pt": "does not exist",
         "nowhere": "does not exist",
+        "n" * 5000 + ".pt": "does not exist",
+        "n" * 5000: "does not exist",
     }.items():
         with pytest.raises(EmbeddingFileError, match=message):
             read_embeddings(tmp_path / name, allow_pickle=True)
@@ -395,15 +410,10 @@ def test_round_trips_of_nameless_foreign_files_keep_tensors_and_keys(
     second = convert_embedding(
         content, target_of(tmp_path / "second", other), format=other, encoder_keys=keys, token=token
     )
-    (third,) = (
-        convert_embedding(second[0], tmp_path / "third.pt", format=one, allow_pickle=True)
-        if (one != "diffusers")
-        else convert_embedding(second[0], tmp_path / "third", format=one, allow_pickle=True)
-    )
-    if one == "diffusers":
-        back: Any = {"<mug>": read_embedding(third).rows}
-    else:
-        back = torch.load(third, weights_only=True)
+    target = tmp_path / ("third" if one == "diffusers" else "third.pt")
+    (third,) = convert_embedding(second[0], target, format=one, allow_pickle=True)
+    is_ours = one == "diffusers"
+    back: Any = {"<mug>": read_embedding(third).rows} if is_ours else torch.load(third, weights_only=True)
     if one == "a1111":
         content, back = content["string_to_param"], back["string_to_param"]
     if one == "per-token" and token is not None:  # it has a name by now
@@ -581,13 +591,33 @@ def test_what_gets_lost_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "<mug>: float64 rows are rounded to float32" in caplog.text
 
 
-@pytest.mark.parametrize(("format_name", "dtype"), [("kohya", torch.float64), ("comfyui", torch.float64)])
-def test_float64_survives_where_the_format_has_it(
-    tmp_path: Path, format_name: EmbeddingFormat, dtype: torch.dtype
-) -> None:
-    original = mug(rows=rows(dtype=dtype) * torch.pi)
-    (path,) = write_embeddings(tmp_path / "mug.safetensors", [original], format_name)
-    assert_equal(read_embeddings(path)[0], original, but=("encoder_key",))
+@pytest.mark.parametrize("format_name", ["comfyui", "kohya", "onetrainer", "a1111", "per-token"])
+def test_float64_survives_where_the_format_has_it(tmp_path: Path, format_name: EmbeddingFormat) -> None:
+    original = mug(rows=rows(dtype=torch.float64) * torch.pi)
+    (path,) = write_embeddings(target_of(tmp_path, format_name), [original], format_name)
+    assert_equal(read_embeddings(path, allow_pickle=True)[0], original, but=("encoder_key",))
+
+
+def test_training_goes_on_from_a_foreign_file(pipe: Any, tmp_path: Path, picture_path: Path) -> None:
+    values = {"clip_l": rows(3, HIDDEN_SIZE, torch.float16), "clip_g": rows(2, 1280)}
+    safetensors.torch.save_file(values, tmp_path / "mug.safetensors")
+
+    def trained(**options: Any) -> torch.Tensor:
+        config = SupremeInitConfig(max_train_steps=1, learning_rate=1e-12, validation_samples=2)
+        trainer = SupremeInitTextualInversionTrainer(
+            pipe, images=picture_path, placeholder_token="<mug>", config=config, **options
+        )
+        learned = trainer.train()[0].rows
+        pipe.unload_multitoken_inversion()
+        return learned
+
+    found = trained(initializer=tmp_path / "mug.safetensors")
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, values["clip_l"].float(), atol=1e-6)
+    twice = {"clip_l": rows(3, HIDDEN_SIZE), "clip_g": rows(2, HIDDEN_SIZE)}
+    safetensors.torch.save_file(twice, tmp_path / "twice.safetensors")
+    with pytest.raises(InitializerError, match="expected one embedding of width 32 in .*, got 2; pass a file for one"):
+        trained(initializer=tmp_path / "twice.safetensors")
 
 
 # ------------------------------------------------------------------------------------------------ the example
@@ -611,8 +641,6 @@ def test_example_converts_and_says_what_it_wrote(tmp_path: Path) -> None:
 def test_mistakes_on_the_command_line_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import runpy
-
     main = runpy.run_path(str(ROOT / "examples" / "convert.py"), run_name="example")["main"]
     torch.save({"emb_params": CLIP_L}, tmp_path / "mug.pt")
     source, target = str(tmp_path / "mug.pt"), str(tmp_path / "out")

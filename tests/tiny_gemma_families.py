@@ -149,7 +149,7 @@ def build_prx() -> PRXPipeline:
 FAMILIES = [
     Family("sana", SanaPipeline, build_sana, {**ONE_STEP, "height": 32, "width": 32, "use_resolution_binning": False}),
     Family("lumina2", Lumina2Pipeline, build_lumina2, {**ONE_STEP, "height": 32, "width": 32}),
-    Family("lumina", LuminaPipeline, build_lumina, {**ONE_STEP, "height": 32, "width": 32}),
+    Family("lumina", LuminaPipeline, build_lumina, {**ONE_STEP, "height": 32, "width": 32, "clean_caption": False}),
     Family(
         "prx",
         PRXPipeline,

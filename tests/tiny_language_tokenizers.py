@@ -7,11 +7,12 @@ tokens here as in the real ones, and what they cut off by a number is what they 
 
 import functools
 import json
-import sys
-import types
+import tempfile
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import sentencepiece
 from diffusers.pipelines.kolors import ChatGLMTokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -150,63 +151,25 @@ def smollm3_tokenizer() -> TokenizersBackend:
     return _byte_level_tokenizer(special, plain=("<think>", "</think>", "<tool_call>"), **options)
 
 
-class ToyPieces:
-    """What Kolors' tokenizer asks of `sentencepiece`, which the tests do without, with the vocabulary of Llama."""
-
-    def __init__(self, model_file: str) -> None:
-        self._pieces = llama_tokenizer().backend_tokenizer
-        self._size: int = self._pieces.get_vocab_size(with_added_tokens=False)
-
-    def vocab_size(self) -> int:
-        """Return the number of pieces."""
-        return self._size
-
-    get_piece_size = vocab_size
-
-    def unk_id(self) -> int:
-        """Return the id of `<unk>`, which pads as well."""
-        return 0
-
-    def bos_id(self) -> int:
-        """Return the id of `<s>`."""
-        return 1
-
-    def eos_id(self) -> int:
-        """Return the id of `</s>`."""
-        return 2
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, with nothing before or after."""
-        return self._pieces.encode(text, add_special_tokens=False).ids
-
-    def EncodeAsPieces(self, text: str) -> list[str]:  # noqa: N802 - the name in sentencepiece
-        """Return the pieces of a text."""
-        return self._pieces.encode(text, add_special_tokens=False).tokens
-
-    def PieceToId(self, piece: str) -> int:  # noqa: N802 - the name in sentencepiece
-        """Return the id of a piece, or that of `<unk>`."""
-        found = self._pieces.token_to_id(piece)
-        return found if found is not None and found < self._size else 0
-
-    def IdToPiece(self, index: int) -> str:  # noqa: N802 - the name in sentencepiece
-        """Return a piece."""
-        return self._pieces.id_to_token(index)
-
-    def DecodePieces(self, pieces: list[str]) -> str:  # noqa: N802 - the name in sentencepiece
-        """Return the text of some pieces."""
-        return "".join(pieces).replace("▁", " ")
+@functools.cache
+def _chatglm_folder() -> tempfile.TemporaryDirectory[str]:
+    """Train a model file as Kolors' tokenizer reads it, which it also wants to copy when it is saved."""
+    folder = tempfile.TemporaryDirectory()
+    with (Path(folder.name) / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([" ".join(WORDS)] * 20),
+            model_writer=file,
+            vocab_size=400,
+            model_type="bpe",
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+    return folder
 
 
 def chatglm_tokenizer() -> ChatGLMTokenizer:
     """Like that of Kolors, which is written in Python: `[gMASK]sop` first, padded on the left."""
-    sentencepiece = types.ModuleType("sentencepiece")
-    sentencepiece.SentencePieceProcessor = ToyPieces  # type: ignore[attr-defined]
-    kolors = "diffusers.pipelines.kolors.tokenizer"
-    with (
-        mock.patch.dict(sys.modules, sentencepiece=sentencepiece),
-        mock.patch(f"{kolors}.is_sentencepiece_available", return_value=True),
-    ):
-        return ChatGLMTokenizer(__file__)  # it wants a file, and has it opened by `sentencepiece`
+    return ChatGLMTokenizer(str(Path(_chatglm_folder().name) / "tokenizer.model"))
 
 
 # Processors

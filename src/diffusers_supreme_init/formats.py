@@ -92,12 +92,12 @@ def read_embeddings(
         return _read(dict(source), {}, "the given state dict")
     path = Path(source)
     where = repr(str(path))
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, it takes a name that is too long for one
         files = [path / name for name in WEIGHT_NAMES if (path / name).is_file()]
         if not files:
             raise EmbeddingFileError(f"expected {WEIGHT_NAME} in {where}, got no such file; name the file itself")
         return tuple(read_embedding(file) for file in files)
-    if path.suffix.lower() in PICKLE_SUFFIXES and path.is_file():
+    if path.suffix.lower() in PICKLE_SUFFIXES and os.path.isfile(path):
         return _read(_unpickle(path, allow_pickle, where), {}, where)
     tensors, metadata = read_safetensors(path)
     return _read(tensors, metadata, where)
@@ -177,22 +177,19 @@ def _encoder_keys(content: Mapping[str, Any], metadata: Mapping[str, str]) -> di
         return {}
     if len(content) == 1:
         ((encoder_key, key),) = found.items()
-        width = content[key].shape[-1:] if isinstance(content[key], Tensor) else ()
         is_noted = f"{METADATA_KEY}.{key}" in metadata
-        if key in _PLAIN_WORDS and not is_noted and width != (ENCODER_WIDTHS[encoder_key],):
+        if key in _PLAIN_WORDS and not is_noted and _shape(content[key])[-1:] != (ENCODER_WIDTHS[encoder_key],):
             return {}
     return {key: found[key] for key in ENCODER_WIDTHS if key in found}
 
 
 def _tokens_in_order(content: Mapping[str, Any]) -> tuple[list[str], str | None]:
     """Return the keys of a per-token file in the order of its rows, and the name they give; empty if it is none."""
-    vectors = [value for value in content.values() if isinstance(value, Tensor) and value.layout == torch.strided]
-    shapes = [tuple(vector.shape) for vector in vectors if not vector.is_nested]
-    are_rows = all(len(shape) == 1 or (len(shape) == 2 and shape[0] == 1) for shape in shapes)
-    kinds = {(vector.shape[-1:], vector.dtype) for vector in vectors} if are_rows else set()
-    if len(shapes) != len(content) or len(kinds) != 1:
+    shapes = {key: _shape(value) for key, value in content.items()}
+    kinds = {(shape[-1:], content[key].dtype) for key, shape in shapes.items() if shape}
+    if len(kinds) != 1 or not all(len(shape) == 1 or (len(shape) == 2 and shape[0] == 1) for shape in shapes.values()):
         return [], None
-    if len(content) == 1 and vectors[0].ndim != 1:
+    if len(content) == 1 and [len(shape) for shape in shapes.values()] == [2]:
         return [], None
     first = min(content, key=len)
     stock = [first, *(f"{first}_{index}" for index in range(1, len(content)))]
@@ -206,6 +203,12 @@ def _tokens_in_order(content: Mapping[str, Any]) -> tuple[list[str], str | None]
     start = parts[tokens[0]][2]
     is_consecutive = [parts[token][2] for token in tokens] == list(range(start, start + len(tokens)))
     return (tokens, None) if is_consecutive else ([], None)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of a dense tensor; empty for anything else, which `checked_rows` refuses by name."""
+    is_dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
+    return tuple(value.shape) if is_dense else ()
 
 
 def _unpickle(path: Path, allow_pickle: bool, where: str) -> dict[Any, Any]:

@@ -21,7 +21,7 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     """
     path = Path(source)
     where = repr(str(path))
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for one
         raise EmbeddingFileError(f"expected an embedding file, got {where}, which does not exist")
     if path.suffix.lower() != ".safetensors":
         raise EmbeddingFileError(

@@ -327,7 +327,9 @@ def _record(encoder: PreTrainedModel) -> _Record | None:
 
 def _new_record(pair: TextPair) -> _Record:
     weight = pair.embedding.weight.detach()
-    spare_start = min(len(pair.tokenizer), len(weight))
+    # Another pipeline that shares the tokenizer may have added concepts to it already.
+    known = [pair.tokenizer.convert_tokens_to_ids(names[0]) for names in row_table(pair.tokenizer).values()]
+    spare_start = min(len(pair.tokenizer), len(weight), *known)
     setattr(pair.encoder, _SPARE_ROWS, weight[spare_start:].clone())
     return _Record(
         num_rows=len(weight),
