@@ -237,7 +237,7 @@ def test_b14_no_token_comes_between_the_rows(name: str, tmp_path: Path, record_p
 
 @torch.no_grad()
 def test_b15_a_concept_that_is_cut_off_is_told_in_numbers(pipe: Any, stock_pipe: Any, record_property: Note) -> None:
-    prompt = "mug " * 71 + "<mug>"  # with BOS room for 5 rows of 8
+    prompt = "mug " * 71 + "<mug>"  # with BOS and EOS this leaves room for 4 rows
     pipe.load_multitoken_inversion({"<mug>": rows(pipe, 8)})
     message = "the prompt needs 81 tokens but only 77 are read: 4 of 8 concept rows are cut off"
     with pytest.warns(SupremeInitWarning, match=message):
@@ -261,7 +261,7 @@ def test_b15_also_where_the_pipeline_chooses_the_window(tmp_path: Path) -> None:
     family = FAMILY["pixart_alpha"]
     pipe = family.build()
     load_everywhere(pipe, tmp_path)
-    message = "the prompt needs 6 tokens but only 4 are read: 1 of 3 concept rows are cut off"
+    message = "the prompt needs 6 tokens but only 4 are read: 2 of 3 concept rows are cut off"
     with pytest.warns(SupremeInitWarning, match=message), torch.no_grad():
         pipe.encode_prompt("a mug <mug>", do_classifier_free_guidance=False, max_sequence_length=4)
 

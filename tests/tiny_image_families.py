@@ -104,7 +104,7 @@ def stable_diffusion_xl() -> StableDiffusionXLPipeline:
 
 
 def stable_diffusion_3() -> StableDiffusion3Pipeline:
-    """Build Stable Diffusion 3: CLIP-L of 16 beside CLIP-G of 32, padded to the 64 of T5."""
+    """Build Stable Diffusion 3: CLIP-L of 32 beside CLIP-G of 48, together 80, padded to the 96 of T5."""
     transformer = seeded(
         lambda: SD3Transformer2DModel(
             sample_size=8,
@@ -115,8 +115,8 @@ def stable_diffusion_3() -> StableDiffusion3Pipeline:
             attention_head_dim=8,
             num_attention_heads=2,
             caption_projection_dim=16,
-            joint_attention_dim=64,
-            pooled_projection_dim=16 + 32,
+            joint_attention_dim=96,
+            pooled_projection_dim=32 + 48,
             pos_embed_max_size=8,
         )
     )
@@ -125,11 +125,11 @@ def stable_diffusion_3() -> StableDiffusion3Pipeline:
             transformer=transformer,
             scheduler=FlowMatchEulerDiscreteScheduler(),
             vae=image_vae(quantized=False),
-            text_encoder=clip_text_encoder(16, projection=True),
+            text_encoder=clip_text_encoder(projection=True),
             tokenizer=clip_tokenizer(),
-            text_encoder_2=clip_text_encoder(32, projection=True, seed=1),
+            text_encoder_2=clip_text_encoder(48, projection=True, seed=1),
             tokenizer_2=clip_tokenizer(pad="!"),
-            text_encoder_3=t5_encoder(64),
+            text_encoder_3=t5_encoder(96),
             tokenizer_3=t5_tokenizer(),
         )
     )

@@ -44,7 +44,7 @@ def build_hunyuan_video() -> HunyuanVideoPipeline:
             num_single_layers=1,
             num_refiner_layers=1,
             text_embed_dim=16,
-            pooled_projection_dim=24,
+            pooled_projection_dim=32,
             rope_axes_dim=(2, 2, 4),
         )
     )
@@ -55,7 +55,7 @@ def build_hunyuan_video() -> HunyuanVideoPipeline:
             transformer=transformer,
             vae=_hunyuan_vae(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-            text_encoder_2=clip_text_encoder(24),
+            text_encoder_2=clip_text_encoder(),
             tokenizer_2=clip_tokenizer(),
         )
     )

@@ -188,7 +188,7 @@ def build_kandinsky5() -> Kandinsky5T2IPipeline:
             in_visual_dim=4,
             out_visual_dim=4,
             in_text_dim=16,
-            in_text_dim2=24,
+            in_text_dim2=32,
             time_dim=16,
             model_dim=16,
             ff_dim=32,
@@ -202,7 +202,7 @@ def build_kandinsky5() -> Kandinsky5T2IPipeline:
         vae=flow_vae(),
         text_encoder=qwen2_5_vl_encoder(width=16),
         tokenizer=qwen_processor(Qwen2VLProcessor),
-        text_encoder_2=clip_text_encoder(24),
+        text_encoder_2=clip_text_encoder(),
         tokenizer_2=clip_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
     )
