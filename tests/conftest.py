@@ -150,7 +150,12 @@ def snapshot_of(pipe: Any) -> dict[str, Any]:
 def _vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     if not hasattr(tokenizer, "_tokenizer"):  # a tokenizer in Python
         added = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items()}
-        return {"tokens": tokenizer.get_vocab(), "added": added, "trie": copy.deepcopy(tokenizer.tokens_trie.data), "len": len(tokenizer)}
+        return {
+            "tokens": tokenizer.get_vocab(),
+            "added": added,
+            "trie": copy.deepcopy(tokenizer.tokens_trie.data),
+            "len": len(tokenizer),
+        }
     vocabulary = json.loads(tokenizer._tokenizer.to_str())
     for key in ("truncation", "padding"):  # of the last call
         vocabulary.pop(key)

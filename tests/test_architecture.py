@@ -19,15 +19,15 @@ PACKAGE = ROOT / "src" / "diffusers_supreme_init"
 # The data flow of the design, left to right: a module imports only from lines above its own.
 LAYERS = [
     ["errors", "version"],
-    ["config", "files", "offloading", "randomness", "templates", "pictures"],
+    ["config", "files", "offloading", "randomness", "safetensors_file", "templates", "pictures"],
     ["describers", "multitoken"],
     ["concepts", "text_pairs", "placeholders"],
     ["vocabulary"],
     ["initialization"],
     ["backbones", "embedding_file"],
     ["formats", "latents", "model_card"],
-    ["matching"],
-    ["frozen", "rows", "sampling", "selection"],
+    ["format_writers", "matching"],
+    ["conversion", "frozen", "rows", "sampling", "selection"],
     ["candidates", "progress"],
     ["loop", "checkpoint", "choice", "results", "previews", "preparation", "sources"],
     ["proposals"],

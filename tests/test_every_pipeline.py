@@ -18,9 +18,7 @@ WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (HunyuanImage) read only wha
 
 @pytest.mark.filterwarnings("ignore:.*removes it from prompts when it cleans them")  # they do not clean them here
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_a_concept_in_every_encoder(
-    family: Family, tmp_path: Path, unchanged: Callable[[Any], None]
-) -> None:
+def test_a_concept_in_every_encoder(family: Family, tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
     pipe = family.build()
     before = run(family, pipe, PLAIN)
     unchanged(pipe)  # the first call leaves caches and hooks of its own

@@ -58,9 +58,7 @@ def test_unloading_the_middle_one_is_as_if_it_had_never_been_there(family: Famil
 
 
 @in_variety()
-def test_loading_again_changes_nothing(
-    family: Family, tmp_path: Path, unchanged: Callable[[Any], None]
-) -> None:
+def test_loading_again_changes_nothing(family: Family, tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
     pipe = family.build()
     load_everywhere(pipe, tmp_path)
     unchanged(pipe)
@@ -207,7 +205,9 @@ def test_an_encoder_whose_concepts_the_tokenizer_cannot_learn_is_refused(unchang
     load(pipe, "<mug>")
     other.tokenizer.add_tokens(["something-else"])
     unchanged(other)
-    with pytest.raises(ConceptLoadError, match="it holds <mug>, which tokenizer does not know; give this pipeline the"):
+    with pytest.raises(
+        ConceptLoadError, match="it holds <mug>, which tokenizer does not know; give this pipeline the"
+    ):
         load(other, "<cat>")
 
 
@@ -224,9 +224,7 @@ OFFLOADING: dict[str, Callable[[Any], None]] = {
         for pair in find_text_pairs(pipe)
     ],
     "group, blocks": lambda pipe: [
-        apply_group_offloading(
-            pair.encoder, torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1
-        )
+        apply_group_offloading(pair.encoder, torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1)
         for pair in find_text_pairs(pipe)
     ],
 }
@@ -364,8 +362,15 @@ def test_second_prompts_negative_prompts_and_batches(family: Family) -> None:
         run(family, pipe, ["a <mug>", "two words"], **options)
     for number, pair in enumerate(find_text_pairs(pipe)):
         mug, cat = pair.row_ids("<mug>"), pair.row_ids("<cat>")
-        counts = [[sum(row.count(i) for i in ids) // 3 for ids in (mug, cat)] for row in record.ids[pair.encoder_name][0].tolist()]
-        reads_second = family.name != "stable_diffusion_3" and number == 1 or (family.name == "stable_diffusion_3" and number == 1)
+        counts = [
+            [sum(row.count(i) for i in ids) // 3 for ids in (mug, cat)]
+            for row in record.ids[pair.encoder_name][0].tolist()
+        ]
+        reads_second = (
+            family.name != "stable_diffusion_3"
+            and number == 1
+            or (family.name == "stable_diffusion_3" and number == 1)
+        )
         assert counts == ([[0, 1], [1, 1]] if reads_second else [[1, 0], [0, 0]])
         if family.name != "flux":
             negative = record.ids[pair.encoder_name][1].tolist()

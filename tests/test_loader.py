@@ -346,7 +346,9 @@ def test_encoders_that_cannot_take_rows_are_refused(pipe: Any, unchanged: Callab
     embedding = pipe.text_encoder.get_input_embeddings()
     weight = embedding.weight
     embedding.weight = torch.nn.Parameter(weight.detach().to("meta"))
-    with pytest.raises(ConceptLoadError, match=r"its weights are not loaded \(they are on the meta device\); load concepts first"):
+    with pytest.raises(
+        ConceptLoadError, match=r"its weights are not loaded \(they are on the meta device\); load concepts first"
+    ):
         pipe.load_multitoken_inversion({"<mug>": rows()})
     embedding.weight = torch.nn.Parameter(weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
     with pytest.raises(ConceptLoadError, match="got torch.float8_e4m3fn; load this encoder without quantisation"):

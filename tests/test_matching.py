@@ -129,7 +129,9 @@ def test_an_encoder_that_reads_a_description_can_get_rows_later(tmp_path: Path) 
 def test_missing_encoders_are_warned_about_unless_that_is_wanted() -> None:
     pipe = FAMILY["stable_diffusion_xl"].build()
     rows = rows_for(pair_of(pipe, "text_encoder"))
-    with pytest.warns(SupremeInitWarning, match="<mug>: text_encoder_2 will read it as letters, since there are neither"):
+    with pytest.warns(
+        SupremeInitWarning, match="<mug>: text_encoder_2 will read it as letters, since there are neither"
+    ):
         (report,) = pipe.load_multitoken_inversion({"<mug>": rows})
     assert "text_encoder_2 does not know it" in str(report)
     pipe.load_multitoken_inversion({"<mug>": rows}, description=False)  # a warning would be an error here
@@ -139,7 +141,9 @@ def test_a_description_that_holds_a_trigger_is_refused(tmp_path: Path, unchanged
     pipe = FAMILY["flux"].build()
     unchanged(pipe)
     folder = sd_concept(tmp_path, token="my-mug", description="a photo of My-Mug in the park")
-    with pytest.raises(ConceptLoadError, match=r"my-mug: the description of my-mug holds this word .* rename the concept"):
+    with pytest.raises(
+        ConceptLoadError, match=r"my-mug: the description of my-mug holds this word .* rename the concept"
+    ):
         pipe.load_multitoken_inversion(folder)
 
 
@@ -179,9 +183,13 @@ def test_foreign_rows_need_one_width_or_a_choice(unchanged: Callable[[Any], None
     pipe.text_encoder_2 = clip_text_encoder(pipe.text_encoder.config.hidden_size, projection=True, seed=5)
     rows = rows_for(pair_of(pipe, "text_encoder"))
     unchanged(pipe)
-    with pytest.raises(ConceptLoadError, match="got text_encoder, text_encoder_2; choose one with text_encoder='text_"):
+    with pytest.raises(
+        ConceptLoadError, match="got text_encoder, text_encoder_2; choose one with text_encoder='text_"
+    ):
         pipe.load_multitoken_inversion({"<mug>": rows})
-    with pytest.raises(ConceptLoadError, match="text_encoder: expected one of text_encoder, text_encoder_2, got 'clip'"):
+    with pytest.raises(
+        ConceptLoadError, match="text_encoder: expected one of text_encoder, text_encoder_2, got 'clip'"
+    ):
         pipe.load_multitoken_inversion({"<mug>": rows}, text_encoder="clip")
     (report,) = pipe.load_multitoken_inversion({"<mug>": rows}, text_encoder="text_encoder_2", description="a mug")
     assert report.loaded == ("text_encoder_2",)
@@ -229,7 +237,10 @@ def test_heads_do_not_matter_to_input_rows(one: str, other: str, serves: bool) -
 
 def test_a_clip_l_clip_g_file_fills_both_encoders_of_sdxl(tmp_path: Path) -> None:
     pipe = FAMILY["stable_diffusion_xl"].build()
-    rows = {"clip_l": rows_for(pair_of(pipe, "text_encoder"), 4), "clip_g": rows_for(pair_of(pipe, "text_encoder_2"), 4)}
+    rows = {
+        "clip_l": rows_for(pair_of(pipe, "text_encoder"), 4),
+        "clip_g": rows_for(pair_of(pipe, "text_encoder_2"), 4),
+    }
     safetensors.torch.save_file(rows, tmp_path / "mug.safetensors")
     (report,) = pipe.load_multitoken_inversion(tmp_path / "mug.safetensors", token="<mug>")
     assert report.loaded == ("text_encoder", "text_encoder_2")
@@ -304,7 +315,9 @@ def test_cleaning_of_captions_is_warned_about_and_the_advice_helps(tmp_path: Pat
 def test_an_encoder_without_input_embeddings_is_no_encoder() -> None:
     pipe = FAMILY["stable_diffusion"].build()
     pipe.text_encoder = None
-    with pytest.raises(ConceptLoadError, match="expected a pipeline with a text encoder and its tokenizer, got Stable"):
+    with pytest.raises(
+        ConceptLoadError, match="expected a pipeline with a text encoder and its tokenizer, got Stable"
+    ):
         pipe.load_multitoken_inversion({"<mug>": torch.ones(1, 8)})
 
 
@@ -315,7 +328,9 @@ def test_identity_is_computed_once_per_encoder(monkeypatch: pytest.MonkeyPatch, 
     identify = matching.identify_encoder
     monkeypatch.setattr(matching, "identify_encoder", lambda pair: calls.append(pair) or identify(pair))
     pipe = FAMILY["stable_diffusion"].build()
-    files = [sd_concept(tmp_path / f"{number}", token=f"<c{number}>") / "learned_embeds.safetensors" for number in range(5)]
+    files = [
+        sd_concept(tmp_path / f"{number}", token=f"<c{number}>") / "learned_embeds.safetensors" for number in range(5)
+    ]
     pipe.load_multitoken_inversion(files)
     assert len(calls) == 1
 

@@ -5,6 +5,7 @@ Importing the package gives every diffusers pipeline `load_multitoken_inversion`
 
 from .concepts import Concept, load_concepts
 from .config import DescriberConfig, SupremeInitConfig
+from .conversion import convert_embedding
 from .describers import Describers, EndpointRefiner, LocalRefiner, RefinementStyle, Region
 from .embedding_file import LearnedEmbedding, read_embedding, write_embedding
 from .errors import (
@@ -23,7 +24,10 @@ from .errors import (
     TrainingError,
     UnsupportedPipelineError,
 )
-from .loader import LoadedConcept, MultiTokenInversionLoaderMixin, attach_to_diffusers
+from .format_writers import write_embeddings
+from .formats import EmbeddingFormat, read_embeddings
+from .loader import MultiTokenInversionLoaderMixin, attach_to_diffusers
+from .matching import LoadedConcept
 from .progress import ConceptProgress
 from .proposals import InitializerProposal, propose_initializer
 from .trainer import SupremeInitTextualInversionTrainer
@@ -51,10 +55,14 @@ __all__ = [
     "RefinementStyle",
     "Region",
     "propose_initializer",
-    # the file
+    # files
+    "EmbeddingFormat",
     "LearnedEmbedding",
+    "convert_embedding",
     "read_embedding",
+    "read_embeddings",
     "write_embedding",
+    "write_embeddings",
     # errors
     "CheckpointError",
     "ConceptLoadError",

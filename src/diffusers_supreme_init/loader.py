@@ -144,7 +144,9 @@ def _read(source: ConceptSource, options: SourceOptions) -> tuple[LearnedEmbeddi
         number = re.fullmatch(r"learned_embeds_(\d)\.\w+", Path(file).name) if not isinstance(file, Mapping) else None
         for part in read_embeddings(file, allow_pickle=options.allow_pickle):
             is_unmarked = number is not None and part.encoder is None and part.encoder_key is None
-            embeddings.append(replace(part, encoder_key=f"text_encoder_{number[1]}") if is_unmarked and number else part)
+            embeddings.append(
+                replace(part, encoder_key=f"text_encoder_{number[1]}") if is_unmarked and number else part
+            )
     return tuple(embeddings)
 
 
@@ -158,7 +160,9 @@ def _text_pairs(pipe: Any) -> list[TextPair]:
     for pair in pairs:
         for slot in pair.slots:
             if trigger_table(slot.tokenizer):
-                arm(slot.tokenizer, slot.processor)  # loaded by a plain AutoTokenizer, it has the table but not the class
+                arm(
+                    slot.tokenizer, slot.processor
+                )  # loaded by a plain AutoTokenizer, it has the table but not the class
     return pairs
 
 
@@ -192,7 +196,9 @@ def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
             f"unload: expected loaded concepts ({', '.join(loaded) or 'there are none'}), got {unknown}"
         )
     lowered = {trigger.lower() for trigger in wanted}
-    removals = {pair.encoder_name: [trigger for trigger in _known(pair) if trigger.lower() in lowered] for pair in pairs}
+    removals = {
+        pair.encoder_name: [trigger for trigger in _known(pair) if trigger.lower() in lowered] for pair in pairs
+    }
     for pair in pairs:
         if removals[pair.encoder_name]:
             check_can_add_rows(pair)  # what prevents adding rows prevents removing them

@@ -222,9 +222,7 @@ def _is_new(trigger: str, embedding: LearnedEmbedding, pair: TextPair) -> bool:
     )
 
 
-def _check_shared_tokenizers(
-    trigger: str, pairs: Sequence[TextPair], served: Mapping[int, LearnedEmbedding]
-) -> None:
+def _check_shared_tokenizers(trigger: str, pairs: Sequence[TextPair], served: Mapping[int, LearnedEmbedding]) -> None:
     """Check that text encoders with one tokenizer between them all get the concept, with as many rows each."""
     for index, embedding in served.items():
         own = {id(slot.tokenizer) for slot in pairs[index].slots}

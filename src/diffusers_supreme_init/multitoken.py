@@ -118,9 +118,7 @@ def register_trigger(
     tokenizer.init_kwargs[TABLE_KEY] = {**trigger_table(tokenizer), trigger: entry}
 
 
-def forget_trigger(
-    tokenizer: PreTrainedTokenizerBase, trigger: str, processor: ProcessorMixin | None = None
-) -> None:
+def forget_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str, processor: ProcessorMixin | None = None) -> None:
     """Undo `register_trigger`; without triggers the tokenizer has its own class again, and so has its processor."""
     remaining = {known: entry for known, entry in trigger_table(tokenizer).items() if known != trigger}
     if remaining:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 
@@ -88,12 +88,18 @@ def _download(repo_id: str, choices: Sequence[Sequence[str]], options: SourceOpt
                     local_files_only=options.local_files_only,
                     token=options.hub_token,
                 )
-            except (EntryNotFoundError, LocalEntryNotFoundError) as error:
+            except LocalEntryNotFoundError as error:
                 missing = error
-                break  # only the first file is obligatory
+                if not (options.local_files_only or is_offline_mode()):
+                    break  # the Hub does not answer: asking for the other names would only take longer
+            except EntryNotFoundError as error:
+                missing = error  # a concept has files for its own encoders only
             except (HfHubHTTPError, HFValidationError, OSError) as error:
                 raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {error}") from error
-            files.append(Path(file))
+            else:
+                files.append(Path(file))
         if files:
             return files
-    raise EmbeddingFileError(f"expected {choices[0][0]} in the repository {repo_id!r}, got none ({missing})") from missing
+    raise EmbeddingFileError(
+        f"expected {choices[0][0]} in the repository {repo_id!r}, got none ({missing})"
+    ) from missing

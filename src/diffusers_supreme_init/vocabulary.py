@@ -82,7 +82,9 @@ def holds_rows(pair: TextPair, trigger: str) -> bool:
     """
     names = row_table(pair.tokenizer).get(trigger)
     record = _record(pair.encoder)
-    return names is not None and record is not None and trigger in record.concepts and has_token(pair.tokenizer, names[0])
+    return (
+        names is not None and record is not None and trigger in record.concepts and has_token(pair.tokenizer, names[0])
+    )
 
 
 def held_rows(pair: TextPair, trigger: str) -> Tensor:

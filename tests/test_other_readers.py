@@ -1,0 +1,80 @@
+"""Concepts where a prompt is not read by a pipeline's own call: compel's weights, modular pipelines."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from compel import CompelForSD, CompelForSDXL, DiffusersTextualInversionManager
+from diffusers import StableDiffusionXLAutoBlocks
+from every_family import FAMILIES, rows_for
+from tiny_families import RecordIds
+
+from diffusers_supreme_init.text_pairs import find_text_pairs
+
+FAMILY = {family.name: family for family in FAMILIES}
+
+
+def loaded(name: str) -> Any:
+    pipe = FAMILY[name].build()
+    for pair in find_text_pairs(pipe):
+        rows = rows_for(pair, 12)
+        pipe.load_multitoken_inversion({"<mug>": rows}, text_encoder=pair.encoder_name, description=False)
+    return pipe
+
+
+def ids_that_reached(record: RecordIds, name: str) -> list[list[int]]:
+    return [row for call in record.ids[name] for row in call.tolist()]
+
+
+def holds_run(ids: list[int], wanted: list[int]) -> bool:
+    return any(ids[start : start + len(wanted)] == wanted for start in range(len(ids)))
+
+
+@pytest.mark.parametrize("with_manager", [False, True])
+@pytest.mark.parametrize("prompt", ["a (<mug>)1.5 on a beach", "<mug>++ and a dog--", '("a <mug>", "a dog").blend(1, 1)'])
+def test_compel_on_stable_diffusion(prompt: str, with_manager: bool) -> None:
+    pipe = loaded("stable_diffusion")
+    manager = DiffusersTextualInversionManager(pipe) if with_manager else None
+    compel = CompelForSD(pipe, textual_inversion_manager=manager)
+    with RecordIds(pipe) as record:
+        weighted = compel(prompt)
+    wanted = find_text_pairs(pipe)[0].row_ids("<mug>")
+    assert any(holds_run(ids, wanted) for ids in ids_that_reached(record, "text_encoder"))
+    assert not torch.equal(weighted.embeds, compel(prompt.replace("<mug>", "mug")).embeds)
+
+
+@pytest.mark.parametrize("with_manager", [False, True])
+def test_compel_on_both_tokenizers_of_sdxl(with_manager: bool) -> None:
+    pipe = loaded("stable_diffusion_xl")
+    manager = DiffusersTextualInversionManager(pipe) if with_manager else None
+    with RecordIds(pipe) as record:
+        conditioning = CompelForSDXL(pipe, textual_inversion_manager=manager)("a (<mug>)1.3 and a dog")
+    for pair in find_text_pairs(pipe):
+        assert any(holds_run(ids, pair.row_ids("<mug>")) for ids in ids_that_reached(record, pair.encoder_name))
+    assert torch.isfinite(conditioning.embeds).all()
+
+
+def test_modular_pipelines() -> None:
+    source = FAMILY["stable_diffusion_xl"].build()
+    pipe = StableDiffusionXLAutoBlocks().init_pipeline()
+    pipe.update_components(**{name: part for name, part in source.components.items() if part is not None})
+    pipe.set_progress_bar_config(disable=True)
+
+    def draw(prompt: str) -> np.ndarray:
+        generator = torch.Generator().manual_seed(0)
+        size = {"height": 16, "width": 16, "num_inference_steps": 1}
+        return np.asarray(pipe(prompt=prompt, generator=generator, output="images", output_type="np", **size))
+
+    before = draw("a red mug")
+    for pair in find_text_pairs(pipe):
+        pipe.load_multitoken_inversion(
+            {"<mug>": rows_for(pair, 4)}, text_encoder=pair.encoder_name, description=False
+        )
+    assert np.array_equal(draw("a red mug"), before)
+    with RecordIds(pipe) as record:
+        assert not np.array_equal(draw("a <mug>"), before)
+    for pair in find_text_pairs(pipe):
+        assert any(holds_run(ids, pair.row_ids("<mug>")) for ids in ids_that_reached(record, pair.encoder_name))
+    pipe.unload_multitoken_inversion()
+    assert np.array_equal(draw("a red mug"), before)
