@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> list[Path]:
     ).to(device)
     try:
         for concept in pipe.load_multitoken_inversion(options.concepts):
-            print(f"{concept.placeholder_token}: loaded into {', '.join(concept.loaded)}")
+            print(concept)
     except SupremeInitError as error:
         sys.exit(f"error: {error}")
     output_dir = Path(options.output_dir)

@@ -125,7 +125,7 @@ def readers(annotations: dict[str, str], pipeline_name: str) -> tuple[Reader, ..
     """Return the text encoders among components, given by their annotated classes."""
     found = []
     for name, annotation in annotations.items():
-        if "text_encoder" in name and "select_layers" not in name or name == "bert":
+        if ("text_encoder" in name and "select_layers" not in name) or name == "bert":
             encoder = _encoder(annotation, pipeline_name)
             own = name.replace("text_encoder", "tokenizer").replace("bert", "tokenizer")
             slots = [own, *(PROCESSOR_SLOTS if name == "text_encoder" else ())]
@@ -174,3 +174,8 @@ def _classes(package: Any, base: type) -> Iterator[type]:
             if inspect.isclass(one) and issubclass(one, base) and one.__module__ == info.name:
                 found[one.__module__, one.__name__] = one
     return iter(found[key] for key in sorted(found))
+
+
+def encoders_not_found(pipeline_class: type) -> bool:
+    """Whether the loader finds none of the text encoders that a class has."""
+    return {reader.encoder for reader in readers_of(pipeline_class)} == {"ContextCLIPTextModel"}

@@ -22,6 +22,7 @@ LAYERS = [
     ["config", "files", "offloading", "randomness", "safetensors_file", "templates", "pictures"],
     ["describers", "multitoken"],
     ["concepts", "text_pairs", "placeholders"],
+    ["encoder_record"],
     ["vocabulary"],
     ["initialization"],
     ["backbones", "embedding_file"],

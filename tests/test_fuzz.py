@@ -22,13 +22,29 @@ from diffusers_supreme_init.text_pairs import find_text_pairs
 
 FAMILY = {family.name: family for family in FAMILIES}
 PIPELINES = ("stable_diffusion", "stable_diffusion_xl", "flux", "qwen_image", "hunyuan_image")
-NAMES = ["<mug>", "mug", "*", "", " ", "<mug|0>", "emb_params", "clip_l", "clip_g", "t5xxl", "<Mug>", "ä", "\x00", "𝕞", "a b"]
+NAMES = [
+    "<mug>",
+    "mug",
+    "*",
+    "",
+    " ",
+    "<mug|0>",
+    "emb_params",
+    "clip_l",
+    "clip_g",
+    "t5xxl",
+    "<Mug>",
+    "ä",
+    "\x00",
+    "𝕞",
+    "a b",
+]
 DTYPES = ["F32", "F16", "BF16", "F64", "I64", "BOOL", "F8_E4M3", "X1"]
 
 pytestmark = pytest.mark.slow
 
 
-def whole_files(folder: Path) -> list[bytes]:
+def whole_files(folder: Path, chance: random.Random) -> list[bytes]:
     """Return one file of every safetensors format, for encoders of the pipelines here."""
     files = []
     for name in PIPELINES:
@@ -37,7 +53,7 @@ def whole_files(folder: Path) -> list[bytes]:
                 path = folder / f"{name}-{number}-{form}.safetensors"
                 write_embeddings(path, [concept_for(pair)], form)
                 files.append(path.read_bytes())
-            files.append(safetensors.torch.save({random.choice(NAMES): rows_for(pair)}))
+            files.append(safetensors.torch.save({chance.choice(NAMES): rows_for(pair)}))
             files.append(safetensors.torch.save({"clip_l": rows_for(pair), "clip_g": rows_for(pair)}))
     return files
 
@@ -85,11 +101,9 @@ def with_other_header(data: bytes, chance: random.Random) -> bytes:
     elif what == "metadata":
         header["__metadata__"] = chance.choice([{}, {"a": 1}, [], "x", {METADATA_KEY: "[]"}, {METADATA_KEY: "{"}])
     elif what == "own":
-        own: dict[str, Any] = {
-            chance.choice(["description", "initializer_tokens", "encoder", "dtype", "training", "base_model"]): chance.choice(
-                [None, 3, [], {}, "float16", "int8", "<mug>", ["a"], {"class_name": 1}, {"hidden_size": 8}, "x" * 5000]
-            )
-        }
+        name = chance.choice(["description", "initializer_tokens", "encoder", "dtype", "training", "base_model"])
+        junk = [None, 3, [], {}, "float16", "int8", "<mug>", ["a"], {"class_name": 1}, {"hidden_size": 8}, "x" * 5000]
+        own = {name: chance.choice(junk)}
         header["__metadata__"] = {METADATA_KEY: json.dumps(own)}
     else:
         header[chance.choice(NAMES)] = chance.choice([None, 1, [], {}, "x"])
@@ -102,7 +116,7 @@ def test_mutated_files_against_the_planning_half(tmp_path: Path) -> None:
     pipes = [FAMILY[name].build() for name in PIPELINES]
     before = [snapshot_of(pipe) for pipe in pipes]
     pairs = [find_text_pairs(pipe) for pipe in pipes]
-    files = whole_files(tmp_path)
+    files = whole_files(tmp_path, chance)
     path = tmp_path / "mutated.safetensors"
     outcomes: dict[str, int] = {}
     for _ in range(10_000):
@@ -129,7 +143,8 @@ def test_random_prompts_with_triggers() -> None:
     chance = random.Random(0)
     triggers = ["<mug>", "zmg", "zmg2", "%mug%", "[a|b]", "(<x", "my-cat", "émü", "|x|", "7q7"]
     described = {"<cup>": "a red cup", "zq-cup": "an old tin", "<b>": "cup", "__": "the thing"}
-    pieces = [*triggers, *described, "<mug|0>", "<mug", "a", "the", "an ", "zq-", " ", "\n", "ſ", "K", "𝕞", "x", "1", "_", ">", "|0>", "."]
+    other = ["<mug|0>", "<mug", "a", "the", "an ", "zq-", " ", "\n", "ſ", "K", "𝕞", "x", "1", "_", ">", "|0>", "."]
+    pieces = [*triggers, *described, *other]
     tokenizers, fresh = [], []
     for name in ("stable_diffusion", "flux", "qwen_image", "sana", "hunyuan_dit", "hunyuan_image", "kolors"):
         pipe = FAMILY[name].build()
@@ -162,7 +177,7 @@ def test_random_prompts_with_triggers() -> None:
 
 def test_whole_loads_that_fail_leave_no_trace(tmp_path: Path) -> None:
     chance = random.Random(0)
-    files = whole_files(tmp_path)
+    files = whole_files(tmp_path, chance)
     pipes = {name: FAMILY[name].build() for name in PIPELINES}
     at_first = {name: snapshot_of(pipe) for name, pipe in pipes.items()}
     path = tmp_path / "mutated.safetensors"
@@ -195,4 +210,3 @@ def load_quietly(pipe: Any, source: Any, text_encoder: str | None, token: str | 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SupremeInitWarning)
         load(source, token=token, text_encoder=text_encoder, description=text_encoder is None)
-

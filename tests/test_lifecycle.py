@@ -366,10 +366,8 @@ def test_second_prompts_negative_prompts_and_batches(family: Family) -> None:
             [sum(row.count(i) for i in ids) // 3 for ids in (mug, cat)]
             for row in record.ids[pair.encoder_name][0].tolist()
         ]
-        reads_second = (
-            family.name != "stable_diffusion_3"
-            and number == 1
-            or (family.name == "stable_diffusion_3" and number == 1)
+        reads_second = (family.name != "stable_diffusion_3" and number == 1) or (
+            family.name == "stable_diffusion_3" and number == 1
         )
         assert counts == ([[0, 1], [1, 1]] if reads_second else [[1, 0], [0, 0]])
         if family.name != "flux":
@@ -397,3 +395,45 @@ def test_memory_errors_in_the_second_encoder_leave_the_first_untouched(
     monkeypatch.setattr(loader, "add_rows", out_of_memory)
     with pytest.raises(MemoryError):
         pipe.load_multitoken_inversion(tmp_path)
+
+
+def test_memory_errors_while_the_first_concept_grows_a_padded_matrix_leave_no_trace(
+    monkeypatch: pytest.MonkeyPatch, unchanged: Callable[[Any], None]
+) -> None:
+    from diffusers_supreme_init import vocabulary
+
+    pipe = FAMILY["flux"].build()
+    pipe.load_multitoken_inversion({"<cat>": rows_for(find_text_pairs(pipe)[0])}, description="a cat")
+    unchanged(pipe)
+
+    def out_of_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(vocabulary, "_write", out_of_memory)
+    for token in ("<mug>", "<cat>"):  # the second replaces a description
+        with pytest.raises(MemoryError):
+            pipe.load_multitoken_inversion({token: rows_for(find_text_pairs(pipe)[1])}, description="a mug")
+
+
+def test_different_rows_for_a_concept_of_a_shared_encoder_are_refused() -> None:
+    family = FAMILY["stable_diffusion"]
+    pipe, other = family.build(), family.build()
+    other.text_encoder = pipe.text_encoder
+    load(pipe, "<mug>")
+    with pytest.raises(ConceptLoadError, match="another concept of that name is loaded"):
+        load(other, "<mug>", seed=1)
+    load(other, "<mug>")
+    assert np.array_equal(run(family, other, WITH_CONCEPT), run(family, pipe, WITH_CONCEPT))
+
+
+def test_a_copy_whose_encoders_share_a_tokenizer_unloads_from_both(tmp_path: Path) -> None:
+    pipe = FAMILY["stable_diffusion_xl"].build()
+    pipe.tokenizer_2 = pipe.tokenizer
+    before = snapshot_of(copy.deepcopy(pipe))
+    for number, pair in enumerate(find_text_pairs(pipe)):
+        name = "learned_embeds.safetensors" if number == 0 else "learned_embeds_2.safetensors"
+        write_embedding(tmp_path / name, concept_for(pair))
+    pipe.load_multitoken_inversion(tmp_path)
+    twin = copy.deepcopy(pipe)
+    twin.unload_multitoken_inversion("<mug>")
+    assert_same(before, snapshot_of(twin))

@@ -32,7 +32,9 @@ def holds_run(ids: list[int], wanted: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("with_manager", [False, True])
-@pytest.mark.parametrize("prompt", ["a (<mug>)1.5 on a beach", "<mug>++ and a dog--", '("a <mug>", "a dog").blend(1, 1)'])
+@pytest.mark.parametrize(
+    "prompt", ["a (<mug>)1.5 on a beach", "<mug>++ and a dog--", '("a <mug>", "a dog").blend(1, 1)']
+)
 def test_compel_on_stable_diffusion(prompt: str, with_manager: bool) -> None:
     pipe = loaded("stable_diffusion")
     manager = DiffusersTextualInversionManager(pipe) if with_manager else None
@@ -68,9 +70,7 @@ def test_modular_pipelines() -> None:
 
     before = draw("a red mug")
     for pair in find_text_pairs(pipe):
-        pipe.load_multitoken_inversion(
-            {"<mug>": rows_for(pair, 4)}, text_encoder=pair.encoder_name, description=False
-        )
+        pipe.load_multitoken_inversion({"<mug>": rows_for(pair, 4)}, text_encoder=pair.encoder_name, description=False)
     assert np.array_equal(draw("a red mug"), before)
     with RecordIds(pipe) as record:
         assert not np.array_equal(draw("a <mug>"), before)

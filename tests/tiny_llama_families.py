@@ -7,11 +7,9 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HiDreamImagePipeline,
     HiDreamImageTransformer2DModel,
+    KolorsPipeline,
     UNet2DConditionModel,
 )
-
-# The root of the package exports the class that needs sentencepiece; this is its twin.
-from diffusers.pipelines.kolors.pipeline_kolors import KolorsPipeline
 from tiny_families import Family, quiet
 from tiny_language_models import chatglm_encoder, glm_encoder, llama3_encoder
 from tiny_language_tokenizers import chatglm_tokenizer, glm_tokenizer, llama3_tokenizer

@@ -184,16 +184,17 @@ def build_ace_step() -> AceStepPipeline:
             **sizes,
         )
     )
-    vae = seeded(
-        lambda: AutoencoderOobleck(
-            encoder_hidden_size=8,
-            downsampling_ratios=[2, 4],
-            decoder_channels=8,
-            decoder_input_channels=8,
-            channel_multiples=[1, 2],
-            sampling_rate=64,
+    with torch.no_grad():  # what its weight norm computes could not be copied with a graph on it
+        vae = seeded(
+            lambda: AutoencoderOobleck(
+                encoder_hidden_size=8,
+                downsampling_ratios=[2, 4],
+                decoder_channels=8,
+                decoder_input_channels=8,
+                channel_multiples=[1, 2],
+                sampling_rate=64,
+            )
         )
-    )
     return quiet(
         AceStepPipeline(
             vae=vae,
@@ -221,18 +222,19 @@ def build_stable_audio3() -> StableAudio3Pipeline:
             num_memory_tokens=2,
         )
     )
-    vae = seeded(
-        lambda: AutoencoderSAME(
-            patch_size=4,
-            encoder_channels=8,
-            encoder_c_mults=[2],
-            encoder_strides=[4],
-            encoder_transformer_depths=[1],
-            latent_dim=8,
-            dim_heads=8,
-            sampling_rate=64,
+    with torch.no_grad():  # what its weight norm computes could not be copied with a graph on it
+        vae = seeded(
+            lambda: AutoencoderSAME(
+                patch_size=4,
+                encoder_channels=8,
+                encoder_c_mults=[2],
+                encoder_strides=[4],
+                encoder_transformer_depths=[1],
+                latent_dim=8,
+                dim_heads=8,
+                sampling_rate=64,
+            )
         )
-    )
     return quiet(
         StableAudio3Pipeline(
             vae=vae,

@@ -18,13 +18,13 @@ from .embedding_file import LearnedEmbedding
 from .errors import ConceptLoadError, SupremeInitWarning
 from .formats import read_embeddings
 from .matching import ConceptRequest, LoadedConcept, LoadPlan, plan_load
-from .multitoken import arm, find_trigger, row_table, trigger_table
+from .multitoken import Entry, arm, row_table, trigger_table
 from .sources import ConceptSource, SourceOptions, find_embedding_files
 from .text_pairs import TextPair, find_text_pairs
 from .vocabulary import (
     add_rows,
-    adopt_concepts,
     check_can_add_rows,
+    connect,
     describe,
     forget_descriptions,
     remove_rows,
@@ -62,13 +62,13 @@ class MultiTokenInversionLoaderMixin:
         (``<mug>`` becomes "a skull and bones mug"). Loading the same concept again changes nothing.
 
         Args:
-            source: A Hub id, a folder, a file, a state dict ``{placeholder_token: rows}``, or a sequence of them. Files
-                may be of any format that `read_embeddings` knows.
+            source: A Hub id, a folder, a file, a state dict ``{placeholder_token: rows}``, or a sequence of them.
+                Files may be of any format that `read_embeddings` knows.
             token: The placeholder token to use instead of the file's own, one per source.
             description: Words for text encoders without rows. True: those in the file, if any; False: none; or your
                 own.
-            text_encoder: Name of the only text encoder to load into, where a file of another program does not say which
-                one it is for.
+            text_encoder: Name of the only text encoder to load into, where a file of another program does not say
+                which one it is for.
             allow_pickle: Also read ``.pt`` and ``.bin`` files, with PyTorch's restricted unpickler.
             weight_name: File name within a folder or repository; None: ``learned_embeds.safetensors`` (and ``_2``).
             subfolder: Folder within a folder or repository.
@@ -158,26 +158,27 @@ def _text_pairs(pipe: Any) -> list[TextPair]:
             f"{', '.join(name for name, part in pipe.components.items() if part is not None) or 'no components'}"
         )
     for pair in pairs:
+        connect(pair)
         for slot in pair.slots:
-            if trigger_table(slot.tokenizer):
-                arm(
-                    slot.tokenizer, slot.processor
-                )  # loaded by a plain AutoTokenizer, it has the table but not the class
+            if trigger_table(slot.tokenizer):  # loaded by a plain AutoTokenizer, it has the table but not the class
+                arm(slot.tokenizer, slot.processor)
     return pairs
 
 
 def _apply(pipe: Any, pairs: Sequence[TextPair], plan: LoadPlan) -> None:
-    done: list[tuple[TextPair, list[str]]] = []
+    done: list[tuple[TextPair, dict[str, Entry]]] = []
     try:
         for pair in pairs:
-            adopt_concepts(pipe, pair)
             rows = plan.pairs[pair.encoder_name].rows
             if rows:
-                done.append((pair, list(rows)))
+                done.append((pair, dict(trigger_table(pair.tokenizer))))
                 add_rows(pipe, pair, rows)
     except BaseException:  # out of memory, or interrupted: nothing half-loaded stays behind
-        for pair, triggers in done:
-            remove_rows(pipe, pair, [trigger for trigger in triggers if trigger in row_table(pair.tokenizer)])
+        for pair, before in done:
+            remove_rows(
+                pipe, pair, [new for new in row_table(pair.tokenizer) if not isinstance(before.get(new), list)]
+            )
+            describe(pipe, pair, {trigger: words for trigger, words in before.items() if isinstance(words, str)})
         raise
     for pair in pairs:
         own = plan.pairs[pair.encoder_name]
@@ -204,14 +205,13 @@ def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
             check_can_add_rows(pair)  # what prevents adding rows prevents removing them
     for pair in pairs:
         triggers = removals[pair.encoder_name]
-        adopt_concepts(pipe, pair)
-        with_rows = [trigger for trigger in triggers if trigger in row_table(pair.tokenizer)]
-        if with_rows:
-            remove_rows(pipe, pair, with_rows)
-        forget_descriptions(pipe, pair, [trigger for trigger in triggers if find_trigger(pair.tokenizer, trigger)])
+        # An encoder that shares its tokenizer with one before it in the pipeline has lost the rows with that one's.
+        with_rows = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
+        remove_rows(pipe, pair, [trigger for trigger in triggers if trigger in with_rows])
+        forget_descriptions(pipe, pair, triggers)
 
 
-def _known(pair: TextPair) -> dict[str, Any]:
+def _known(pair: TextPair) -> dict[str, Entry]:
     return {**trigger_table(pair.tokenizer), **unknown_concepts(pair)}
 
 

@@ -135,47 +135,45 @@ def _serve(
     identify: Callable[[int], EncoderIdentity],
 ) -> tuple[dict[int, LearnedEmbedding], dict[str, str]]:
     """Return the part for each text encoder, by index, and the parts that serve none, with the reason."""
-    candidates = _candidates(trigger, request, pairs)
+    candidates = [index for index, pair in enumerate(pairs) if request.text_encoder in (None, pair.encoder_name)]
+    if not candidates:
+        names = ", ".join(pair.encoder_name for pair in pairs)
+        raise ConceptLoadError(f"{trigger}: text_encoder: expected one of {names}, got {request.text_encoder!r}")
     served: dict[int, LearnedEmbedding] = {}
     unused: dict[str, str] = {}
-    for number, embedding in enumerate(request.embeddings, 1):
-        matching, expected = _matching(embedding, candidates, pairs, identify, request.text_encoder is not None)
-        if len({identify(index) for index in matching} if len(matching) > 1 else matching) > 1:
-            names = ", ".join(pairs[index].encoder_name for index in matching)
+    for number, part in enumerate(request.embeddings, 1):
+        fitting, expected = _fitting(part, candidates, pairs, identify, is_chosen=request.text_encoder is not None)
+        found = [pairs[index].encoder_name for index in fitting]
+        if len(fitting) > 1 and len({identify(index) for index in fitting}) > 1:
             raise ConceptLoadError(
-                f"{trigger}: expected {expected}, got {names}; choose one with text_encoder={pairs[matching[0]].encoder_name!r}"
+                f"{trigger}: expected {expected}, got {', '.join(found)}; choose one with text_encoder={found[0]!r}"
             )
-        for index in matching:
+        for index, name in zip(fitting, found, strict=True):
             if index in served:
                 raise ConceptLoadError(
-                    f"{trigger}: expected one part for {pairs[index].encoder_name}, got two; load one file with weight_name="
+                    f"{trigger}: expected one part for {name}, got two; load one file with weight_name="
                 )
-            served[index] = embedding
-        if not matching:
-            unused[embedding.encoder_key or f"part {number}"] = f"it is for {expected}"
+            served[index] = part
+        if not fitting:
+            unused[part.encoder_key or f"part {number}"] = f"it is for {expected}"
     if not served:
-        got = ", ".join(pair.label for pair in pairs)
-        model = next((part.base_model for part in request.embeddings if part.base_model), None)
+        expected = "; ".join(why.removeprefix("it is for ") for why in unused.values())
+        model = next(
+            (part.base_model for part in request.embeddings if part.base_model), "the model it was trained on"
+        )
         raise ConceptLoadError(
-            f"{trigger}: expected {'; '.join(why.removeprefix('it is for ') for why in unused.values())}, got {got}; "
-            f"load it into a pipeline of {model or 'the model it was trained on'}"
+            f"{trigger}: expected {expected}, got {', '.join(pair.label for pair in pairs)}; "
+            f"load it into a pipeline of {model}"
         )
     return served, unused
 
 
-def _candidates(trigger: str, request: ConceptRequest, pairs: Sequence[TextPair]) -> list[int]:
-    chosen = [index for index, pair in enumerate(pairs) if request.text_encoder in (None, pair.encoder_name)]
-    if not chosen:
-        names = ", ".join(pair.encoder_name for pair in pairs)
-        raise ConceptLoadError(f"{trigger}: text_encoder: expected one of {names}, got {request.text_encoder!r}")
-    return chosen
-
-
-def _matching(
+def _fitting(
     embedding: LearnedEmbedding,
     candidates: Sequence[int],
     pairs: Sequence[TextPair],
     identify: Callable[[int], EncoderIdentity],
+    *,
     is_chosen: bool,
 ) -> tuple[list[int], str]:
     """Return the text encoders that a part fits, by index, and in words what it is for."""
@@ -215,7 +213,7 @@ def _is_new(trigger: str, embedding: LearnedEmbedding, pair: TextPair) -> bool:
     if not holds_rows(pair, registered) and is_same_name:
         return True  # another pipeline that shares the tokenizer has loaded it
     if is_same_name and torch.equal(held_rows(pair, registered).cpu(), rows.cpu()):
-        return False
+        return registered in unknown_concepts(pair)  # then only the tokenizer has to learn it
     raise ConceptLoadError(
         f"{trigger}: another concept of that name is loaded; unload_multitoken_inversion({registered!r}) first, "
         "or give this one another name with token="
@@ -263,7 +261,7 @@ def _check_descriptions(pairs: Sequence[TextPair], plan: LoadPlan) -> None:
     """Check that no text encoder would find a trigger in the description of a concept: reading it would not end."""
     for pair in pairs:
         own = plan.pairs[pair.encoder_name]
-        table = {**trigger_table(pair.tokenizer), **own.descriptions, **dict.fromkeys(own.rows, [])}
+        table = {**trigger_table(pair.tokenizer), **own.descriptions, **{trigger: [] for trigger in own.rows}}
         for described, words in table.items():
             found = [trigger for trigger in table if isinstance(words, str) and holds_trigger(words, [trigger])]
             if found:

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, cast
 
-import torch
 from accelerate import cpu_offload
 from accelerate.hooks import AlignDevicesHook, SequentialHook, remove_hook_from_module
 from diffusers.hooks import group_offloading

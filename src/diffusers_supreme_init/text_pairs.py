@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from .multitoken import row_table
 
 _ENCODER_NAME = re.compile(r"text_encoder|\Abert\Z")
-"""Components that read a prompt: ``text_encoder``, ``text_encoder_2``, ``prior_text_encoder``; latent diffusion's ``bert``."""
+"""Components that read a prompt: ``text_encoder``, ``text_encoder_2``, ``prior_text_encoder``; ``bert`` of latent
+diffusion."""
 
 
 @dataclass(frozen=True)

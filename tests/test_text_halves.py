@@ -1,0 +1,47 @@
+"""The loader on the text half of every pipeline class that no family builds whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from every_family import load_everywhere
+from tiny_families import RecordIds
+from tiny_text_halves import TextHalf, text_halves
+
+from diffusers_supreme_init.text_pairs import find_text_pairs
+
+PLAIN = "a photo of a red mug on the beach, < mug >"
+WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (GLM-Image) read only what is in quotes
+
+
+@pytest.mark.filterwarnings("ignore:.*removes it from prompts when it cleans them")  # they do not clean them here
+@pytest.mark.parametrize("half", text_halves(), ids=lambda half: half.pipeline_class.__name__)
+def test_a_concept_in_every_encoder(half: TextHalf, tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
+    pipe = half.build()
+    before = half.encode(pipe, PLAIN)
+    assert before
+    unchanged(pipe)
+    expected = load_everywhere(pipe, tmp_path)
+    assert expected
+    assert are_equal(half.encode(pipe, PLAIN), before)
+    with RecordIds(pipe) as record:
+        with_concept = half.encode(pipe, WITH_CONCEPT)
+    assert all(tensor.isfinite().all() for tensor in with_concept)
+    assert not are_equal(with_concept, before)
+    for pair in find_text_pairs(pipe):
+        assert torch.equal(pair.rows("<mug>"), expected[pair.encoder_name])
+        ids = pair.row_ids("<mug>")
+        assert any(holds_run(row, ids) for call in record.ids[pair.encoder_name] for row in call.tolist())
+    pipe.unload_multitoken_inversion("<mug>")
+    assert are_equal(half.encode(pipe, PLAIN), before)
+
+
+def are_equal(made: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
+    same_shapes = [one.shape for one in made] == [one.shape for one in expected]
+    return same_shapes and all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
+
+
+def holds_run(ids: list[int], wanted: list[int]) -> bool:
+    return any(ids[start : start + len(wanted)] == wanted for start in range(len(ids)))
