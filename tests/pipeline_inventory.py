@@ -22,6 +22,7 @@ _ENCODERS = {
     "Gemma2PreTrainedModel": "Gemma2Model",  # Sana and Lumina 2 call it as a model without a head
     "GemmaPreTrainedModel": "GemmaModel",  # Lumina does so with Gemma 1
     "T5EncoderModel|VitsModel": "T5EncoderModel",  # AudioLDM 2; VITS is for its speech checkpoints
+    "T5GemmaEncoder": "T5GemmaEncoderModel",  # PRX; the one holds the other and adds nothing
     "T5EncoderModel|UMT5EncoderModel": "UMT5EncoderModel",  # SkyReels-V2's docstring: google/umt5-xxl
     "Gemma3ForConditionalGeneration|Gemma4UnifiedForConditionalGeneration": "Gemma3ForConditionalGeneration",  # LTX-2
     "Qwen2VLForConditionalGeneration|BertModel": "Qwen2VLForConditionalGeneration",  # EasyAnimate 5.1's docstring
@@ -30,8 +31,10 @@ _ENCODERS = {
 
 _ENCODERS_OF_PIPELINES = {
     "AceStep": "Qwen3Model",  # docstring: "e.g., Qwen3-Embedding-0.6B"
+    "Echo": "Gemma3ForConditionalGeneration",  # modular; made from LTX-2
     "Ideogram4": "Qwen3VLModel",  # its modular twin says so; docstring: QWEN3_VL_ACTIVATION_LAYERS
     "LDMTextToImage": "LDMBertModel",  # docstring; a class of diffusers
+    "LTX2": "Gemma3ForConditionalGeneration",  # modular (LTX 2.5 also); as in LTX-2's other pipelines
     "PRXPixel": "Qwen3VLTextModel",  # docstring: "the Qwen3-VL text backbone (the vision tower is discarded)"
     "ZImage": "Qwen3Model",  # its modular twin says so
 }
@@ -45,6 +48,7 @@ _TOKENIZERS = {
     "Qwen": "Qwen2Tokenizer",
     "SmolLM3": "TokenizersBackend",  # nor has SmolLM3's
     "T5Gemma": "GemmaTokenizer",
+    "T5Encoder": "T5Tokenizer",  # AudioLDM 2 without VITS
     "UMT5": "T5Tokenizer",  # google/umt5-xxl
     "LDMBert": "BertTokenizer",  # docstring of latent diffusion
 }
@@ -52,7 +56,6 @@ _TOKENIZERS = {
 
 _UNSPECIFIC = ("AutoTokenizer", "PreTrainedTokenizerBase", "TokenizersBackend", "PythonBackend", "Any", "|")
 _PROCESSORS = {
-    "AutoProcessor": "PixtralProcessor",  # Flux 2; Mistral Small 3's
     "ProcessorMixin": "Gemma3Processor",  # LTX-2, for its prompt enhancer
     "Qwen2_5_VLProcessor": "Qwen2VLProcessor",  # Kandinsky 6 differs in how it packs pixels only
 }
@@ -134,6 +137,11 @@ def readers(annotations: dict[str, str], pipeline_name: str) -> tuple[Reader, ..
     return tuple(sorted(found))
 
 
+def encoders_not_found(pipeline_class: type) -> bool:
+    """Whether the loader finds none of the text encoders that a class has: BLIP-Diffusion's names no embedding."""
+    return {reader.encoder for reader in readers_of(pipeline_class)} == {"ContextCLIPTextModel"}
+
+
 def _encoder(annotation: str, pipeline_name: str) -> str:
     if annotation == "PreTrainedModel":
         named = [kind for start, kind in _ENCODERS_OF_PIPELINES.items() if pipeline_name.startswith(start)]
@@ -141,9 +149,15 @@ def _encoder(annotation: str, pipeline_name: str) -> str:
     return _ENCODERS.get(annotation, annotation)
 
 
+def _is_encoder(name: str) -> bool:
+    return ("text_encoder" in name and not name.endswith("_layers")) or name == "bert"
+
+
 def _tokenizer(annotation: str, encoder: str) -> str | None:
     if "Processor" in annotation:
         kind = _PROCESSORS.get(annotation, annotation)
+        if kind == "AutoProcessor":  # Flux 2 has Mistral Small 3's, modular Flux 3 that of Qwen3-VL
+            kind = "PixtralProcessor" if encoder.startswith("Mistral") else "Qwen3VLProcessor"
         if kind == "GlmImageProcessor":
             return None  # it serves GLM-Image's language model, not its text encoder
         return f"{kind}({_INNER_TOKENIZERS.get(kind, 'Qwen2Tokenizer')})"
@@ -174,8 +188,3 @@ def _classes(package: Any, base: type) -> Iterator[type]:
             if inspect.isclass(one) and issubclass(one, base) and one.__module__ == info.name:
                 found[one.__module__, one.__name__] = one
     return iter(found[key] for key in sorted(found))
-
-
-def encoders_not_found(pipeline_class: type) -> bool:
-    """Whether the loader finds none of the text encoders that a class has."""
-    return {reader.encoder for reader in readers_of(pipeline_class)} == {"ContextCLIPTextModel"}

@@ -1,5 +1,6 @@
 """What a newcomer runs: the README's Python, `examples/train.py`, `examples/generate.py`, the demo's parts."""
 
+import copy
 import json
 import re
 import runpy
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TOYBOX
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from diffusers_supreme_init import DescriberConfig, SupremeInitConfig, read_embedding
 
@@ -34,7 +36,10 @@ def test_first_python_of_the_readme_comes_early() -> None:
 
 
 def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toybox stands in for Hub ids, its mug and a scene for photos, 2 steps for 100, the CPU for CUDA."""
+    """The toybox stands in for Hub ids, its mug and a scene for photos, 2 steps for 100, the CPU for CUDA.
+
+    SDXL is stood for by the toybox with a second text encoder.
+    """
     shutil.copy(TOYBOX / "concepts" / "mug.png", tmp_path / "mug.png")
     Image.open(tmp_path / "mug.png").convert("RGB").save(tmp_path / "mug.jpg")
     Image.open(TOYBOX / "scenes" / "scene_1.png").save(tmp_path / "desk.jpg")
@@ -42,6 +47,14 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     from_pretrained = DiffusionPipeline.from_pretrained.__func__
 
     def from_toybox(cls: Any, name: str, **options: Any) -> Any:
+        if cls is StableDiffusionXLPipeline:
+            assert name == "stabilityai/stable-diffusion-xl-base-1.0"
+            parts = from_pretrained(DiffusionPipeline, TOYBOX / "pipeline").components
+            shared = {part: parts[part] for part in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+            second = CLIPTextModelWithProjection(
+                CLIPTextConfig(**parts["text_encoder"].config.to_dict() | {"hidden_size": 32})
+            )
+            return cls(**shared, text_encoder_2=second, tokenizer_2=copy.deepcopy(parts["tokenizer"]))
         assert name == "stable-diffusion-v1-5/stable-diffusion-v1-5"
         return from_pretrained(cls, TOYBOX / "pipeline", **options)
 
@@ -62,7 +75,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", classmethod(from_toybox))
     monkeypatch.setattr(SupremeInitConfig, "__post_init__", two_steps)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(compile(block.replace('.to("cuda")', '.to("cpu")'), "README.md", "exec"), {})
     assert Image.open("beach.png").size == (64, 64)

@@ -122,27 +122,28 @@ def test_b03_tokens_that_begin_or_lie_within_other_words(pipe: Any, stock_pipe: 
     note_stock(record_property, "B3", mixes_them_up)
 
 
+@pytest.mark.parametrize("token", ["<mug>", "zmg"])
 def test_b04_a_prompt_that_is_converted_already_stays_as_it_is(
-    pipe: Any, stock_pipe: Any, record_property: Note
+    token: str, pipe: Any, stock_pipe: Any, record_property: Note
 ) -> None:
-    pipe.load_multitoken_inversion({"<mug>": rows(pipe, 12)})  # twelve: "|1" begins "|10" and "|11"
-    names = row_table(pipe.tokenizer)["<mug>"]
-    expected = pipe.tokenizer.tokenize("a <mug>")
+    pipe.load_multitoken_inversion({token: rows(pipe, 12)})  # twelve: "|1" begins "|10" and "|11"
+    names = row_table(pipe.tokenizer)[token]
+    expected = pipe.tokenizer.tokenize(f"a {token}")
     assert expected == ["a</w>", *names]
     written_out = "a " + "".join(names)
-    for prompt in ("a <mug>", written_out, "a " + " ".join(names)):
+    for prompt in (f"a {token}", written_out, "a " + " ".join(names)):
         once = pipe.maybe_convert_prompt(prompt, pipe.tokenizer)  # the pipeline itself calls it
         twice = pipe.maybe_convert_prompt(once, pipe.tokenizer)
         for text in (prompt, once, twice):
             assert pipe.tokenizer.tokenize(text) == expected
-    assert pipe.tokenizer.tokenize(f"{written_out} <mug>") == [*expected, *names]
+    assert pipe.tokenizer.tokenize(f"{written_out} {token}") == [*expected, *names]
 
     def grows_each_time() -> bool:
-        load_stock(stock_pipe)
-        once = stock_pipe.maybe_convert_prompt("a <mug>", stock_pipe.tokenizer)
+        load_stock(stock_pipe, token)
+        once = stock_pipe.maybe_convert_prompt(f"a {token}", stock_pipe.tokenizer)
         return stock_pipe.maybe_convert_prompt(once, stock_pipe.tokenizer) != once
 
-    note_stock(record_property, "B4", grows_each_time)
+    note_stock(record_property, f"B4 ({token})", grows_each_time)
 
 
 @torch.no_grad()

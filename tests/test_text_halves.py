@@ -1,4 +1,4 @@
-"""The loader on the text half of every pipeline class that no family builds whole."""
+"""The loader on the text half of every pipeline class that no family builds whole, and of modular ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,17 +8,21 @@ import pytest
 import torch
 from every_family import load_everywhere
 from tiny_families import RecordIds
+from tiny_modular_halves import ModularHalf, modular_halves
 from tiny_text_halves import TextHalf, text_halves
 
 from diffusers_supreme_init.text_pairs import find_text_pairs
 
+HALVES = [*text_halves(), *modular_halves()]
 PLAIN = "a photo of a red mug on the beach, < mug >"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (GLM-Image) read only what is in quotes
 
 
 @pytest.mark.filterwarnings("ignore:.*removes it from prompts when it cleans them")  # they do not clean them here
-@pytest.mark.parametrize("half", text_halves(), ids=lambda half: half.pipeline_class.__name__)
-def test_a_concept_in_every_encoder(half: TextHalf, tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize("half", HALVES, ids=lambda half: half.pipeline_class.__name__)
+def test_a_concept_in_every_encoder(
+    half: TextHalf | ModularHalf, tmp_path: Path, unchanged: Callable[[Any], None]
+) -> None:
     pipe = half.build()
     before = half.encode(pipe, PLAIN)
     assert before

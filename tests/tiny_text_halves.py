@@ -15,7 +15,7 @@ from diffusers import DPMSolverMultistepScheduler
 from diffusers.models.controlnets.controlnet_z_image import ZImageControlNetModel
 from every_family import FAMILIES
 from PIL import Image
-from pipeline_inventory import encoders_not_found, module_of, readers_of, text_taking_classes
+from pipeline_inventory import Reader, encoders_not_found, module_of, readers_of, text_taking_classes
 from tiny_families import Family, quiet
 from tiny_language_models import qwen3_vl_encoder, text_options
 from tiny_language_tokenizers import llama_tokenizer, qwen_tokenizer
@@ -79,7 +79,7 @@ class TextHalf:
                 elif one.default is one.empty and one.kind is not one.VAR_KEYWORD:
                     arguments[name] = None
             with torch.no_grad():
-                made += _tensors(method(**arguments))
+                made += tensors_in(method(**arguments))
         return made
 
 
@@ -87,10 +87,30 @@ def text_halves() -> list[TextHalf]:
     """Return the text half of every class that has text encoders and is not built whole by a family."""
     whole = {family.pipeline_class for family in FAMILIES}
     return [
-        TextHalf(one, _lender(one), SPECIAL.get(one.__name__, Special()))
+        TextHalf(one, lender_of(readers_of(one), module_of(one)), SPECIAL.get(one.__name__, Special()))
         for one in text_taking_classes()
         if one not in whole and readers_of(one) and not encoders_not_found(one)
     ]
+
+
+def lender_of(readers: Sequence[Reader], module: str) -> Family | None:
+    """Return a family that has these text encoders and tokenizers; no others if possible, and of the same module."""
+
+    def lacks(family: Family) -> bool:
+        own = {(one.encoder_name, one.encoder): set(one.tokenizers) for one in readers_of(family.pipeline_class)}
+        return any(set(one.tokenizers) - own.get((one.encoder_name, one.encoder), set()) for one in readers)
+
+    def strangeness(family: Family) -> tuple[bool, bool]:
+        return readers_of(family.pipeline_class) != readers, module_of(family.pipeline_class) != module
+
+    return min((family for family in FAMILIES if not lacks(family)), key=strangeness, default=None)
+
+
+def tensors_in(made: Any) -> list[torch.Tensor]:
+    if isinstance(made, torch.Tensor):
+        return [made]
+    parts = made.values() if isinstance(made, Mapping) else made if isinstance(made, list | tuple) else ()
+    return [tensor for part in parts for tensor in tensors_in(part)]
 
 
 # What single classes need
@@ -203,29 +223,12 @@ SPECIAL: Mapping[str, Special] = {
     "LEditsPPPipelineStableDiffusionXL": LEDITS,
     "LongCatAudioDiTPipeline": Special(borrowed=frozenset({"vae", "transformer"})),
     "LongCatImageEditPipeline": EDITED,
-    "LTX2DFRTemporalRefinePipeline": Special(parts=lambda: _family("ltx2")),
-    "LTX2HDRPipeline": Special(parts=lambda: _family("ltx2")),
     "PRXPixelPipeline": Special(parts=lambda: _qwen3_vl("language_model")),
     "QwenImageEditInpaintPipeline": EDITED,
-    "SanaWMLTX2Refiner": Special(calls=PRIVATE.calls, parts=lambda: _family("ltx2")),
+    "SanaWMLTX2Refiner": Special(calls=PRIVATE.calls, borrowed=frozenset({"connectors"})),
     "StableDiffusionInstructPix2PixPipeline": PRIVATE,
     "VisualClozePipeline": Special(calls=[("generation_pipe.encode_prompt", VISUAL_CLOZE)]),
     "VisualClozeGenerationPipeline": Special(calls=[("encode_prompt", VISUAL_CLOZE)]),
     "ZImageControlNetPipeline": Z_IMAGE_CONTROL,
     "ZImageControlNetInpaintPipeline": Z_IMAGE_CONTROL,
 }
-
-
-def _lender(pipeline_class: type) -> Family | None:
-    """Return a family with the same text encoders and tokenizers, of the same module if there is one."""
-    readers = readers_of(pipeline_class)
-    same = [family for family in FAMILIES if readers_of(family.pipeline_class) == readers]
-    module = module_of(pipeline_class)
-    return min(same, key=lambda family: module_of(family.pipeline_class) != module, default=None)
-
-
-def _tensors(made: Any) -> list[torch.Tensor]:
-    if isinstance(made, torch.Tensor):
-        return [made]
-    parts = made.values() if isinstance(made, Mapping) else made if isinstance(made, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
