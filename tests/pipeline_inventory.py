@@ -1,5 +1,6 @@
 """Every pipeline class of the installed diffusers that takes a prompt, and what reads the prompt in each."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -69,8 +70,8 @@ class Reader:
     Attributes:
         encoder_name: Component, e.g. ``"text_encoder_2"``.
         encoder: Class, e.g. ``"T5EncoderModel"``.
-        tokenizers: ``(component, class)`` of every tokenizer; the class is ``"Qwen2VLProcessor(Qwen2Tokenizer)"`` where
-            a processor holds it.
+        tokenizers: ``(component, class)`` of every tokenizer; ``"Qwen2VLProcessor(Qwen2Tokenizer)"`` is one inside a
+            processor.
     """
 
     encoder_name: str
@@ -78,22 +79,24 @@ class Reader:
     tokenizers: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        """E.g. ``text_encoder_2: T5EncoderModel <- T5Tokenizer``."""
-        return f"{self.encoder_name}: {self.encoder} ← {', '.join(kind for _, kind in self.tokenizers)}"
+        """E.g. ``T5EncoderModel ← T5Tokenizer``."""
+        return f"{self.encoder} ← {' and '.join(kind for _, kind in self.tokenizers)}"
 
 
-def text_taking_classes() -> list[type]:
+@functools.cache
+def text_taking_classes() -> tuple[type, ...]:
     """Return the pipeline classes that take a prompt, by module and name.
 
     Left out: the folder ``diffusers.pipelines.deprecated``, and the ONNX pipelines, which hold no PyTorch modules.
     """
     classes = [one for one in _classes(diffusers.pipelines, DiffusionPipeline) if prompt_argument(one)]
-    return [one for one in classes if ".deprecated." not in one.__module__ and "onnx" not in one.__module__]
+    return tuple(one for one in classes if ".deprecated." not in one.__module__ and "onnx" not in one.__module__)
 
 
-def modular_classes() -> list[type]:
+@functools.cache
+def modular_classes() -> tuple[type, ...]:
     """Return the modular pipeline classes, by module and name."""
-    return [one for one in _classes(diffusers.modular_pipelines, ModularPipeline) if one is not ModularPipeline]
+    return tuple(one for one in _classes(diffusers.modular_pipelines, ModularPipeline) if one is not ModularPipeline)
 
 
 def prompt_argument(pipeline_class: type) -> str | None:
@@ -112,12 +115,14 @@ def module_of(pipeline_class: type) -> str:
     return pipeline_class.__module__.split(".")[2]
 
 
+@functools.cache
 def readers_of(pipeline_class: type) -> tuple[Reader, ...]:
     """Return the text encoders of a pipeline class with their tokenizers, as ``__init__`` annotates them."""
     parameters = inspect.signature(pipeline_class.__init__).parameters
     return readers({name: _name(one.annotation) for name, one in parameters.items()}, short_name(pipeline_class))
 
 
+@functools.cache
 def readers_of_modular(pipeline_class: type) -> tuple[Reader, ...]:
     """Return the same for a modular pipeline class, from the components that its blocks ask for."""
     specs = pipeline_class()._component_specs

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
+from diffusers.hooks import apply_group_offloading
+from every_family import FAMILIES, rows_for
 from tiny_describers import build_blip, build_sam, build_vit
 
 from diffusers_supreme_init import (
@@ -16,6 +18,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     propose_initializer,
 )
+from diffusers_supreme_init.text_pairs import find_text_pairs
 
 pytestmark = [
     pytest.mark.cuda,
@@ -75,3 +78,35 @@ def test_describers_on_the_gpu(dtype: str, tmp_path: Path) -> None:
     assert proposal.mask is not None
     assert all(candidate.loss == candidate.loss for candidate in proposal.candidates)
     assert {module.device.type for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {"cuda"}
+
+
+@pytest.mark.parametrize("kind", ["none", "model", "sequential", "leaf_level", "leaf_level with streams", "compiled"])
+def test_loading_and_unloading_under_offloading(kind: str) -> None:
+    family = next(family for family in FAMILIES if family.name == "flux")
+    pipe = family.build()
+    if kind == "model":
+        pipe.enable_model_cpu_offload()
+    elif kind == "sequential":
+        pipe.enable_sequential_cpu_offload()
+    else:
+        pipe.to("cuda")
+    pairs = find_text_pairs(pipe)
+    if kind.startswith("leaf_level"):
+        for pair in pairs:
+            options = {"offload_type": "leaf_level", "use_stream": kind.endswith("streams")}
+            apply_group_offloading(pair.encoder, onload_device=torch.device("cuda"), **options)
+    if kind == "compiled":
+        pipe.text_encoder_2.compile()
+
+    def encode(prompt: str) -> list[torch.Tensor]:
+        with torch.no_grad():
+            embeds, pooled, _ = pipe.encode_prompt(prompt, None, device=torch.device("cuda"), max_sequence_length=64)
+        return [embeds.cpu(), pooled.cpu()]
+
+    before = encode("a red mug")
+    for pair in pairs:
+        pipe.load_multitoken_inversion({"<mug>": rows_for(pair)}, text_encoder=pair.encoder_name, description=False)
+    assert all(torch.equal(one, other) for one, other in zip(encode("a red mug"), before, strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(encode("a <mug>"), before, strict=True))
+    pipe.unload_multitoken_inversion()
+    assert all(torch.equal(one, other) for one, other in zip(encode("a red mug"), before, strict=True))

@@ -51,6 +51,14 @@ class TextHalf:
     family: Family | None
     special: Special
 
+    @property
+    def lender(self) -> str | None:
+        """The name of the family whose text encoders these are; None if they were made for this class."""
+        are_own = bool(
+            self.special.parts().keys() & {reader.encoder_name for reader in readers_of(self.pipeline_class)}
+        )
+        return None if self.family is None or are_own else self.family.name
+
     def build(self) -> Any:
         """Return a fresh pipeline, each time with the same weights."""
         borrowed = {"safety_checker", *self.special.borrowed}
