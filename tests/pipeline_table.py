@@ -81,7 +81,8 @@ diffusers {version} that takes a prompt, what the method does on it, and how tha
 
 {summary}
 
-**{runs}** A run means, for each text encoder: a concept of several rows is loaded; prompts without it give
+**{runs}**
+A run means, for each text encoder: a concept of several rows is loaded; prompts without it give
 bit-identical results before loading, after loading and after unloading; a prompt with it gives another result; the
 ids of its rows, in order, reach the embedding matrix; and unloading leaves nothing behind. Weights are random and
 vocabularies small: what is verified is the loader, not what a picture looks like.

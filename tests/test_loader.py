@@ -331,7 +331,7 @@ def test_sources_that_do_not_exist_are_refused(pipe: Any, tmp_path: Path, unchan
             pipe.load_multitoken_inversion(tmp_path, weight_name=name)
     with pytest.raises(EmbeddingFileError, match="got no such file; see weight_name="):
         pipe.load_multitoken_inversion(tmp_path, weight_name="other.safetensors")
-    for source in (tmp_path / "nowhere", "nowhere", "a/b/c", "folder/mug.safetensors"):
+    for source in (tmp_path / "nowhere", "nowhere", "a/b/c", "folder/mug.safetensors", "x" * 5000, "\0"):
         with pytest.raises(EmbeddingFileError, match="it does not exist"):
             pipe.load_multitoken_inversion(source)
     with pytest.raises(EmbeddingFileError, match="user/never-downloaded"):

@@ -8,7 +8,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .multitoken import row_table
@@ -102,6 +103,14 @@ def set_matrix(pair: TextPair, matrix: Tensor) -> None:
     random rows; other data in the same parameter do none of that, and whatever is tied to it follows.
     """
     weight = pair.embedding.weight
+    head = pair.encoder.get_output_embeddings()
+    if isinstance(head, nn.Linear) and head.weight is not weight and head.out_features == len(weight):
+        # An output matrix of its own (Mistral in Flux 2) has as many rows, or the encoder could not be loaded again.
+        # What it says of new tokens is never read.
+        head.weight.data = _of_length(head.weight.detach(), len(matrix))
+        if head.bias is not None:
+            head.bias.data = _of_length(head.bias.detach(), len(matrix))
+        head.out_features = len(matrix)
     weight.data = matrix
     for module in pair.encoder.modules():
         if getattr(module, "weight", None) is weight:
@@ -109,6 +118,11 @@ def set_matrix(pair: TextPair, matrix: Tensor) -> None:
                 if hasattr(module, size_name):
                     setattr(module, size_name, len(matrix))
     pair.encoder.config.get_text_config().vocab_size = len(matrix)
+
+
+def _of_length(tensor: Tensor, length: int) -> Tensor:
+    missing = max(length - len(tensor), 0)
+    return torch.cat([tensor[:length], tensor.new_zeros(missing, *tensor.shape[1:])])
 
 
 def correct_legacy_eos(pair: TextPair) -> None:

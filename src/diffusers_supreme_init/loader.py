@@ -4,6 +4,7 @@ Everything is read and checked before the first row is written; a failed load le
 """
 
 import importlib.util
+import inspect
 import os
 import re
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline, ModularPipeline
+from torch import Tensor
 
 from .embedding_file import LearnedEmbedding
 from .errors import ConceptLoadError, SupremeInitWarning
@@ -62,7 +64,8 @@ class MultiTokenInversionLoaderMixin:
         (``<mug>`` becomes "a skull and bones mug"). Loading the same concept again changes nothing.
 
         Args:
-            source: A Hub id, a folder, a file, a state dict ``{placeholder_token: rows}``, or a sequence of them.
+            source: A Hub id, a folder, a file, a state dict ``{placeholder_token: rows}``, rows
+                ``(num_vectors, hidden_size)`` (with `token`), or a sequence of them.
                 Files may be of any format that `read_embeddings` knows.
             token: The placeholder token to use instead of the file's own, one per source.
             description: Words for text encoders without rows. True: those in the file, if any; False: none; or your
@@ -123,7 +126,7 @@ def _requests(
     text_encoder: str | None,
     options: SourceOptions,
 ) -> list[ConceptRequest]:
-    sources = [source] if isinstance(source, str | os.PathLike | Mapping) else list(source)
+    sources = [source] if isinstance(source, str | os.PathLike | Mapping | Tensor) else list(source)
     tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in sources]
     if len(tokens) != len(sources):
         raise ConceptLoadError(f"token: expected one for each of {len(sources)} sources, got {len(tokens)}")
@@ -235,8 +238,11 @@ def _warn(pipe: Any, reports: Sequence[LoadedConcept], is_description_wanted: bo
 
 
 def _survives_cleaning(pipe: Any, token: str) -> bool:
-    """Whether a pipeline that cleans captions (PixArt, DeepFloyd IF, Lumina, ...) leaves a token in its prompts."""
+    """Whether a pipeline that cleans captions unless told not to (PixArt, DeepFloyd IF) leaves a token in them."""
     clean = getattr(pipe, "_clean_caption", None)
+    option = inspect.signature(type(pipe).__call__).parameters.get("clean_caption")
+    if option is None or option.default is not True:
+        return True
     needed = ("bs4", "ftfy")  # without them diffusers does not clean
     if clean is None or any(importlib.util.find_spec(name) is None for name in needed):
         return True

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .embedding_file import WEIGHT_NAME, weight_name_for
 from .errors import EmbeddingFileError
+from .formats import KOHYA_KEY
 
-ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor]
+ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor] | Tensor
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,30 @@ class SourceOptions:
     allow_pickle: bool = False
 
 
-def find_embedding_files(source: ConceptSource, options: SourceOptions) -> list[ConceptSource]:
+def find_embedding_files(
+    source: ConceptSource, options: SourceOptions
+) -> Sequence[str | os.PathLike[str] | Mapping[str, Tensor]]:
     """Return the files of one source, one per text encoder, downloading them if it is a Hub id.
 
     Raises:
         EmbeddingFileError: There is no such file, folder or repository, or a name leads out of it.
     """
+    if isinstance(source, Tensor):
+        return [{KOHYA_KEY: source}]  # rows without a name
     if isinstance(source, Mapping):
         return [source]
+    if not isinstance(source, str | os.PathLike):
+        raise EmbeddingFileError(
+            f"expected a file, a folder, a Hub id 'user/name' or a state dict, got a {type(source).__name__}"
+        )
     for name in (options.weight_name, options.subfolder):
         if name is not None and (".." in PurePosixPath(name).parts or Path(name).is_absolute() or "\\" in name):
             raise EmbeddingFileError(f"weight_name and subfolder: expected a path below the source, got {name!r}")
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for one
         return [path]
     choices = _file_names(options)
-    if path.is_dir():
+    if os.path.isdir(path):
         folder = path / (options.subfolder or "")
         for names in choices:
             if found := [folder / name for name in names if (folder / name).is_file()]:
