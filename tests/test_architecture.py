@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "diffusers_supreme_init"
 # The data flow of the design, left to right: a module imports only from lines above its own.
 LAYERS = [
     ["errors", "version"],
-    ["config", "files", "offloading", "randomness", "safetensors_file", "templates", "pictures"],
+    ["config", "files", "offloading", "randomness", "safetensors_file", "templates", "pictures", "prompt_cleaning"],
     ["describers", "multitoken"],
     ["concepts", "text_pairs", "placeholders"],
     ["encoder_record"],

@@ -16,7 +16,7 @@ PLAIN = "a photo of a red mug on the beach, < mug >"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (HunyuanImage) read only what is in quotes
 
 
-@pytest.mark.filterwarnings("ignore:.*removes it from prompts when it cleans them")  # they do not clean them here
+@pytest.mark.filterwarnings("ignore:.*(removes it from prompts|rewrite prompts)")  # they do not clean them here
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_concept_in_every_encoder(family: Family, tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
     pipe = family.build()

@@ -26,7 +26,7 @@ from diffusers_supreme_init.text_pairs import find_text_pairs
 FAMILY = {family.name: family for family in FAMILIES}
 VARIETY = ["stable_diffusion_xl", "flux", "qwen_image_edit", "sana", "hunyuan_image", "kolors", "hunyuan_dit"]
 """CLIP twice, T5, a tokenizer in a processor, Gemma, ByT5 and ChatGLM (tokenizers in Python), BERT."""
-pytestmark = pytest.mark.filterwarnings("ignore:.*removes it from prompts when it cleans them")  # not in these calls
+pytestmark = pytest.mark.filterwarnings("ignore:.*(removes it from prompts|rewrite prompts)")  # not in these calls
 PLAIN, WITH_CONCEPT = "a red mug", 'a <mug>, "<mug>"'
 
 

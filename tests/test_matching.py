@@ -312,6 +312,25 @@ def test_cleaning_of_captions_is_warned_about_and_the_advice_helps(tmp_path: Pat
     assert reached == {"<mug>": False, "%mug%": True}
 
 
+def test_prx_cleans_prompts_in_its_own_way() -> None:
+    pipe = FAMILY["prx"].build()
+    rows = rows_for(pair_of(pipe, "text_encoder"))
+    pipe.load_multitoken_inversion({"<mug>": rows})  # survives: a warning would be an error here
+    with pytest.warns(SupremeInitWarning, match="skip_text_cleaning=True, or load the concept with token='<mug>'"):
+        pipe.load_multitoken_inversion({"[mug]": rows})
+
+
+def test_pipelines_that_rewrite_prompts_are_warned_about() -> None:
+    pipe = FAMILY["longcat_image"].build()
+    rows = rows_for(pair_of(pipe, "text_encoder"))
+    with pytest.warns(
+        SupremeInitWarning, match="a language model rewrite prompts, which may lose it; call it with enable"
+    ):
+        pipe.load_multitoken_inversion({"<mug>": rows})
+    pipe = FAMILY["ernie_image"].build()  # without its prompt enhancer
+    pipe.load_multitoken_inversion({"<mug>": rows_for(pair_of(pipe, "text_encoder"))})
+
+
 def test_an_encoder_without_input_embeddings_is_no_encoder() -> None:
     pipe = FAMILY["stable_diffusion"].build()
     pipe.text_encoder = None

@@ -18,7 +18,7 @@ PLAIN = "a photo of a red mug on the beach, < mug >"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (GLM-Image) read only what is in quotes
 
 
-@pytest.mark.filterwarnings("ignore:.*removes it from prompts when it cleans them")  # they do not clean them here
+@pytest.mark.filterwarnings("ignore:.*(removes it from prompts|rewrite prompts)")  # they do not clean them here
 @pytest.mark.parametrize("half", HALVES, ids=lambda half: half.pipeline_class.__name__)
 def test_a_concept_in_every_encoder(
     half: TextHalf | ModularHalf, tmp_path: Path, unchanged: Callable[[Any], None]

@@ -3,8 +3,6 @@
 Everything is read and checked before the first row is written; a failed load leaves the pipeline as it was.
 """
 
-import importlib.util
-import inspect
 import os
 import re
 import warnings
@@ -21,6 +19,7 @@ from .errors import ConceptLoadError, SupremeInitWarning
 from .formats import read_embeddings
 from .matching import ConceptRequest, LoadedConcept, LoadPlan, plan_load
 from .multitoken import Entry, arm, row_table, trigger_table
+from .prompt_cleaning import why_lost
 from .sources import ConceptSource, SourceOptions, find_embedding_files
 from .text_pairs import TextPair, find_text_pairs
 from .vocabulary import (
@@ -91,8 +90,8 @@ class MultiTokenInversionLoaderMixin:
             PlaceholderTokenError: A placeholder token is a token of the vocabulary.
 
         Warns:
-            SupremeInitWarning: A text encoder has neither rows nor description, or the pipeline's text cleaning would
-                remove the placeholder token.
+            SupremeInitWarning: A text encoder has neither rows nor description, or the pipeline itself would take the
+                placeholder token out of prompts.
         """
         options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token, allow_pickle)
         requests = _requests(source, token, description, text_encoder, options)
@@ -228,22 +227,5 @@ def _warn(pipe: Any, reports: Sequence[LoadedConcept], is_description_wanted: bo
                 SupremeInitWarning,
                 stacklevel=4,
             )
-        if not _survives_cleaning(pipe, token):
-            warnings.warn(
-                f"{token}: {type(pipe).__name__} removes it from prompts when it cleans them; call the pipeline with "
-                f"clean_caption=False, or load the concept with token='%{re.sub(r'[^a-z0-9]', '', token.lower())}%'",
-                SupremeInitWarning,
-                stacklevel=4,
-            )
-
-
-def _survives_cleaning(pipe: Any, token: str) -> bool:
-    """Whether a pipeline that cleans captions unless told not to (PixArt, DeepFloyd IF) leaves a token in them."""
-    clean = getattr(pipe, "_clean_caption", None)
-    option = inspect.signature(type(pipe).__call__).parameters.get("clean_caption")
-    if option is None or option.default is not True:
-        return True
-    needed = ("bs4", "ftfy")  # without them diffusers does not clean
-    if clean is None or any(importlib.util.find_spec(name) is None for name in needed):
-        return True
-    return token.lower() in clean(f"a photo of {token} on the beach").lower()
+        if (why := why_lost(pipe, token)) is not None:
+            warnings.warn(f"{token}: {why}", SupremeInitWarning, stacklevel=4)

@@ -17,6 +17,12 @@ _ENCODER_NAME = re.compile(r"text_encoder|\Abert\Z")
 """Components that read a prompt: ``text_encoder``, ``text_encoder_2``, ``prior_text_encoder``; ``bert`` of latent
 diffusion."""
 
+_PLANNER_NAME = "vision_language_encoder"
+"""GLM-Image's language model, which reads the prompt through ``processor``."""
+
+_EMBEDDING_NAME = re.compile(r"(\A|\.)(token_embedding|word_embeddings|embed_tokens|shared)\Z")
+"""What models call the module that holds the rows."""
+
 
 @dataclass(frozen=True)
 class TokenizerSlot:
@@ -105,10 +111,11 @@ def find_text_pairs(pipe: Any) -> list[TextPair]:
     pairs = []
     for name, component in components.items():
         encoder = getattr(component, "_orig_mod", component)  # `torch.compile(encoder)` wraps it
-        if not _ENCODER_NAME.search(name) or not isinstance(encoder, PreTrainedModel):
+        is_planner = name == _PLANNER_NAME
+        if not (is_planner or _ENCODER_NAME.search(name)) or not isinstance(encoder, PreTrainedModel):
             continue
         slots: list[TokenizerSlot] = []
-        own_name = _ENCODER_NAME.sub("tokenizer", name)
+        own_name = "processor" if is_planner else _ENCODER_NAME.sub("tokenizer", name)
         for slot_name in (own_name, "processor", "text_processor"):
             holder = components.get(slot_name)
             is_processor = isinstance(holder, ProcessorMixin)
@@ -139,15 +146,16 @@ def identify_encoder(pair: TextPair) -> EncoderIdentity:
 
 
 def _input_embedding(encoder: PreTrainedModel) -> nn.Embedding | None:
-    """Return the module whose weight holds the rows, also of models that name another or none (CLAP, M-CLIP)."""
-    for part in (encoder, getattr(encoder, "text_model", None), getattr(encoder, "transformer", None)):
-        try:
-            module = part.get_input_embeddings() if part is not None else None
-        except (AttributeError, NotImplementedError):
-            continue
-        if isinstance(module, nn.Embedding | BaseTunerLayer):
-            return cast(nn.Embedding, module)
-    return None
+    """Return the module whose weight holds the rows, also of models that do not tell it (CLAP, M-CLIP, BLIP)."""
+    try:
+        module = encoder.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        module = None
+    if isinstance(module, nn.Embedding | BaseTunerLayer):
+        return module
+    named = [part for name, part in encoder.named_modules() if _EMBEDDING_NAME.search(name)]
+    found = [part for part in named if isinstance(part, nn.Embedding)]
+    return found[0] if len(found) == 1 else None
 
 
 def _architecture(class_name: str) -> str:
