@@ -177,9 +177,8 @@ def _apply(pipe: Any, pairs: Sequence[TextPair], plan: LoadPlan) -> None:
                 add_rows(pipe, pair, rows)
     except BaseException:  # out of memory, or interrupted: nothing half-loaded stays behind
         for pair, before in done:
-            remove_rows(
-                pipe, pair, [new for new in row_table(pair.tokenizer) if not isinstance(before.get(new), list)]
-            )
+            added = [trigger for trigger in row_table(pair.tokenizer) if not isinstance(before.get(trigger), list)]
+            remove_rows(pipe, pair, added)
             describe(pipe, pair, {trigger: words for trigger, words in before.items() if isinstance(words, str)})
         raise
     for pair in pairs:
@@ -225,7 +224,7 @@ def _warn(pipe: Any, reports: Sequence[LoadedConcept], is_description_wanted: bo
                 f"{token}: {', '.join(report.missing)} will read it as letters, since there are neither rows nor a "
                 "description for it; pass description='a red mug' or alike, or description=False to leave it so",
                 SupremeInitWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         if (why := why_lost(pipe, token)) is not None:
-            warnings.warn(f"{token}: {why}", SupremeInitWarning, stacklevel=4)
+            warnings.warn(f"{token}: {why}", SupremeInitWarning, stacklevel=3)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .embedding_file import LearnedEmbedding
-from .errors import ConceptLoadError, EmbeddingFileError
+from .errors import ConceptLoadError, EmbeddingFileError, PlaceholderTokenError
 from .multitoken import find_trigger, holds_trigger, row_table, trigger_table
 from .placeholders import check_trigger_is_free
 from .text_pairs import EncoderIdentity, TextPair, identify_encoder
@@ -119,6 +119,8 @@ def plan_load(pairs: Sequence[TextPair], requests: Sequence[ConceptRequest]) -> 
 
 def _trigger_of(request: ConceptRequest) -> str:
     if request.token is not None:
+        if not isinstance(request.token, str):
+            raise PlaceholderTokenError(f"token: expected a name such as '<mug>', got {request.token!r}")
         return request.token
     names = list(dict.fromkeys(embedding.placeholder_token for embedding in request.embeddings))
     if len(names) > 1:

@@ -115,7 +115,8 @@ def register_trigger(
 ) -> None:
     """Make `tokenizer` read `trigger` as row tokens, which it must already have, or as a description."""
     arm(tokenizer, processor)
-    tokenizer.init_kwargs[TABLE_KEY] = {**trigger_table(tokenizer), trigger: entry}
+    others = {known: own for known, own in trigger_table(tokenizer).items() if known.lower() != trigger.lower()}
+    tokenizer.init_kwargs[TABLE_KEY] = {**others, trigger: entry}
 
 
 def forget_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str, processor: ProcessorMixin | None = None) -> None:
