@@ -5,10 +5,11 @@
 
 Without any option it trains on the mug of the toybox, which needs neither network nor GPU. Options of how to train
 are the fields of `SupremeInitConfig`, those of how to find the words of `DescriberConfig`; what to train is named by
-`RunArguments` and `RegionArguments`.
+`RunArguments` and `RegionArguments`, what to publish by `HubArguments`.
 """
 
 import logging
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     load_concepts,
 )
+from diffusers_supreme_init.samples import SAMPLE_PROMPTS
 
 
 @dataclass(kw_only=True)
@@ -75,6 +77,35 @@ class RunArguments:
     )
 
 
+@dataclass(kw_only=True)
+class HubArguments:
+    """What is published, and where."""
+
+    push_to_hub: bool = field(default=False, metadata={"help": "Publish the result on the Hub; needs --hub_model_id."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository to publish to, 'user/mug'."})
+    hub_private_repo: bool = field(default=False, metadata={"help": "Make a new repository private."})
+    hub_license: str | None = field(
+        default=None, metadata={"help": "Licence of the card; default: that of the base model, if it is known."}
+    )
+    create_pr: bool = field(default=False, metadata={"help": "Open a pull request instead of committing."})
+    sample_prompts: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Prompts of the card's pictures; '{}' is the concept. Default: three if it is published."},
+    )
+
+
+def check_hub_arguments(hub: HubArguments) -> None:
+    """Check before hours of training that the result can be published.
+
+    Raises:
+        ConfigError: An option is missing, or the repository's name is none.
+    """
+    if hub.push_to_hub != (hub.hub_model_id is not None):
+        raise ConfigError("expected --push_to_hub and --hub_model_id together, got only one of them")
+    if hub.hub_model_id is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", hub.hub_model_id) is None:
+        raise ConfigError(f"hub_model_id: expected 'user/name', got {hub.hub_model_id!r}")
+
+
 def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> list[Concept]:
     """Return the concepts that the options name; without any, the toybox's mug, which says its words itself.
 
@@ -115,12 +146,13 @@ def main(arguments: list[str] | None = None) -> list[Path]:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
-        run, region_arguments, config, describer_config = parse(
-            (RunArguments, RegionArguments, SupremeInitConfig, DescriberConfig),
+        run, region_arguments, hub, config, describer_config = parse(
+            (RunArguments, RegionArguments, HubArguments, SupremeInitConfig, DescriberConfig),
             sys.argv[1:] if arguments is None else arguments,
             description=__doc__,
             output_dir="out/concept",
         )
+        check_hub_arguments(hub)
         concepts = requested_concepts(run, region_arguments)
         describers = requested_describers(region_arguments, describer_config)
         pipe = load_pipeline(run.pretrained_model_name_or_path, run.dtype, revision=run.revision, variant=run.variant)
@@ -129,7 +161,16 @@ def main(arguments: list[str] | None = None) -> list[Path]:
             trainer.train()
         finally:
             # A diverged concept raises after all others are complete; what was learned is saved either way.
-            files = trainer.save(config.output_dir) if trainer.results else []
+            prompts = hub.sample_prompts or (SAMPLE_PROMPTS if hub.push_to_hub else ())
+            files = trainer.save(config.output_dir, sample_prompts=prompts) if trainer.results else []
+        published = None
+        if hub.hub_model_id is not None:
+            published = trainer.push_to_hub(
+                hub.hub_model_id,
+                private=hub.hub_private_repo or None,
+                create_pr=hub.create_pr,
+                license=hub.hub_license,
+            )
     except SupremeInitError as error:
         sys.exit(f"error: {error}")
     if trainer.accelerator is not None and not trainer.accelerator.is_main_process:
@@ -138,6 +179,8 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         losses = concept.mean_validation_losses()
         change = f", fixed-noise loss {losses[min(losses)]:.4f} -> {losses[max(losses)]:.4f}" if losses else ""
         print(f"{concept.placeholder_token}: {concept.status} after {concept.step} steps{change}: {file}")
+    if published is not None:
+        print(f"published: {published.url}" + ("" if published.is_new_commit else " (it held the same already)"))
     return files
 
 

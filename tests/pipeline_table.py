@@ -14,8 +14,7 @@ from pathlib import Path
 
 import diffusers
 from diffusers.pipelines.pipeline_utils import DeprecatedPipelineMixin
-from every_family import FAMILIES
-from pipeline_inventory import (
+from inventory.classes import (
     Reader,
     modular_classes,
     module_of,
@@ -24,9 +23,10 @@ from pipeline_inventory import (
     short_name,
     text_taking_classes,
 )
-from pipeline_refusals import REASONS, refusal_of, refused_classes
-from tiny_modular_halves import NOT_RUN, modular_halves
-from tiny_text_halves import lender_of, text_halves
+from inventory.modular_halves import NOT_RUN, modular_halves
+from inventory.refusals import REASONS, refusal_of, refused_classes
+from inventory.text_halves import lender_of, text_halves
+from tiny.every_family import FAMILIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "pipelines.md"
 
@@ -50,15 +50,17 @@ NOTES = {
     "cleans": "Cleans captions by default (`clean_caption=True`). Where `bs4` and `ftfy` are installed that removes "
     "`<mug>` as an HTML tag before any tokenizer sees it. The loader warns and names the two ways out: call the "
     'pipeline with `clean_caption=False`, or load the concept with `token="%mug%"`.',
-    "prx": "Cleans prompts by rules of its own. `<mug>` passes; `[mug]`, `{mug}`, `*mug*`, `@mug` and `mug7x` do not.",
-    "rewrites": "By default a language model rewrites the prompt first (LongCat-Image: `enable_prompt_rewrite=False` "
-    "turns it off; ERNIE-Image: `use_pe=False`, or load it without `pe`), and what it writes need not hold the "
-    "concept. Tests run without it.",
+    "prx": "Cleans prompts by rules of its own, where `ftfy` is installed. `<mug>` passes; `[mug]`, `{mug}`, `*mug*`, "
+    "`@mug` and `mug7x` do not. The loader warns of those and names the two ways out: call the pipeline with "
+    '`skip_text_cleaning=True`, or load the concept with `token="<mug>"`.',
+    "rewrites": "By default a language model rewrites the prompt first, and what it writes need not hold the concept. "
+    "The loader warns and names the argument that turns it off (LongCat-Image: `enable_prompt_rewrite=False`; "
+    "ERNIE-Image, where it is loaded with `pe`: `use_pe=False`). Tests run without it.",
     "spells": "What is in quotation marks is read letter by letter: keep the concept outside them.",
     "glyphs": "The ByT5 encoder reads only what a prompt has in quotation marks. Rows in it matter to a prompt such "
     'as `a shop called "<mug>"`.',
-    "planner": "GLM-Image's pictures are planned by a language model (`vision_language_encoder`) that the loader does "
-    "not touch: it reads `<mug>` as letters, and so does everything outside quotation marks.",
+    "planner": "GLM-Image's pictures are planned by a language model (`vision_language_encoder`), which reads all of "
+    "the prompt through `processor`. Rows go into it as into a text encoder.",
     "two": "Two tokenizers make ids for one text encoder: its own and the one inside a processor. Both learn the "
     "concept.",
     "enhancer": "LTX-2's processor is for enhancing prompts, which is off by default; tests run without it.",
@@ -95,8 +97,8 @@ vocabularies small: what is verified is the loader, not what a picture looks lik
   only where there are others. *A and B* are two tokenizers for one text encoder.
 * **loader**: rows go into every text encoder that they were trained for; a text encoder that has none reads the
   concept's description instead. Numbers refer to the [notes](#notes).
-* **verified how**: in brackets, the tiny pipeline in `tests/` that ran, or that lent its text encoders; `own`: they
-  were made for this class.
+* **verified how**: in brackets, the tiny pipeline in `tests/tiny/` that ran, or that lent its text encoders; `own`:
+  they were made for this class.
 
 The count is {count} classes: all that have a prompt among the arguments of `__call__` (`prompt`; `editing_prompt` of
 LEDITS++; `task_prompt` of VisualCloze). Left out are the modules in `diffusers.pipelines.deprecated` and the ONNX
@@ -167,8 +169,6 @@ def page() -> str:
 def _entry(pipeline_class: type, readers: tuple[Reader, ...], ran: dict[str, dict[type, str]]) -> Entry:
     notes = tuple(_notes(pipeline_class, readers))
     rows = "rows in its text encoder" if len(readers) == 1 else "rows in each text encoder"
-    if "planner" in notes:
-        rows = "rows for what is in quotation marks"
     if pipeline_class in refused_classes():
         reason = REASONS.get(pipeline_class.__name__)
         category = REFUSED if reason else UNKNOWN

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
 from diffusers.hooks import apply_group_offloading
-from every_family import FAMILIES, rows_for
-from tiny_describers import build_blip, build_sam, build_vit
+from tiny.describers import build_blip, build_sam, build_vit
+from tiny.every_family import FAMILIES, rows_for
 
 from diffusers_supreme_init import (
     DescriberConfig,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import random_picture
 from PIL import Image
-from tiny_describers import (
+from tiny.describers import (
     CAPTIONERS,
     SEGMENTERS,
     build_blip,

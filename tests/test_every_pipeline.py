@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from every_family import FAMILIES, load_everywhere
-from tiny_families import Family, RecordIds, run
+from tiny.every_family import FAMILIES, load_everywhere
+from tiny.families import Family, RecordIds, run
 
 from diffusers_supreme_init.text_pairs import find_text_pairs
 
@@ -16,7 +16,7 @@ PLAIN = "a photo of a red mug on the beach, < mug >"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (HunyuanImage) read only what is in quotes
 
 
-@pytest.mark.filterwarnings("ignore:.*(removes it from prompts|rewrite prompts)")  # they do not clean them here
+@pytest.mark.filterwarnings("ignore:.*(it when it cleans prompts|rewrite prompts)")  # they do not clean them here
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_concept_in_every_encoder(family: Family, tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
     pipe = family.build()
@@ -33,10 +33,6 @@ def test_a_concept_in_every_encoder(family: Family, tmp_path: Path, unchanged: C
         ids = pair.row_ids("<mug>")
         assert torch.equal(pair.rows("<mug>"), expected[pair.encoder_name])
         if pair.encoder_name not in family.idle_encoders:
-            assert any(holds_run(row, ids) for call in record.ids[pair.encoder_name] for row in call.tolist())
+            assert record.reached(pair.encoder_name, ids)
     pipe.unload_multitoken_inversion("<mug>")
     assert np.array_equal(run(family, pipe, PLAIN), before)
-
-
-def holds_run(ids: list[int], wanted: list[int]) -> bool:
-    return any(ids[start : start + len(wanted)] == wanted for start in range(len(ids)))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 from conftest import assert_same, snapshot_of
-from every_family import FAMILIES, concept_for, rows_for
+from tiny.every_family import FAMILY, concept_for, rows_for
 
 from diffusers_supreme_init import SupremeInitError, SupremeInitWarning, read_embeddings, write_embeddings
 from diffusers_supreme_init.embedding_file import METADATA_KEY
@@ -20,7 +20,6 @@ from diffusers_supreme_init.matching import ConceptRequest, plan_load
 from diffusers_supreme_init.multitoken import register_trigger, row_table
 from diffusers_supreme_init.text_pairs import find_text_pairs
 
-FAMILY = {family.name: family for family in FAMILIES}
 PIPELINES = ("stable_diffusion", "stable_diffusion_xl", "flux", "qwen_image", "hunyuan_image")
 NAMES = [
     "<mug>",

@@ -14,19 +14,18 @@ from accelerate import cpu_offload, disk_offload
 from conftest import assert_same, snapshot_of
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
-from every_family import FAMILIES, concept_for, load_everywhere, rows_for
 from peft import LoraConfig
 from PIL import Image
-from tiny_families import Family, RecordIds, run
+from tiny.every_family import FAMILY, concept_for, load_everywhere, rows_for
+from tiny.families import Family, RecordIds, run
 from transformers import AutoTokenizer
 
 from diffusers_supreme_init import ConceptLoadError, write_embedding
 from diffusers_supreme_init.text_pairs import find_text_pairs
 
-FAMILY = {family.name: family for family in FAMILIES}
 VARIETY = ["stable_diffusion_xl", "flux", "qwen_image_edit", "sana", "hunyuan_image", "kolors", "hunyuan_dit"]
 """CLIP twice, T5, a tokenizer in a processor, Gemma, ByT5 and ChatGLM (tokenizers in Python), BERT."""
-pytestmark = pytest.mark.filterwarnings("ignore:.*(removes it from prompts|rewrite prompts)")  # not in these calls
+pytestmark = pytest.mark.filterwarnings("ignore:.*(it when it cleans prompts|rewrite prompts)")  # not in these calls
 PLAIN, WITH_CONCEPT = "a red mug", 'a <mug>, "<mug>"'
 
 

@@ -9,18 +9,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from every_family import FAMILIES, concept_for, rows_for
-from tiny_families import RecordIds, run
-from tiny_text import clip_text_encoder, clip_tokenizer
+from tiny.every_family import FAMILY, concept_for, pair_of, rows_for
+from tiny.families import RecordIds, run
+from tiny.text import clip_text_encoder, clip_tokenizer
 
 from diffusers_supreme_init import ConceptLoadError, LearnedEmbedding, SupremeInitWarning, write_embedding
-from diffusers_supreme_init.text_pairs import EncoderIdentity, TextPair, find_text_pairs
-
-FAMILY = {family.name: family for family in FAMILIES}
-
-
-def pair_of(pipe: Any, name: str) -> TextPair:
-    return next(pair for pair in find_text_pairs(pipe) if pair.encoder_name == name)
+from diffusers_supreme_init.text_pairs import EncoderIdentity, find_text_pairs
 
 
 def sd_concept(folder: Path, **changes: Any) -> Path:
@@ -301,7 +295,9 @@ def test_cleaning_of_captions_is_warned_about_and_the_advice_helps(tmp_path: Pat
     pipe = family.build()
     pair = pair_of(pipe, "text_encoder")
     file = write_embedding(tmp_path / "mug.safetensors", concept_for(pair))
-    with pytest.warns(SupremeInitWarning, match="PixArtSigmaPipeline removes it from prompts .* with token='%mug%'"):
+    with pytest.warns(
+        SupremeInitWarning, match="PixArtSigmaPipeline changes or removes it when .* with token='%mug%'"
+    ):
         pipe.load_multitoken_inversion(file)
     pipe.load_multitoken_inversion(file, token="%mug%")
     reached = {}
@@ -329,6 +325,15 @@ def test_pipelines_that_rewrite_prompts_are_warned_about() -> None:
         pipe.load_multitoken_inversion({"<mug>": rows})
     pipe = FAMILY["ernie_image"].build()  # without its prompt enhancer
     pipe.load_multitoken_inversion({"<mug>": rows_for(pair_of(pipe, "text_encoder"))})
+
+
+def test_rows_of_a_planner_change_what_it_plans() -> None:
+    family = FAMILY["glm_image"]
+    pipe = family.build()
+    rows = {"<mug>": rows_for(pair_of(pipe, "vision_language_encoder"))}
+    before = run(family, pipe, "a <mug>")  # not in quotation marks: ByT5 reads nothing
+    pipe.load_multitoken_inversion(rows, text_encoder="vision_language_encoder", description=False)
+    assert not np.array_equal(run(family, pipe, "a <mug>"), before)
 
 
 def test_an_encoder_without_input_embeddings_is_no_encoder() -> None:

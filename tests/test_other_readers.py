@@ -7,12 +7,10 @@ import pytest
 import torch
 from compel import CompelForSD, CompelForSDXL, DiffusersTextualInversionManager
 from diffusers import StableDiffusionXLAutoBlocks
-from every_family import FAMILIES, rows_for
-from tiny_families import RecordIds
+from tiny.every_family import FAMILY, rows_for
+from tiny.families import RecordIds
 
 from diffusers_supreme_init.text_pairs import find_text_pairs
-
-FAMILY = {family.name: family for family in FAMILIES}
 
 
 def loaded(name: str) -> Any:
@@ -21,14 +19,6 @@ def loaded(name: str) -> Any:
         rows = rows_for(pair, 12)
         pipe.load_multitoken_inversion({"<mug>": rows}, text_encoder=pair.encoder_name, description=False)
     return pipe
-
-
-def ids_that_reached(record: RecordIds, name: str) -> list[list[int]]:
-    return [row for call in record.ids[name] for row in call.tolist()]
-
-
-def holds_run(ids: list[int], wanted: list[int]) -> bool:
-    return any(ids[start : start + len(wanted)] == wanted for start in range(len(ids)))
 
 
 @pytest.mark.parametrize("with_manager", [False, True])
@@ -42,7 +32,7 @@ def test_compel_on_stable_diffusion(prompt: str, with_manager: bool) -> None:
     with RecordIds(pipe) as record:
         weighted = compel(prompt)
     wanted = find_text_pairs(pipe)[0].row_ids("<mug>")
-    assert any(holds_run(ids, wanted) for ids in ids_that_reached(record, "text_encoder"))
+    assert record.reached("text_encoder", wanted)
     assert not torch.equal(weighted.embeds, compel(prompt.replace("<mug>", "mug")).embeds)
 
 
@@ -53,7 +43,7 @@ def test_compel_on_both_tokenizers_of_sdxl(with_manager: bool) -> None:
     with RecordIds(pipe) as record:
         conditioning = CompelForSDXL(pipe, textual_inversion_manager=manager)("a (<mug>)1.3 and a dog")
     for pair in find_text_pairs(pipe):
-        assert any(holds_run(ids, pair.row_ids("<mug>")) for ids in ids_that_reached(record, pair.encoder_name))
+        assert record.reached(pair.encoder_name, pair.row_ids("<mug>"))
     assert torch.isfinite(conditioning.embeds).all()
 
 
@@ -75,6 +65,6 @@ def test_modular_pipelines() -> None:
     with RecordIds(pipe) as record:
         assert not np.array_equal(draw("a <mug>"), before)
     for pair in find_text_pairs(pipe):
-        assert any(holds_run(ids, pair.row_ids("<mug>")) for ids in ids_that_reached(record, pair.encoder_name))
+        assert record.reached(pair.encoder_name, pair.row_ids("<mug>"))
     pipe.unload_multitoken_inversion()
     assert np.array_equal(draw("a red mug"), before)

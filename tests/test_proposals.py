@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
 from PIL import Image
-from tiny_describers import build_blip, build_clip, build_language_model, build_sam, build_vit
+from tiny.describers import build_blip, build_clip, build_language_model, build_sam, build_vit
 
 from diffusers_supreme_init import (
     Concept,

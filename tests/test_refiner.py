@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_describers import build_language_model, build_vit
+from tiny.describers import build_language_model, build_vit
 
 from diffusers_supreme_init.describers.api_key import ApiKey
 from diffusers_supreme_init.describers.endpoint import MAX_ANSWER_BYTES, EndpointRefiner

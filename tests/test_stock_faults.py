@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline
-from every_family import load_everywhere, rows_for
 from safetensors.torch import save_file
-from stock_loader import FAMILY, Note, are_side_by_side, load_stock, note_stock, raises, read_ids, stock_ids
-from tiny_families import RecordIds
+from tiny.every_family import FAMILY, load_everywhere, rows_for
+from tiny.families import RecordIds, holds_run
+from tiny.stock_loader import Note, load_stock, note_stock, raises, read_ids, stock_ids
 
 from diffusers_supreme_init import ConceptLoadError, EmbeddingFileError, SupremeInitWarning
 from diffusers_supreme_init.multitoken import row_table
@@ -89,7 +89,7 @@ def test_b02_capital_letters_in_token_and_prompt(pipe: Any, stock_pipe: Any, rec
     assert len(row_ids) == 4
     for spelling in ("<Mug>", "<mug>", "<MUG>"):
         ids = read_ids(FAMILY["stable_diffusion"], pipe, f"a {spelling}")["text_encoder"][0]
-        assert are_side_by_side(ids, row_ids), spelling
+        assert holds_run(ids, row_ids), spelling
         assert len(set(ids)) == 7  # BOS, "a", four rows and EOS: nothing of the token is read as letters
 
     def reads_too_few_rows() -> bool:
@@ -160,7 +160,7 @@ def test_b05_from_pipe_keeps_all_rows(other_class: type, tmp_path: Path, record_
     ids = ids_of_other(pipe)
     assert sorted(ids) == sorted(expected) == ["text_encoder", "text_encoder_2"]
     for pair in find_text_pairs(pipe):
-        assert are_side_by_side(ids[pair.encoder_name], pair.row_ids("<mug>"))
+        assert holds_run(ids[pair.encoder_name], pair.row_ids("<mug>"))
         assert len(pair.row_ids("<mug>")) == len(expected[pair.encoder_name]) > 1
 
     def loses_rows() -> bool:
@@ -184,7 +184,7 @@ def test_b06_one_file_for_both_encoders_of_sdxl(tmp_path: Path, record_property:
     assert torch.equal(second.rows("<mug>"), made["clip_g"])
     ids = read_ids(family, pipe, "a <mug>")
     for pair in (first, second):
-        assert any(are_side_by_side(row, pair.row_ids("<mug>")) for row in ids[pair.encoder_name])
+        assert any(holds_run(row, pair.row_ids("<mug>")) for row in ids[pair.encoder_name])
 
     def refuses_the_file() -> bool:
         stock = family.build()
@@ -224,14 +224,14 @@ def test_b14_no_token_comes_between_the_rows(name: str, tmp_path: Path, record_p
     assert len(row_ids) == 3
     for prompt in ("a photo of <mug> on the beach", "<mug>", "mug,<mug>,mug"):
         ids = read_ids(family, pipe, prompt)[pair.encoder_name]
-        assert any(are_side_by_side(row, row_ids) for row in ids), prompt
+        assert any(holds_run(row, row_ids) for row in ids), prompt
 
     def puts_spaces_between() -> bool:
         stock = load_stock(family.build())
         (stock_pair,) = find_text_pairs(stock)
         converted = stock.maybe_convert_prompt("a photo of <mug> on the beach", stock_pair.tokenizer)
         ids, rows_read = stock_pair.tokenizer(converted).input_ids, stock_ids(stock_pair)
-        return set(rows_read) <= set(ids) and not are_side_by_side(ids, rows_read)
+        return set(rows_read) <= set(ids) and not holds_run(ids, rows_read)
 
     note_stock(record_property, f"B14 ({name})", puts_spaces_between)
 

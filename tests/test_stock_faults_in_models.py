@@ -11,11 +11,11 @@ import torch
 from accelerate import cpu_offload
 from conftest import assert_same, snapshot_of
 from diffusers import DiffusionPipeline
-from every_family import load_everywhere, rows_for
-from stock_loader import FAMILY, Note, load_stock, note_stock, raises
-from tiny_language_models import text_options
-from tiny_language_tokenizers import qwen_tokenizer
-from tiny_text import seeded
+from tiny.every_family import FAMILY, load_everywhere, rows_for
+from tiny.language_models import text_options
+from tiny.language_tokenizers import qwen_tokenizer
+from tiny.stock_loader import Note, load_stock, note_stock, raises
+from tiny.text import seeded
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from diffusers_supreme_init.text_pairs import TextPair, find_text_pairs

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from every_family import load_everywhere
-from tiny_families import RecordIds
-from tiny_modular_halves import ModularHalf, modular_halves
-from tiny_text_halves import TextHalf, text_halves
+from inventory.modular_halves import ModularHalf, modular_halves
+from inventory.text_halves import TextHalf, text_halves
+from tiny.every_family import load_everywhere
+from tiny.families import RecordIds
 
 from diffusers_supreme_init.text_pairs import find_text_pairs
 
@@ -18,7 +18,7 @@ PLAIN = "a photo of a red mug on the beach, < mug >"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (GLM-Image) read only what is in quotes
 
 
-@pytest.mark.filterwarnings("ignore:.*(removes it from prompts|rewrite prompts)")  # they do not clean them here
+@pytest.mark.filterwarnings("ignore:.*(it when it cleans prompts|rewrite prompts)")  # they do not clean them here
 @pytest.mark.parametrize("half", HALVES, ids=lambda half: half.pipeline_class.__name__)
 def test_a_concept_in_every_encoder(
     half: TextHalf | ModularHalf, tmp_path: Path, unchanged: Callable[[Any], None]
@@ -37,7 +37,7 @@ def test_a_concept_in_every_encoder(
     for pair in find_text_pairs(pipe):
         assert torch.equal(pair.rows("<mug>"), expected[pair.encoder_name])
         ids = pair.row_ids("<mug>")
-        assert any(holds_run(row, ids) for call in record.ids[pair.encoder_name] for row in call.tolist())
+        assert record.reached(pair.encoder_name, ids)
     pipe.unload_multitoken_inversion("<mug>")
     assert are_equal(half.encode(pipe, PLAIN), before)
 
@@ -45,7 +45,3 @@ def test_a_concept_in_every_encoder(
 def are_equal(made: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
     same_shapes = [one.shape for one in made] == [one.shape for one in expected]
     return same_shapes and all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
-
-
-def holds_run(ids: list[int], wanted: list[int]) -> bool:
-    return any(ids[start : start + len(wanted)] == wanted for start in range(len(ids)))

@@ -18,6 +18,7 @@ from .errors import (
     OutputError,
     PictureError,
     PlaceholderTokenError,
+    PublishError,
     RegionError,
     SupremeInitError,
     SupremeInitWarning,
@@ -30,6 +31,7 @@ from .loader import MultiTokenInversionLoaderMixin, attach_to_diffusers
 from .matching import LoadedConcept
 from .progress import ConceptProgress
 from .proposals import InitializerProposal, propose_initializer
+from .publishing import Publication, push_to_hub
 from .trainer import SupremeInitTextualInversionTrainer
 from .version import __version__
 
@@ -63,6 +65,9 @@ __all__ = [
     "read_embeddings",
     "write_embedding",
     "write_embeddings",
+    # publish
+    "Publication",
+    "push_to_hub",
     # errors
     "CheckpointError",
     "ConceptLoadError",
@@ -73,6 +78,7 @@ __all__ = [
     "OutputError",
     "PictureError",
     "PlaceholderTokenError",
+    "PublishError",
     "RegionError",
     "SupremeInitError",
     "SupremeInitWarning",

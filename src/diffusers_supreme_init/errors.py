@@ -53,5 +53,9 @@ class OutputError(SupremeInitError, OSError):
     """Something could not be written; what was there before is untouched."""
 
 
+class PublishError(SupremeInitError, RuntimeError):
+    """A concept could not be published; the local folder is whole, and the message says what is on the Hub."""
+
+
 class SupremeInitWarning(UserWarning):
     """Category of every warning of this package."""

@@ -22,7 +22,7 @@ def why_lost(pipe: Any, placeholder_token: str) -> str | None:
         core = re.sub(r"[^a-z]", "", placeholder_token.lower()) or "concept"
         others = [token for token in (f"<{core}>", f"%{core}%", f"{core}-concept") if _survives(token, cleaning[0])]
         advice = f", or load the concept with token={others[0]!r}" if others else ""
-        return f"{name} removes it from prompts when it cleans them; call the pipeline with {cleaning[1]}{advice}"
+        return f"{name} changes or removes it when it cleans prompts; call the pipeline with {cleaning[1]}{advice}"
     for argument, component in _REWRITING.items():
         is_on = argument in arguments and arguments[argument].default is True
         if is_on and (component is None or getattr(pipe, component, None) is not None):

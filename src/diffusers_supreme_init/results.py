@@ -1,11 +1,12 @@
 """Learned rows -> files: what `save` and the snapshots write."""
 
+import io
 import json
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import accelerate
@@ -13,13 +14,15 @@ import diffusers
 import peft
 import torch
 import transformers
+from PIL import Image
 
 from .backbones import Backbone
 from .config import SupremeInitConfig
 from .embedding_file import LearnedEmbedding, weight_name_for, write_embedding
 from .files import hub_id, write_atomically
-from .model_card import render_model_card
+from .model_card import CARD_NAME, render_library_card, render_model_card
 from .progress import ConceptProgress
+from .samples import Sample
 from .text_pairs import identify_encoder
 from .version import __version__
 
@@ -57,19 +60,36 @@ def learned_embedding(
 
 
 def save_concept(
-    backbone: Backbone, concept: ConceptProgress, config: SupremeInitConfig, folder: Path, *, seconds: float
-) -> None:
-    """Write a concept's embedding, model card and `TRAINING_NAME`, the one file that knows dates and durations.
+    backbone: Backbone,
+    concept: ConceptProgress,
+    config: SupremeInitConfig,
+    folder: Path,
+    *,
+    seconds: float,
+    finished: datetime,
+    samples: Sequence[Sample] = (),
+    pictures: Sequence[Image.Image] = (),
+) -> LearnedEmbedding:
+    """Write everything that may be published of a concept, each file whole or not at all; return the embedding.
+
+    Args:
+        backbone: What it was trained on.
+        concept: The result.
+        config: Settings of the run.
+        folder: Made if missing; sample pictures of an earlier save are replaced.
+        seconds: How long training took; with `finished` only in `TRAINING_NAME`.
+        finished: When training ended.
+        samples: Pictures for the card, ``images/0.png`` ...
+        pictures: Training pictures, ``pictures/0.png`` ...; only if the user wants them published.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     embedding = learned_embedding(backbone, concept, config)
-    card = render_model_card(embedding)
     record = {
         "placeholder_token": concept.placeholder_token,
         "description": concept.description,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": finished.isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "device": str(next(backbone.denoiser.parameters()).device),
         "versions": _versions(),
@@ -77,9 +97,33 @@ def save_concept(
         "losses": concept.losses,
         "validation_losses": concept.validation_losses,
     }
+    card = render_model_card(embedding, sample_prompts=[one.prompt for one in samples], versions=_versions())
     write_embedding(folder / weight_name_for(backbone.pair.encoder_name), embedding)
-    write_atomically(folder / "README.md", card.encode())
+    _write_pictures(folder / "images", [sample.image for sample in samples])
+    _write_pictures(folder / "pictures", pictures)
+    write_atomically(folder / CARD_NAME, card.encode())
     write_atomically(folder / TRAINING_NAME, (json.dumps(record, indent=1) + "\n").encode())
+    return embedding
+
+
+def save_library_card(folder: Path, concepts: Mapping[str, LearnedEmbedding]) -> None:
+    """Write the card of a folder with several concepts, ``{folder below it: concept}``.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    write_atomically(folder / CARD_NAME, render_library_card(concepts).encode())
+
+
+def _write_pictures(folder: Path, pictures: Sequence[Image.Image]) -> None:
+    """Write ``0.png``, ``1.png`` ... and remove those of an earlier save that had more."""
+    for index, picture in enumerate(pictures):
+        data = io.BytesIO()
+        picture.convert("RGB").save(data, format="PNG")
+        write_atomically(folder / f"{index}.png", data.getvalue())
+    stale = [path for path in folder.glob("*.png") if path.stem.isdigit() and int(path.stem) >= len(pictures)]
+    for path in stale:
+        path.unlink()
 
 
 def write_snapshots(

@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from huggingface_hub import hf_hub_download, is_offline_mode
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor
 
 from .embedding_file import WEIGHT_NAME, weight_name_for
 from .errors import EmbeddingFileError
 from .formats import KOHYA_KEY
+from .hub_connection import HUB_FAILURES, one_line
 
 ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor] | Tensor
 
@@ -103,8 +104,8 @@ def _download(repo_id: str, choices: Sequence[Sequence[str]], options: SourceOpt
                     break  # the Hub does not answer: asking for the other names would only take longer
             except EntryNotFoundError as error:
                 missing = error  # a concept has files for its own encoders only
-            except (HfHubHTTPError, HFValidationError, OSError) as error:
-                raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {error}") from error
+            except HUB_FAILURES as error:
+                raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {one_line(error)}") from error
             else:
                 files.append(Path(file))
         if files:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ from .errors import CheckpointError, ConfigError, TrainingError
 from .files import check_writable
 from .frozen import check_trainable, ready_to_step
 from .loop import TrainingLoop
-from .pictures import PictureSource
+from .pictures import PictureSource, find_pictures, load_picture
 from .placeholders import check_trigger_is_free
 from .preparation import prepare_concepts
 from .previews import draw_previews
 from .progress import ConceptProgress
-from .results import result_folders, save_concept, write_snapshots
+from .publishing import Publication, push_to_hub
+from .results import result_folders, save_concept, save_library_card, write_snapshots
 from .rows import TrainableRows
+from .samples import SAMPLE_PROMPTS, draw_samples
 from .vocabulary import add_rows, check_can_add_rows, remove_rows, write_rows
 
 logger = logging.getLogger(__name__)
@@ -122,6 +125,8 @@ class SupremeInitTextualInversionTrainer:
         self.results: list[ConceptProgress] = []
         self._backbone = backbone_for(pipe)
         self._seconds = 0.0
+        self._finished: datetime | None = None
+        self._saved_dir: Path | None = None
         if accelerator is not None and self.config.report_to is not None:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)
@@ -173,6 +178,7 @@ class SupremeInitTextualInversionTrainer:
         for concept in concepts:
             write_rows(pair, concept.placeholder_token, concept.rows)
         self._seconds = time.monotonic() - started
+        self._finished = datetime.now(UTC)
         self.results = concepts
         diverged = [concept for concept in concepts if concept.status == "diverged"]
         if diverged:
@@ -183,13 +189,22 @@ class SupremeInitTextualInversionTrainer:
             )
         return concepts
 
-    def save(self, output_dir: str | os.PathLike[str]) -> list[Path]:
-        """Write each concept: ``learned_embeds.safetensors``, a model card and ``training.json``.
+    def save(
+        self,
+        output_dir: str | os.PathLike[str],
+        *,
+        sample_prompts: Sequence[str] = (),
+        with_pictures: bool = False,
+    ) -> list[Path]:
+        """Write each concept: ``learned_embeds.safetensors``, a model card, ``training.json``, sample pictures.
 
-        Several concepts are written to one folder each, named after their tokens.
+        Several concepts are written to one folder each, named after their tokens, beside a card that lists them.
+        Saving again gives the same bytes.
 
         Args:
             output_dir: Made if missing.
+            sample_prompts: Prompts of pictures for the card, ``"a photo of a {}"``; each is drawn once.
+            with_pictures: Also write the training pictures, and so publish them with `push_to_hub`.
 
         Returns:
             The embedding files.
@@ -198,14 +213,85 @@ class SupremeInitTextualInversionTrainer:
             TrainingError: Nothing was trained yet.
             OutputError: The folder cannot be written.
         """
-        if not self.results or self.accelerator is None:
+        if not self.results or self.accelerator is None or self._finished is None:
             raise TrainingError("expected a trained concept; call train() before save()")
         folders = result_folders(self.results, Path(output_dir))
         if self.accelerator.is_main_process:
-            for concept, folder in zip(self.results, folders, strict=True):
-                save_concept(self._backbone, concept, self.config, folder, seconds=self._seconds)
+            saved = {}
+            for concept, source, folder in zip(self.results, self.concepts, folders, strict=True):
+                pictures = [load_picture(one).image for one in find_pictures(source.images)] if with_pictures else []
+                samples = draw_samples(
+                    self._backbone, concept, sample_prompts, seed=self.config.seed, device=self.accelerator.device
+                )
+                saved[folder.name] = save_concept(
+                    self._backbone,
+                    concept,
+                    self.config,
+                    folder,
+                    seconds=self._seconds,
+                    finished=self._finished,
+                    samples=samples,
+                    pictures=pictures,
+                )
+            if len(folders) > 1:
+                save_library_card(Path(output_dir), saved)
+        self._saved_dir = Path(output_dir)
         self.accelerator.wait_for_everyone()
         return [folder / weight_name_for(self._backbone.pair.encoder_name) for folder in folders]
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        output_dir: str | os.PathLike[str] | None = None,
+        sample_prompts: Sequence[str] = SAMPLE_PROMPTS,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        revision: str | None = None,
+        license: str | None = None,  # noqa: A002 - the card's own word
+    ) -> Publication | None:
+        """Publish the concepts: a few kilobytes, a card and sample pictures; see `push_to_hub` of the package.
+
+        ```python
+        trainer.push_to_hub("user/mug")
+        ```
+
+        Args:
+            repo_id: ``"user/name"``.
+            output_dir: Folder to save to and publish; None: the folder of the last `save`, or, before the first,
+                `output_dir` of the settings, or one named after the repository.
+            sample_prompts: See `save`; not drawn again for a folder that was saved before.
+            private: See `push_to_hub` of the package, as for the other arguments.
+            token: Access token; None: the one you are logged in with.
+            commit_message: First line of the commit.
+            create_pr: Open a pull request instead of committing.
+            revision: Branch to commit to.
+            license: Licence of the card; None: that of the base model, if it is known.
+
+        Returns:
+            What was published; None in all processes but the main one.
+
+        Raises:
+            TrainingError: Nothing was trained yet.
+            PublishError: The Hub refused or failed; what was saved is whole.
+        """
+        if output_dir is not None or self._saved_dir is None:
+            fallback = self.config.output_dir or repo_id.split("/")[-1]
+            self.save(fallback if output_dir is None else output_dir, sample_prompts=sample_prompts)
+        if self._saved_dir is None or self.accelerator is None or not self.accelerator.is_main_process:
+            return None
+        return push_to_hub(
+            self._saved_dir,
+            repo_id,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            revision=revision,
+            license=license,
+        )
 
     @contextlib.contextmanager
     def _concepts_added(self, concepts: Sequence[ConceptProgress]) -> Iterator[None]:

@@ -1,0 +1,58 @@
+"""A learned concept -> pictures for its card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from .backbones import Backbone
+from .frozen import on_device
+from .progress import ConceptProgress
+from .randomness import generator_for
+from .templates import fill_template
+
+SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil painting of a {}")
+"""Drawn for the card unless others are asked for; ``{}`` is the concept."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture and the prompt it was drawn from."""
+
+    prompt: str
+    image: Image.Image
+
+
+@torch.no_grad()
+def draw_samples(
+    backbone: Backbone,
+    concept: ConceptProgress,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    device: torch.device,
+    num_inference_steps: int = 30,
+) -> list[Sample]:
+    """Draw one picture for each prompt; equal seeds give equal pictures.
+
+    Args:
+        backbone: Its pipeline holds the concept.
+        concept: What ``{}`` in the prompts stands for.
+        prompts: Texts with ``{}``, which the article rule fits to the concept's description.
+        seed: Of the noise.
+        device: Where it is drawn; the pipeline goes home afterwards.
+        num_inference_steps: Steps of the pipeline's sampler.
+    """
+    samples = []
+    with (
+        on_device(backbone.pair.encoder, device),
+        on_device(backbone.denoiser, device),
+        on_device(backbone.autoencoder, device),
+    ):
+        for index, prompt in enumerate(prompts):
+            text = fill_template(prompt, concept.placeholder_token, concept.description)
+            generator = generator_for(seed, concept.placeholder_token, 0, index, "sample")
+            (image,) = backbone.pipe(text, num_inference_steps=num_inference_steps, generator=generator).images
+            samples.append(Sample(text, image))
+    return samples
