@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow quality style clean
+.PHONY: help demo example-card test test-slow quality style clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)  ## one picture in, a concept out: look at out/demo/before_after.png
 	$(BIN)/python examples/demo.py --output_dir out/demo
+
+example-card: $(INSTALLED)  ## renew docs/example_card: what `push_to_hub` would publish of the toybox's mug
+	$(BIN)/python examples/train.py --images examples/toybox/concepts/mug.png --placeholder_token '<mug>' \
+	    --initializer auto --validation_steps 0 every:20 --output_dir out/example_card \
+	    --sample_prompts 'a photo of a {}' 'a photo of a {} on a sky background' 'a photo of a {} with green trim'
+	mkdir -p docs/example_card
+	cd out/example_card && cp -r README.md images learned_embeds.safetensors training.json ../../docs/example_card
 
 test: $(INSTALLED)  ## the fast tests (minutes)
 	$(BIN)/python -m pytest -n 2

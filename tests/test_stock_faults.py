@@ -26,7 +26,7 @@ from diffusers_supreme_init.multitoken import row_table
 from diffusers_supreme_init.text_pairs import find_text_pairs
 
 Unchanged = Callable[[Any], None]
-NOT_CLEANED = pytest.mark.filterwarnings("ignore:.* when it cleans them")  # these tests do not let it
+NOT_CLEANED = pytest.mark.filterwarnings("ignore:.* when it cleans prompts")  # these tests do not let it
 PLACES = ("<mug> on the beach", "<mug> in the park at night")
 
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from diffusers_supreme_init.text_pairs import TextPair, find_text_pairs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* when it cleans them")  # none of the prompts here are cleaned
+pytestmark = pytest.mark.filterwarnings("ignore:.* when it cleans prompts")  # none of the prompts here are cleaned
 PLAIN = "a photo of a red mug on the beach"
 
 
