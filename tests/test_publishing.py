@@ -264,6 +264,63 @@ def test_a_hub_that_does_not_answer_ends_by_our_deadline(hub: HubWorker, folder:
     assert made.seconds < 15
 
 
+def test_a_hub_that_asks_to_wait_an_hour_ends_by_our_deadline(hub: HubWorker, folder: Path) -> None:
+    hub.server.add_fault(Fault("POST", "/preupload/", 429, times=None, retry_after=3600))
+    made = hub.run(f"push({str(folder)!r})", timeout=40)
+    assert made.error_type == "PublishError"
+    assert "the Hub asks to wait 3600 s, longer than the 300 s for everything" in (made.error or "")
+    assert made.waits == ()
+
+
+@pytest.mark.parametrize(("kind", "times"), [(500, 1), (500, None), (401, None), (403, None), ("reset", None)])
+def test_faults_of_the_xet_token(hub: HubWorker, folder: Path, kind: Any, times: int | None) -> None:
+    hub.server.add_fault(Fault("GET", "/xet-write-token/", kind, times=times))
+    made = hub.run(f"push({str(folder)!r})")
+    if times is None:
+        assert made.error_type == "PublishError"
+        assert len(hub.server.commits("user/mug")) == 1
+        hub.server.clear_faults()
+        hub.run(f"push({str(folder)!r})").check()
+    else:
+        made.check()
+    assert len(hub.server.commits("user/mug")) == 2
+
+
+@pytest.mark.parametrize("wrong", ["base_model: /home/me/model", "base_model: [1, 2]", "license: 7"])
+def test_a_card_that_the_hub_refuses_is_told_before_anything_is_published(
+    hub: HubWorker, folder: Path, wrong: str
+) -> None:
+    card = (folder / "README.md").read_text()
+    key = wrong.split(":")[0]
+    lines = [line for line in card.splitlines() if not line.startswith(f"{key}:")]
+    (folder / "README.md").write_text("\n".join([lines[0], wrong, *lines[1:]]))
+    made = hub.run(f"push({str(folder)!r})")
+    assert made.error_type == "PublishError"
+    assert len(hub.server.commits("user/mug")) == 1
+    assert wrong in (folder / "README.md").read_text()
+
+
+def test_a_card_that_is_no_yaml_is_told(folder: Path) -> None:
+    (folder / "README.md").write_text("---\ntags: [\n---\n# mine")
+    with pytest.raises(PublishError, match="expected YAML between the --- lines of README.md, got while parsing"):
+        push_to_hub(folder, "user/mug")
+
+
+def test_names_of_nothing_are_refused(hub: HubWorker, folder: Path) -> None:
+    for repo_id in ("a/b/c", "user/", "user/mug mug"):
+        made = hub.run(f"push({str(folder)!r}, {repo_id!r})")
+        assert made.error_type == "PublishError", repo_id
+    missing = hub.run(f"push({str(folder)!r}, 'nobody/mug')")
+    assert missing.error_type == "PublishError"
+    assert "pass a token= that may write there" in (missing.error or "")
+
+
+def test_without_a_login_the_way_to_log_in_is_told(hub: HubWorker, folder: Path) -> None:
+    made = hub.run(f"push({str(folder)!r})", token=None)
+    assert made.error_type == "PublishError"
+    assert "log in with `hf auth login`, or pass token=" in (made.error or "")
+
+
 def test_a_read_only_token_is_told(hub: HubWorker, folder: Path) -> None:
     hub.server.create_repo("user/mug", {"README.md": b"# mine"})
     made = hub.run(f"push({str(folder)!r})", token=READ_TOKEN)

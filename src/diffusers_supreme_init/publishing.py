@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import RevisionNotFoundError
 
@@ -136,7 +137,7 @@ def card_for(text: str, repo_id: str, license_fields: Mapping[str, str] | None =
         license_fields: ``license``, and for ``"other"`` also ``license_name`` and ``license_link``.
     """
     text = re.sub(r'(load_(?:multitoken|textual)_inversion\(")[^"]*(")', rf"\g<1>{repo_id}\g<2>", text)
-    card = ModelCard(text, ignore_metadata_errors=True)
+    card = _parsed(text)
     if not license_fields or card.data.get("license"):
         return text
     for name, value in license_fields.items():
@@ -217,7 +218,7 @@ def _complete_cards(folder: Path, files: list[str], repo_id: str, license_fields
 
 def _inherited_license(api: HfApi, folder: Path) -> dict[str, str]:
     """Return the licence of the base model as the card's fields, empty if it has none or cannot be asked."""
-    base_model = ModelCard.load(folder / CARD_NAME, ignore_metadata_errors=True).data.get("base_model")
+    base_model = _parsed((folder / CARD_NAME).read_text(encoding="utf-8")).data.get("base_model")
     if not isinstance(base_model, str):
         return {}
     try:
@@ -227,6 +228,13 @@ def _inherited_license(api: HfApi, folder: Path) -> dict[str, str]:
         return {}
     names = ("license", "license_name", "license_link")
     return {name: card_data[name] for name in names if card_data is not None and isinstance(card_data.get(name), str)}
+
+
+def _parsed(text: str) -> ModelCard:
+    try:
+        return ModelCard(text, ignore_metadata_errors=True)
+    except yaml.YAMLError as error:
+        raise PublishError(f"expected YAML between the --- lines of {CARD_NAME}, got {one_line(error)}") from error
 
 
 def _concept_folders(folder: Path) -> list[Path]:

@@ -46,6 +46,7 @@ class Fault:
         message: What a status says.
         html: A status says it on a page, as gateways do, rather than in JSON.
         seconds: Of ``slow``.
+        retry_after: What a 429 asks the client to wait, in seconds.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Fault:
     message: str | None = None
     html: bool = False
     seconds: float = 1.0
+    retry_after: int = 1
 
     def matches(self, method: str, path: str) -> bool:
         return self.method == method and re.search(self.path_pattern, path) is not None
@@ -67,7 +69,7 @@ class Fault:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Retry-After": "1"} if self.kind == 429 else {}
+        return {"Retry-After": f"{self.retry_after}"} if self.kind == 429 else {}
 
 
 class FaultPlan:
