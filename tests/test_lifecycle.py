@@ -20,7 +20,7 @@ from tiny.every_family import FAMILY, concept_for, load_everywhere, rows_for
 from tiny.families import Family, RecordIds, run
 from transformers import AutoTokenizer
 
-from diffusers_supreme_init import ConceptLoadError, write_embedding
+from diffusers_supreme_init import ConceptLoadError, SupremeInitWarning, write_embedding
 from diffusers_supreme_init.text_pairs import find_text_pairs
 
 VARIETY = ["stable_diffusion_xl", "flux", "qwen_image_edit", "sana", "hunyuan_image", "kolors", "hunyuan_dit"]
@@ -436,3 +436,75 @@ def test_a_copy_whose_encoders_share_a_tokenizer_unloads_from_both(tmp_path: Pat
     twin = copy.deepcopy(pipe)
     twin.unload_multitoken_inversion("<mug>")
     assert_same(before, snapshot_of(twin))
+
+
+def test_a_description_can_be_unloaded_from_an_encoder_that_cannot_take_rows() -> None:
+    pipe = FAMILY["flux"].build()
+    clip, t5 = find_text_pairs(pipe)
+    pipe.load_multitoken_inversion({"<mug>": rows_for(clip)}, description="a mug")
+    t5.embedding.to(torch.float8_e4m3fn)
+    pipe.unload_multitoken_inversion("<mug>")
+    assert pipe.tokenizer_2.tokenize("<mug>") == FAMILY["flux"].build().tokenizer_2.tokenize("<mug>")
+
+
+def test_a_failed_load_leaves_the_concepts_of_a_pipeline_that_shares_the_encoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from diffusers_supreme_init import vocabulary
+
+    family = FAMILY["stable_diffusion"]
+    pipe, other = family.build(), family.build()
+    other.text_encoder = pipe.text_encoder
+    load(pipe, "<cat>")
+    with_cat = run(family, pipe, "a <cat>")
+
+    def out_of_memory(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vocabulary, "_write", out_of_memory)
+        with pytest.raises(MemoryError):
+            load(other, "<mug>")
+    assert np.array_equal(run(family, pipe, "a <cat>"), with_cat)
+    load(other, "<mug>")
+    assert np.array_equal(run(family, other, "a <cat>"), with_cat)
+
+
+def test_a_copied_tokenizer_whose_ids_went_stale_destroys_nothing() -> None:
+    family = FAMILY["stable_diffusion"]
+    pipe, other = family.build(), family.build()
+    for seed, token in enumerate(("<mug>", "<cat>", "<dog>")):
+        load(pipe, token, seed)
+    other.text_encoder, other.tokenizer = pipe.text_encoder, copy.deepcopy(pipe.tokenizer)
+    pipe.unload_multitoken_inversion("<mug>")
+    with pytest.raises(ConceptLoadError, match="are not where the tokenizer says: another pipeline that shares only"):
+        other.unload_multitoken_inversion("<mug>")
+    pair = find_text_pairs(pipe)[0]
+    assert torch.equal(pair.rows("<cat>"), rows_for(pair, seed=1))
+    assert torch.equal(pair.rows("<dog>"), rows_for(pair, seed=2))
+
+
+def test_a_row_that_stock_removed_does_not_move_the_others() -> None:
+    pipe = FAMILY["stable_diffusion"].build()
+    for seed, token in enumerate(("<mug>", "<cat>")):
+        load(pipe, token, seed)
+    pipe.unload_textual_inversion("<mug|0>")
+    pipe.unload_multitoken_inversion("<mug>")
+    pair = find_text_pairs(pipe)[0]
+    assert torch.equal(pair.rows("<cat>"), rows_for(pair, seed=1))
+
+
+def test_loading_again_after_a_while_in_half_precision_changes_nothing() -> None:
+    pipe = FAMILY["stable_diffusion"].build()
+    load(pipe, "<mug>")
+    pipe.text_encoder.half().float()
+    load(pipe, "<mug>")
+    with pytest.raises(ConceptLoadError, match="another concept of that name"):
+        load(pipe, "<mug>", seed=1)
+
+
+def test_warnings_that_are_errors_come_before_any_change(unchanged: Callable[[Any], None]) -> None:
+    pipe = FAMILY["flux"].build()
+    unchanged(pipe)
+    with pytest.raises(SupremeInitWarning, match="will read it as letters"):
+        pipe.load_multitoken_inversion({"<mug>": rows_for(find_text_pairs(pipe)[0])})

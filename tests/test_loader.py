@@ -79,9 +79,9 @@ def test_hub_id_is_downloaded_with_its_options(pipe: Any, tmp_path: Path, monkey
     def fake_download(repo_id: str, name: str, **options: Any) -> str:
         asked.append((repo_id, name, options["revision"], options["token"]))
         if name != "learned_embeds.safetensors":
-            from huggingface_hub.errors import LocalEntryNotFoundError
+            from huggingface_hub.errors import EntryNotFoundError
 
-            raise LocalEntryNotFoundError(name)
+            raise EntryNotFoundError(name)
         return str(file)
 
     monkeypatch.setattr("diffusers_supreme_init.sources.hf_hub_download", fake_download)

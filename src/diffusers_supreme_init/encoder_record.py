@@ -30,6 +30,7 @@ class EncoderRecord:
         spare_start: Rows from here on are beyond the tokenizer's last token, as in padded matrices (T5, Qwen).
         eos_token_ids: Legacy ``eos_token_id`` by module name; ``"config"`` is the encoder's configuration.
         concepts: ``{trigger: [row name, ...]}`` of the rows it holds.
+        ids: ``{row name: token id}`` of the same rows.
     """
 
     num_rows: int
@@ -37,6 +38,7 @@ class EncoderRecord:
     spare_start: int
     eos_token_ids: dict[str, Any]
     concepts: dict[str, list[str]] = field(default_factory=dict)
+    ids: dict[str, int] = field(default_factory=dict)
 
 
 def record_of(encoder: PreTrainedModel) -> EncoderRecord | None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from diffusers import DiffusionPipeline, ModularPipeline
 from torch import Tensor
@@ -97,8 +97,8 @@ class MultiTokenInversionLoaderMixin:
         requests = _requests(source, token, description, text_encoder, options)
         pairs = _text_pairs(self)
         plan = plan_load(pairs, requests)
+        _warn(self, plan.reports, description is not False)  # who turns warnings into errors gets them before a change
         _apply(self, pairs, plan)
-        _warn(self, plan.reports, description is not False)
         return plan.reports
 
     def unload_multitoken_inversion(self, token: str | Sequence[str] | None = None) -> None:
@@ -125,7 +125,9 @@ def _requests(
     text_encoder: str | None,
     options: SourceOptions,
 ) -> list[ConceptRequest]:
-    sources = [source] if isinstance(source, str | os.PathLike | Mapping | Tensor) else list(source)
+    sources: list[ConceptSource] = list(source) if isinstance(source, list | tuple) else [cast(ConceptSource, source)]
+    if not isinstance(description, str | bool):
+        raise ConceptLoadError(f"description: expected a text, True or False, got {description!r}")
     tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in sources]
     if len(tokens) != len(sources):
         raise ConceptLoadError(f"token: expected one for each of {len(sources)} sources, got {len(tokens)}")
@@ -133,7 +135,11 @@ def _requests(
         raise ConceptLoadError(f"description: expected True or False for {len(sources)} sources, got one text")
     return [
         ConceptRequest(
-            embeddings=_read(one_source, options), token=one_token, description=description, text_encoder=text_encoder
+            embeddings=_read(one_source, options),
+            token=one_token,
+            description=description,
+            text_encoder=text_encoder,
+            source=repr(str(one_source)) if isinstance(one_source, str | os.PathLike) else "the given rows",
         )
         for one_source, one_token in zip(sources, tokens, strict=True)
     ]
@@ -168,23 +174,26 @@ def _text_pairs(pipe: Any) -> list[TextPair]:
 
 
 def _apply(pipe: Any, pairs: Sequence[TextPair], plan: LoadPlan) -> None:
-    done: list[tuple[TextPair, dict[str, Entry]]] = []
+    done: list[tuple[TextPair, dict[str, Entry], list[str]]] = []
     try:
         for pair in pairs:
-            rows = plan.pairs[pair.encoder_name].rows
-            if rows:
-                done.append((pair, dict(trigger_table(pair.tokenizer))))
-                add_rows(pipe, pair, rows)
+            own = plan.pairs[pair.encoder_name]
+            before = dict(trigger_table(pair.tokenizer))
+            held = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
+            done.append((pair, before, [trigger for trigger in own.rows if trigger not in held]))
+            if own.rows:
+                add_rows(pipe, pair, own.rows)
+            forget_descriptions(pipe, pair, own.forgotten)
+            describe(pipe, pair, own.descriptions)
     except BaseException:  # out of memory, or interrupted: nothing half-loaded stays behind
-        for pair, before in done:
-            added = [trigger for trigger in row_table(pair.tokenizer) if not isinstance(before.get(trigger), list)]
-            remove_rows(pipe, pair, added)
-            describe(pipe, pair, {trigger: words for trigger, words in before.items() if isinstance(words, str)})
+        for pair, before, added in done:
+            remove_rows(pipe, pair, [trigger for trigger in added if trigger in row_table(pair.tokenizer)])
+            words = {trigger: entry for trigger, entry in before.items() if isinstance(entry, str)}
+            forget_descriptions(
+                pipe, pair, [trigger for trigger in trigger_table(pair.tokenizer) if trigger not in words]
+            )
+            describe(pipe, pair, words)
         raise
-    for pair in pairs:
-        own = plan.pairs[pair.encoder_name]
-        forget_descriptions(pipe, pair, own.forgotten)
-        describe(pipe, pair, own.descriptions)
 
 
 def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
@@ -202,7 +211,7 @@ def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
         pair.encoder_name: [trigger for trigger in _known(pair) if trigger.lower() in lowered] for pair in pairs
     }
     for pair in pairs:
-        if removals[pair.encoder_name]:
+        if any(not isinstance(_known(pair)[trigger], str) for trigger in removals[pair.encoder_name]):
             check_can_add_rows(pair)  # what prevents adding rows prevents removing them
     for pair in pairs:
         triggers = removals[pair.encoder_name]

@@ -59,12 +59,14 @@ class ConceptRequest:
         token: The placeholder token to use; None: the file's own.
         description: Words for text encoders that no part serves; True: the file's own; False: none.
         text_encoder: The text encoder that the user chose; None: those that the parts fit.
+        source: What messages call the place it comes from.
     """
 
     embeddings: tuple[LearnedEmbedding, ...]
     token: str | None = None
     description: str | bool = True
     text_encoder: str | None = None
+    source: str = "the given rows"
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def _trigger_of(request: ConceptRequest) -> str:
     if len(names) > 1:
         raise ConceptLoadError(f"expected files of one concept, got {names}; load them one by one with weight_name=")
     if names[0] is None:
-        raise EmbeddingFileError("the file does not say what its concept is called; pass token='<mug>' or alike")
+        raise EmbeddingFileError(
+            f"{request.source}: it does not say what its concept is called; pass token='<mug>' or alike"
+        )
     return names[0]
 
 
@@ -181,13 +185,14 @@ def _fitting(
     """Return the text encoders that a part fits, by index, and in words what it is for."""
     width = embedding.hidden_size
     fitting = [index for index in candidates if pairs[index].hidden_size == width]
-    if is_chosen:
-        return fitting, f"a text encoder of width {width}"
     if embedding.encoder is not None:
         own = embedding.encoder
-        expected = f"{own.class_name} of width {width} with the vocabulary it was trained with"
+        others = ", not another" if any(identify(index).class_name == own.class_name for index in fitting) else ""
+        expected = f"{own.class_name} of width {width} with the vocabulary it was trained with{others}"
         exact = [index for index in fitting if identify(index) == own]
         return exact or [index for index in fitting if own.serves(identify(index))], expected
+    if is_chosen:
+        return fitting, f"a text encoder of width {width}"
     key = embedding.encoder_key or ""
     by_name = [index for index in fitting if pairs[index].encoder_name == key]
     kind = next((kind for prefix, kind in _ARCHITECTURE_OF_KEY.items() if key.startswith(prefix)), None)
@@ -214,12 +219,18 @@ def _is_new(trigger: str, embedding: LearnedEmbedding, pair: TextPair) -> bool:
     is_same_name = registered == trigger and len(known[registered]) == len(rows)
     if not holds_rows(pair, registered) and is_same_name:
         return True  # another pipeline that shares the tokenizer has loaded it
-    if is_same_name and torch.equal(held_rows(pair, registered).cpu(), rows.cpu()):
+    if is_same_name and _are_equal(held_rows(pair, registered).cpu(), rows.cpu()):
         return registered in unknown_concepts(pair)  # then only the tokenizer has to learn it
     raise ConceptLoadError(
         f"{trigger}: another concept of that name is loaded; unload_multitoken_inversion({registered!r}) first, "
         "or give this one another name with token="
     )
+
+
+def _are_equal(held: Tensor, rows: Tensor) -> bool:
+    """Whether an encoder holds these rows, also if it was half precision for a while since they were loaded."""
+    rounded = (rows.to(dtype).to(held.dtype) for dtype in (rows.dtype, torch.float16, torch.bfloat16))
+    return any(torch.equal(held, one) for one in rounded)
 
 
 def _check_shared_tokenizers(trigger: str, pairs: Sequence[TextPair], served: Mapping[int, LearnedEmbedding]) -> None:
@@ -245,10 +256,13 @@ def _describe_elsewhere(
     if request.description is True:
         words = next((part.description for part in request.embeddings if part.description), None)
     for pair in pairs:
-        if pair.encoder_name in report.num_vectors or holds_rows(pair, find_trigger(pair.tokenizer, trigger) or ""):
+        known = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
+        has_rows = any(name.lower() == trigger.lower() and holds_rows(pair, name) for name in known)
+        if pair.encoder_name in report.num_vectors or has_rows:
             continue
         if words is None or not words.strip():
-            report.missing[pair.encoder_name] = "the source has neither rows nor a description for it"
+            what = "no rows" if request.description is False else "neither rows nor a description"
+            report.missing[pair.encoder_name] = f"the source has {what} for it"
             if trigger in trigger_table(pair.tokenizer):
                 plan.pairs[pair.encoder_name].forgotten.append(trigger)
             continue

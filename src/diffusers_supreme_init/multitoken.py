@@ -94,7 +94,11 @@ def find_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str) -> str | None
 
 def holds_trigger(text: str, triggers: Iterable[str]) -> bool:
     """Whether a text has one of `triggers` in it, as a tokenizer would find it."""
-    return any(_pattern((trigger.lower(),)).search(text) for trigger in triggers)
+    for trigger in triggers:
+        match = _pattern((trigger.lower(),)).search(text)
+        if match is not None and match[0].lower() == trigger.lower():
+            return True
+    return False
 
 
 def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
@@ -195,7 +199,8 @@ class MultiTokenMixin:
         ids = input_ids.tolist() if hasattr(input_ids, "tolist") else input_ids
         batch = ids if ids and isinstance(ids[0], list) else [ids]
         for text, kept in zip(texts, batch, strict=False):
-            names = re.findall(_ROW_NAME, text) if isinstance(text, str) else []
+            found = re.findall(_ROW_NAME, text) if isinstance(text, str) else []
+            names = [name for name in found if has_token(self, name)]  # type: ignore[arg-type]
             if not names:
                 continue
             row_ids = set(self.convert_tokens_to_ids(names))  # type: ignore[attr-defined]

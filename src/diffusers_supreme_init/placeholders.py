@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from .errors import InitializerError, PlaceholderTokenError, SupremeInitWarning
-from .multitoken import find_trigger, has_token, is_row_name
+from .multitoken import find_trigger, has_token, holds_trigger, is_row_name
 
 _DANGLING_WORDS = frozenset(("a", "an", "the", "and", "or", "of", "with", "in", "on", "at", "by", "for", "to", "from"))
 
@@ -71,19 +71,35 @@ def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> N
     Raises:
         PlaceholderTokenError: It does, or `trigger` is empty or has the form of an internal row name.
     """
-    if not trigger.strip() or is_row_name(trigger):
+    has_controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in trigger)
+    if not trigger.strip() or has_controls or is_row_name(trigger):
         raise PlaceholderTokenError(f"placeholder_token: expected a name such as '<mug>', got {trigger!r}")
+    if not holds_trigger(trigger, [trigger]):
+        raise PlaceholderTokenError(
+            f"placeholder_token: expected a name that is found in any case, got {trigger!r}, whose small letters are "
+            f"others; choose e.g. '<concept>'"
+        )
     if find_trigger(tokenizer, trigger) is not None:
         raise PlaceholderTokenError(
             f"placeholder_token: {trigger!r} is already loaded; choose another, or call "
             f"unload_multitoken_inversion({trigger!r}) first"
         )
+    if trigger in tokenizer.added_tokens_encoder and trigger not in tokenizer.all_special_tokens:
+        raise PlaceholderTokenError(
+            f"placeholder_token: {trigger!r} was added to the tokenizer by somebody else; if it was diffusers' own "
+            f"loader, call unload_textual_inversion({trigger!r}) first, or choose e.g. {_another(trigger)!r}"
+        )
     tokens = tokenizer.tokenize(trigger)
     is_one_token = len(tokens) == 1 and tokenizer.convert_tokens_to_ids(tokens[0]) != tokenizer.unk_token_id
     if is_one_token or has_token(tokenizer, trigger):
         raise PlaceholderTokenError(
-            f"placeholder_token: {trigger!r} is an ordinary token of the vocabulary; choose e.g. '<{trigger}>'"
+            f"placeholder_token: {trigger!r} is an ordinary token of the vocabulary; choose e.g. {_another(trigger)!r}"
         )
+
+
+def _another(trigger: str) -> str:
+    core = trigger.strip("<>")
+    return f"<{core}-2>" if core != trigger else f"<{core}>"  # who loaded <mug> with diffusers' loader needs another
 
 
 def tokenize_initializer(

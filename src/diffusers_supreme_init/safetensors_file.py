@@ -24,10 +24,12 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     if not os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for one
         raise EmbeddingFileError(f"expected an embedding file, got {where}, which does not exist")
     if path.suffix.lower() != ".safetensors":
-        raise EmbeddingFileError(
-            f"expected a .safetensors file, got {where}; pickles (.bin, .pt) can run code when they are opened: where "
-            "you trust this one, pass allow_pickle=True, or convert it once with examples/convert.py --allow_pickle"
+        is_pickle = path.suffix.lower() in (".pt", ".bin", ".pth", ".ckpt")
+        advice = (
+            "; pickles can run code when they are opened: where you trust this one, pass allow_pickle=True, or convert "
+            "it once with examples/convert.py --allow_pickle"
         )
+        raise EmbeddingFileError(f"expected a .safetensors file, got {where}{advice if is_pickle else ''}")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from huggingface_hub import hf_hub_download, is_offline_mode
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    hf_hub_download,
+    is_offline_mode,
+    list_repo_files,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor
 
-from .embedding_file import WEIGHT_NAME, weight_name_for
+from .embedding_file import WEIGHT_NAMES
 from .errors import EmbeddingFileError
 from .formats import KOHYA_KEY
 from .hub_connection import HUB_FAILURES, one_line
@@ -78,9 +84,15 @@ def _file_names(options: SourceOptions) -> list[list[str]]:
     """Return the names to look for: the first list of which a file is there, one per text encoder, is taken."""
     if options.weight_name:
         return [[options.weight_name]]
-    names = [WEIGHT_NAME, *(weight_name_for(f"text_encoder_{number}") for number in (2, 3, 4))]
-    pickles = [name.replace(".safetensors", ".bin") for name in names]  # what diffusers wrote until 2023
-    return [names, pickles] if options.allow_pickle else [names]
+    pickles = [name.replace(".safetensors", ".bin") for name in WEIGHT_NAMES]  # what diffusers wrote until 2023
+    return [list(WEIGHT_NAMES), pickles] if options.allow_pickle else [list(WEIGHT_NAMES)]
+
+
+def _is_known_to_be_absent(repo_id: str, name: str, options: SourceOptions) -> bool:
+    """Whether the cache remembers that a repository has no such file."""
+    path = f"{options.subfolder}/{name}" if options.subfolder else name
+    known = try_to_load_from_cache(repo_id, path, cache_dir=options.cache_dir, revision=options.revision)
+    return known is _CACHED_NO_EXIST
 
 
 def _download(repo_id: str, choices: Sequence[Sequence[str]], options: SourceOptions) -> list[Path]:
@@ -100,8 +112,13 @@ def _download(repo_id: str, choices: Sequence[Sequence[str]], options: SourceOpt
                 )
             except LocalEntryNotFoundError as error:
                 missing = error
-                if not (options.local_files_only or is_offline_mode()):
-                    break  # the Hub does not answer: asking for the other names would only take longer
+                if not (
+                    options.local_files_only or is_offline_mode() or _is_known_to_be_absent(repo_id, name, options)
+                ):
+                    raise EmbeddingFileError(
+                        f"cannot load {name} of {repo_id!r}: the Hub does not answer ({one_line(error)}); try again, "
+                        "or pass local_files_only=True to take what was downloaded before"
+                    ) from error
             except EntryNotFoundError as error:
                 missing = error  # a concept has files for its own encoders only
             except HUB_FAILURES as error:
@@ -111,5 +128,22 @@ def _download(repo_id: str, choices: Sequence[Sequence[str]], options: SourceOpt
         if files:
             return files
     raise EmbeddingFileError(
-        f"expected {choices[0][0]} in the repository {repo_id!r}, got none ({missing})"
+        f"no folder {repo_id!r} here; expected {choices[0][0]} in the repository of that name on the Hub, got none"
+        f"{_what_there_is(repo_id, options)}"
     ) from missing
+
+
+def _what_there_is(repo_id: str, options: SourceOptions) -> str:
+    """Return what a repository has instead, and how to load it; empty if it cannot be asked."""
+    if options.local_files_only or is_offline_mode():
+        return ", and nothing that was downloaded before"
+    try:
+        files = [Path(name) for name in list_repo_files(repo_id, revision=options.revision, token=options.hub_token)]
+    except HUB_FAILURES as error:
+        return f" ({one_line(error)})"
+    folders = sorted({file.parent.as_posix() for file in files if file.name in WEIGHT_NAMES and len(file.parts) > 1})
+    if folders:
+        return f"; it has {', '.join(folders[:6])}: pass subfolder={folders[0]!r}"
+    names = sorted(file.as_posix() for file in files if file.suffix in (".safetensors", ".bin", ".pt"))
+    pickled = ", allow_pickle=True" if names and not names[0].endswith(".safetensors") else ""
+    return f"; it has {', '.join(names[:6])}: pass weight_name={names[0]!r}{pickled}" if names else ""

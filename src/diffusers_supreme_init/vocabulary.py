@@ -3,6 +3,7 @@
 Nothing here decides *whether* rows may be added; `add_rows` and `remove_rows` only do it, exactly and reversibly.
 """
 
+import contextlib
 import json
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,6 +60,7 @@ def check_can_add_rows(pair: TextPair) -> None:
     if len(set(lengths.values())) > 1:
         raise ConceptLoadError(f"{where}: expected tokenizers with equal vocabularies, got sizes {lengths}")
     _check_can_adopt(pair, where)
+    _check_ids(pair, where)
 
 
 def unknown_concepts(pair: TextPair) -> dict[str, list[str]]:
@@ -117,8 +119,10 @@ def add_rows(pipe: Any, pair: TextPair, concepts: Mapping[str, Tensor]) -> None:
             record.concepts[trigger] = names
         added = {trigger: record.concepts[trigger] for trigger in concepts}
         _add_tokens(pair, added)
-        ids = pair.tokenizer.convert_tokens_to_ids([name for names in added.values() for name in names])
-        _write(pair, cast(list[int], ids), torch.cat([rows.to(pair.embedding.weight) for rows in concepts.values()]))
+        all_names = [name for names in added.values() for name in names]
+        ids = cast(list[int], pair.tokenizer.convert_tokens_to_ids(all_names))
+        _write(pair, ids, torch.cat([rows.to(pair.embedding.weight) for rows in concepts.values()]))
+        record.ids.update(zip(all_names, ids, strict=True))
         correct_legacy_eos(pair)
         keep_record(pair, record)
     connect(pair)
@@ -151,17 +155,20 @@ def remove_rows(pipe: Any, pair: TextPair, triggers: Sequence[str]) -> None:
     _add_tokens(pair, unknown_concepts(pair))
     encoders, tokenizers = _sharing(pair)
     table = row_table(pair.tokenizer)
-    present = {trigger: names for trigger, names in table.items() if has_token(pair.tokenizer, names[0])}
-    removed = {i for trigger in triggers if trigger in present for i in pair.row_ids(trigger)}
-    for encoder in encoders:
-        with reachable_weights(encoder):
-            _close_gaps(TextPair(pair.encoder_name, encoder, pair.slots), triggers, removed, present)
     names = {name for trigger in triggers for name in table[trigger]}
-    processors = {id(slot.tokenizer): slot.processor for slot in pair.slots}
-    for tokenizer in tokenizers:
-        _remove_tokens(tokenizer, names)
-        for trigger in triggers:
-            forget_trigger(tokenizer, trigger, processors.get(id(tokenizer)))
+    with contextlib.ExitStack() as stack:
+        for encoder in encoders:
+            stack.enter_context(reachable_weights(encoder))
+        # All new matrices before the first change: memory may run out.
+        sharers = [TextPair(pair.encoder_name, encoder, pair.slots) for encoder in encoders]
+        matrices = [_without_gaps(sharer, names) for sharer in sharers]
+        processors = {id(slot.tokenizer): slot.processor for slot in pair.slots}
+        for tokenizer in tokenizers:
+            _remove_tokens(tokenizer, names)
+            for trigger in triggers:
+                forget_trigger(tokenizer, trigger, processors.get(id(tokenizer)))
+        for sharer, matrix in zip(sharers, matrices, strict=True):
+            _forget_rows(sharer, triggers, matrix)
     _refresh_config(pipe, pair)
 
 
@@ -194,29 +201,43 @@ def _write(pair: TextPair, ids: Sequence[int], rows: Tensor) -> None:
     weight[torch.tensor(ids, device=weight.device)] = rows
 
 
-def _close_gaps(
-    pair: TextPair, triggers: Iterable[str], removed: set[int], present: Mapping[str, Sequence[str]]
-) -> None:
-    """Take ids out of an encoder's matrix; `present` are the concepts in its tokenizer, before they are removed."""
+def _without_gaps(pair: TextPair, names: set[str]) -> Tensor | None:
+    """Return an encoder's matrix without the rows of tokens that its tokenizer still has, None if it holds none."""
     record = record_of(pair.encoder)
     if record is None:  # memory ran out before its first row was written
-        discard_spare_rows(pair.encoder)
-        return
+        return None
     matrix = pair.embedding.weight.detach()
     spare = spare_rows(pair, record)
+    removed = set(_ids(pair.tokenizer, names).values())
     start = min(removed | {record.spare_start})
     kept = [i for i in range(start, min(len(pair.tokenizer), len(matrix))) if i not in removed]
     tail = matrix[kept]
     # Tokens of ours whose rows only another encoder holds: here is padding, if anything, which stays where it is.
-    foreign = {i for trigger in present if trigger not in record.concepts for i in pair.row_ids(trigger)}
+    others = [name for known in row_table(pair.tokenizer).values() for name in known if name not in record.ids]
+    foreign = set(_ids(pair.tokenizer, others).values())
     for place, old_id in enumerate(kept, start - record.spare_start):
         if old_id in foreign and 0 <= place < len(spare):
             tail[place + record.spare_start - start] = spare[place]
     num_spare_gone = max(start + len(kept) - record.spare_start, 0)
-    set_matrix(pair, torch.cat([matrix[:start], tail, spare[num_spare_gone:]]))
+    return torch.cat([matrix[:start], tail, spare[num_spare_gone:]])
+
+
+def _forget_rows(pair: TextPair, triggers: Iterable[str], matrix: Tensor | None) -> None:
+    """Give an encoder the matrix of `_without_gaps`, now that the tokens are gone."""
+    record = record_of(pair.encoder)
+    if record is None or matrix is None:
+        discard_spare_rows(pair.encoder)
+        return
+    set_matrix(pair, matrix)
     for trigger in triggers:
         record.concepts.pop(trigger, None)
+    record.ids = _ids(pair.tokenizer, [name for names in record.concepts.values() for name in names])
     keep_record(pair, record)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, names: Iterable[str]) -> dict[str, int]:
+    """Return ``{token: id}`` of those that a tokenizer has; others may have removed some."""
+    return {name: cast(int, tokenizer.convert_tokens_to_ids(name)) for name in names if has_token(tokenizer, name)}
 
 
 def _sharing(pair: TextPair) -> tuple[list[PreTrainedModel], list[PreTrainedTokenizerBase]]:
@@ -244,6 +265,22 @@ def _check_can_adopt(pair: TextPair, where: str) -> None:
                 f"{where}: it holds {', '.join(unknown)}, which {slot.component_name} does not know; give this "
                 "pipeline the tokenizer of the one that loaded them, or unload them there first"
             )
+
+
+def _check_ids(pair: TextPair, where: str) -> None:
+    """Check that an encoder's rows are where its tokenizer says.
+
+    They are not if somebody shares one of the two with a pipeline that unloads a concept, and copied the other.
+    """
+    record = record_of(pair.encoder)
+    now = _ids(pair.tokenizer, record.ids) if record else {}
+    moved = [name for name, token_id in now.items() if record is not None and record.ids[name] != token_id]
+    # Stock `unload_textual_inversion` moves tokens and rows together, and leaves as many rows as tokens.
+    if moved and len(pair.tokenizer) != weight_of(pair.embedding).shape[0]:
+        raise ConceptLoadError(
+            f"{where}: its rows of {', '.join(sorted(record.concepts) if record else [])} are not where the tokenizer "
+            "says: another pipeline that shares only one of the two has unloaded a concept; give this pipeline both"
+        )
 
 
 def _add_tokens(pair: TextPair, concepts: Mapping[str, list[str]]) -> None:
