@@ -8,6 +8,7 @@ told apart by what is in them. Without ``--overwrite`` nothing that exists is re
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,8 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
                 dtype = str(embedding.rows.dtype).removeprefix("torch.")
                 print(f"{file}: {name}{key} {tuple(embedding.rows.shape)} {dtype}")
     except SupremeInitError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_as_options(str(error))}")
     return files
+
+
+def _as_options(message: str) -> str:
+    """Say how to pass things here, rather than in Python."""
+    message = re.sub(r"(allow_pickle|overwrite)=True", r"--\1", message)
+    message = re.sub(r"token=('[^']*')", r"--token \1", message)
+    return re.sub(r"encoder_keys=\[([^\]]*)\]", lambda keys: f"--encoder_keys {keys[1].replace(',', '')}", message)
 
 
 if __name__ == "__main__":

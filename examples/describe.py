@@ -88,6 +88,10 @@ class DescribeArguments:
     output_dir: str | None = field(default=None, metadata={"help": "Write crop.png and mask.png there."})
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the paragraphs of the description, and tells the default of every option."""
+
+
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
@@ -107,7 +111,7 @@ def parse(
     parser = _Parser(
         dataclass_types,  # type: ignore[arg-type]
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     if DescribeArguments in dataclass_types:
