@@ -649,7 +649,7 @@ def test_mistakes_on_the_command_line_are_one_line(
         ([source, target, "--format", "ckpt"], "error: argument --format: invalid choice: 'ckpt'"),
         ([source, target, "--format", "kohya", "--pickle"], "error: unrecognized arguments: --pickle"),
         ([source, target, "--format", "kohya"], "error: .* is a pickle"),
-        ([source, target, "--format", "diffusers", "--allow_pickle"], "error: .* pass token='<mug>'"),
+        ([source, target, "--format", "diffusers", "--allow_pickle"], "error: .* pass --token '<mug>'"),
         ([source, source, "--format", "a1111", "--allow_pickle"], "error: .* it is the source"),
     ]:
         with pytest.raises(SystemExit, match=message) as info:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from diffusers import DiffusionPipeline, ModularPipeline
-from torch import Tensor
 
 from .embedding_file import LearnedEmbedding
 from .errors import ConceptLoadError, SupremeInitWarning
