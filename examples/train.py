@@ -9,7 +9,6 @@ are the fields of `SupremeInitConfig`, those of how to find the words of `Descri
 """
 
 import logging
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     load_concepts,
 )
+from diffusers_supreme_init.hub_connection import check_repo_id
 from diffusers_supreme_init.samples import SAMPLE_PROMPTS
 
 
@@ -98,12 +98,13 @@ def check_hub_arguments(hub: HubArguments) -> None:
     """Check before hours of training that the result can be published.
 
     Raises:
-        ConfigError: An option is missing, or the repository's name is none.
+        ConfigError: An option is missing.
+        PublishError: The repository's name is none.
     """
     if hub.push_to_hub != (hub.hub_model_id is not None):
         raise ConfigError("expected --push_to_hub and --hub_model_id together, got only one of them")
-    if hub.hub_model_id is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", hub.hub_model_id) is None:
-        raise ConfigError(f"hub_model_id: expected 'user/name', got {hub.hub_model_id!r}")
+    if hub.hub_model_id is not None:
+        check_repo_id(hub.hub_model_id)
 
 
 def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> list[Concept]:

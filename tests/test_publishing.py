@@ -1,29 +1,47 @@
 """Publishing and pulling, through the unmodified Hub client, against a Hub on loopback."""
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import huggingface_hub
 import pytest
-from conftest import TOYBOX, build_tiny_pipeline, random_picture
+import torch
+from conftest import HIDDEN_SIZE, TOYBOX, build_tiny_pipeline, random_picture
+from diffusers import StableDiffusionPipeline
 from hub.client import HubWorker, hub_worker, run_client
 from hub.faults import Fault
 from hub.server import READ_TOKEN
+from huggingface_hub.utils import _http
+from safetensors import safe_open
 
 from diffusers_supreme_init import (
     Concept,
+    OutputError,
     PublishError,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
     push_to_hub,
 )
-from diffusers_supreme_init.publishing import card_for, publishable_files
+from diffusers_supreme_init.card_text import with_license, with_repository
+from diffusers_supreme_init.embedding_file import read_embedding
+from diffusers_supreme_init.errors import TrainingError
+from diffusers_supreme_init.hub_connection import DeadlineError, StillRunningError, within
+from diffusers_supreme_init.saved_folder import publishable_files
 
 SETUP = """
 import logging, warnings
+from diffusers_supreme_init import publishing
+publishing._PAUSES = (0.01, 0.01, 0.01)
 from diffusers_supreme_init import push_to_hub
 from diffusers_supreme_init.errors import SupremeInitError
 def push(folder, repo_id="user/mug", **options):
@@ -67,10 +85,14 @@ def fresh(worker: HubWorker) -> HubWorker:
     return worker
 
 
-def trained(tokens: tuple[str, ...] = ("<mug>",), **settings: Any) -> SupremeInitTextualInversionTrainer:
-    pipe = build_tiny_pipeline()
-    pipe.register_to_config(_name_or_path="user/base")
-    concepts = [Concept(images=random_picture(), placeholder_token=token, initializer=CAPTION) for token in tokens]
+def trained(
+    tokens: tuple[str, ...] = ("<mug>",), *, images: Any = None, pipe: Any = None, **settings: Any
+) -> SupremeInitTextualInversionTrainer:
+    if pipe is None:
+        pipe = build_tiny_pipeline()
+        pipe.register_to_config(_name_or_path="user/base")
+    images = random_picture() if images is None else images
+    concepts = [Concept(images=images, placeholder_token=token, initializer=CAPTION) for token in tokens]
     config = SupremeInitConfig(max_train_steps=2, validation_samples=2, **settings)
     trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=config)
     trainer.train()
@@ -211,7 +233,7 @@ FAULTS = [
     ids=lambda value: f"{value.path_pattern}-{value.kind}-{value.times}" if isinstance(value, Fault) else "",
 )
 def test_faults(any_hub: HubWorker, folder: Path, fault: Fault, succeeds: bool) -> None:
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "README.md"}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     any_hub.server.add_fault(fault)
     made = any_hub.run(f"result = push({str(folder)!r})")
     commits = any_hub.server.commits("user/mug")[:-1] if any_hub.server.has_repo("user/mug") else []
@@ -225,10 +247,12 @@ def test_faults(any_hub: HubWorker, folder: Path, fault: Fault, succeeds: bool) 
             r"cannot push to 'user/mug': .* the folder '.*' is whole: push_to_hub\(.*\) tries again", made.error or ""
         )
         assert commits == []
+        assert before == {path: path.read_bytes() for path in before}
         any_hub.server.clear_faults()
         any_hub.run(f"push({str(folder)!r})").check()  # and it does
         assert len(any_hub.server.commits("user/mug")) == 2
-    assert before == {path: path.read_bytes() for path in before}
+    card = folder / "README.md"
+    assert before | {card: card.read_bytes()} == {path: path.read_bytes() for path in before}
 
 
 @pytest.mark.parametrize("kind", [500, "reset", "reset_body", "lost_answer"])
@@ -410,7 +434,11 @@ def test_several_concepts_in_one_repository(hub: HubWorker, tmp_path: Path) -> N
     trainer.save(tmp_path / "toys")
     published = hub.run(f"result = push({str(tmp_path / 'toys')!r}, 'user/toys')").check().value[3]
     assert published == sorted(
-        ["README.md", *(f"{name}/{file}" for name in ("cat", "mug") for file in ("README.md", *FILES[3:]))]
+        [
+            "README.md",
+            "training.json",
+            *(f"{name}/{file}" for name in ("cat", "mug") for file in ("README.md", *FILES[3:])),
+        ]
     )
     code = (
         "from conftest import build_tiny_pipeline\n"
@@ -504,11 +532,12 @@ def test_folders_that_are_no_concept_are_refused(tmp_path: Path, folder: Path) -
 
 def test_a_card_that_somebody_edited_keeps_the_edits(folder: Path) -> None:
     text = (folder / "README.md").read_text().replace("## Limits", "## My own words\n\nHello.\n\n## Limits")
-    made = card_for(text, "user/mug", {"license": "mit"})
+    made = with_license(with_repository(text, "user/mug"), {"license": "mit"})
     assert "## My own words\n\nHello." in made
     assert made.count('"user/mug"') == 2
-    assert card_for(made, "other/cup", {"license": "apache-2.0"}).count('"other/cup"') == 2
-    assert "license: mit" in card_for(made, "other/cup", {"license": "apache-2.0"})
+    again = with_license(with_repository(made, "other/cup"), {"license": "apache-2.0"})
+    assert again.count('"other/cup"') == 2
+    assert again.replace("other/cup", "user/mug").replace("apache-2.0", "mit") == made
 
 
 def test_the_card_tells_the_run(saved: Path) -> None:
@@ -519,3 +548,409 @@ def test_the_card_tells_the_run(saved: Path) -> None:
     assert re.search(r"\| max_train_steps \| 2 \|.*\| learning_rate", card, re.DOTALL)
     assert "Trained with python" in card
     assert json.loads((saved / "training.json").read_text())["versions"]["diffusers"]
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What is the user's stays the user's.
+
+
+@pytest.mark.parametrize("place", ["pictures", "images"])
+@pytest.mark.parametrize("with_pictures", [False, True])
+def test_saving_into_the_folder_of_the_training_pictures_destroys_none(
+    tmp_path: Path, place: str, with_pictures: bool
+) -> None:
+    (tmp_path / "mug" / place).mkdir(parents=True)
+    for index in range(3):
+        random_picture(seed=index).save(tmp_path / "mug" / place / f"{index}.png")
+    trainer = trained(images=tmp_path / "mug" / place)
+    before = files_of(tmp_path)
+    options: Any = {"with_pictures": with_pictures, "sample_prompts": ("a {}",)}
+    if place == "images" or with_pictures:
+        with pytest.raises(OutputError, match="a picture that was trained on; choose another output_dir"):
+            trainer.save(tmp_path / "mug", **options)
+        assert files_of(tmp_path) == before
+    else:
+        trainer.save(tmp_path / "mug", **options)
+        assert before.items() <= files_of(tmp_path).items()
+        assert not [name for name in publishable_files(tmp_path / "mug") if name.startswith("pictures")]
+
+
+def test_training_on_the_published_pictures_of_an_earlier_save_keeps_them(tmp_path: Path) -> None:
+    trained().save(tmp_path, with_pictures=True)
+    before = files_of(tmp_path)
+    with pytest.raises(OutputError, match="a picture that was trained on"):
+        trained(images=tmp_path / "pictures").save(tmp_path)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "images/0.png", "learned_embeds.safetensors", "training.json"])
+def test_saving_overwrites_nothing_that_no_save_wrote(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mug" / name).parent.mkdir(parents=True)
+    (tmp_path / "mug" / name).write_bytes(b"{}")
+    trainer = trained()
+    with pytest.raises(OutputError, match=f"{name}': no earlier save wrote it; choose another output_dir"):
+        trainer.save(tmp_path / "mug", sample_prompts=("a {}",))
+    assert list(files_of(tmp_path)) == [tmp_path / "mug" / name]
+
+
+def test_saving_again_replaces_what_the_earlier_save_wrote_and_no_more(tmp_path: Path) -> None:
+    trainer = trained()
+    trainer.save(tmp_path, sample_prompts=("a {}", "one {}"), with_pictures=True)
+    (tmp_path / "images" / "7.png").write_bytes(b"mine")
+    trainer.save(tmp_path, sample_prompts=("a {}",))
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["0.png", "7.png"]
+    assert not list((tmp_path / "pictures").iterdir())
+    assert publishable_files(tmp_path) == [name for name in FILES if name != "images/1.png"]
+
+
+def test_an_interrupted_save_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, replace = trained(), os.replace
+
+    def full(source: str, target: Path) -> None:
+        if Path(target).name == "README.md":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        trainer.save(tmp_path, sample_prompts=("a {}",))
+    monkeypatch.undo()
+    trainer.save(tmp_path, sample_prompts=("a {}",))
+    assert (tmp_path / "README.md").is_file()
+
+
+def test_an_invented_folder_is_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mug").mkdir()
+    (tmp_path / "mug" / "README.md").write_text("# my project")
+    with pytest.raises(OutputError, match="expected a new folder for the result, got 'mug', which exists; pass outp"):
+        trained().push_to_hub("user/mug")
+    assert list(files_of(tmp_path).values()) == [b"# my project"]
+
+
+def test_only_pictures_that_save_wrote_are_published(folder: Path) -> None:
+    for name in ("images/2.png", "images/mine.png", "pictures/0.png", "pictures/secret.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"private")
+    assert publishable_files(folder) == FILES
+    record = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").write_text(json.dumps(record | {"files": [*record["files"], "secret.png", "../x"]}))
+    assert publishable_files(folder) == FILES
+    record.pop("files")  # as saved before there was a list: what the card shows
+    (folder / "training.json").write_text(json.dumps(record))
+    assert publishable_files(folder) == FILES
+
+
+def test_one_concept_and_several_do_not_share_a_folder(tmp_path: Path) -> None:
+    one, several = trained(), trained(("<mug>", "<cat>"))
+    one.save(tmp_path / "one")
+    several.save(tmp_path / "several")
+    before = files_of(tmp_path)
+    with pytest.raises(OutputError, match="expected a folder for several concepts, got .* with one; choose another"):
+        several.save(tmp_path / "one")
+    with pytest.raises(OutputError, match="expected a folder for one concept, got .* with several; choose another"):
+        one.save(tmp_path / "several")
+    assert files_of(tmp_path) == before
+    shutil.copy(tmp_path / "one" / "learned_embeds.safetensors", tmp_path / "several")
+    for remember in (True, False):
+        if not remember:
+            (tmp_path / "several" / "training.json").unlink()
+        with pytest.raises(PublishError, match="card of several beside the embedding of one; move learned_embeds.saf"):
+            publishable_files(tmp_path / "several")
+
+
+def test_the_cards_of_several_concepts_load_from_their_folders(hub: HubWorker, tmp_path: Path) -> None:
+    trained(("<mug>", "<cat>")).save(tmp_path / "toys")
+    hub.run(f"push({str(tmp_path / 'toys')!r}, 'user/toys')").check()
+    card = hub.server.files("user/toys")["mug/README.md"].data.decode()
+    assert card.count('_inversion("user/toys", subfolder="mug")  # this folder') == 2
+    hub.run(f"push({str(tmp_path / 'toys' / 'mug')!r}, 'user/mug')").check()
+    card = hub.server.files("user/mug")["README.md"].data.decode()
+    assert card.count('_inversion("user/mug")  # this folder') == 2
+
+
+def test_files_of_others_in_the_repository_stay(hub: HubWorker, folder: Path) -> None:
+    hub.run(f"push({str(folder)!r})").check()
+    theirs = {"other/images/0.png": b"a", "images/plot.png": b"b", "pictures/0.jpg": b"c", "runs/pictures/1.png": b"d"}
+    hub.server.add_commit("user/mug", theirs | {"pictures/3.png": b"of an earlier push"})
+    hub.run(f"push({str(folder)!r})").check()
+    there = hub.server.files("user/mug")
+    assert theirs.keys() <= there.keys()
+    assert "pictures/3.png" not in there
+
+
+def test_edits_of_a_saved_folder_are_published_as_they_are(hub: HubWorker, tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from test_publishing import trained
+trainer, folder = trained(), Path({str(tmp_path / "mug")!r})
+trainer.save(folder)
+card = folder / "README.md"
+card.write_text(card.read_text().replace("## Limits", "## My words\\n\\n## Limits"))
+trainer.push_to_hub("user/mug", output_dir=str(folder), timeout=60)
+"""
+    hub.run(code).check()
+    assert b"## My words" in hub.server.files("user/mug")["README.md"].data
+
+
+def test_samples_of_an_unloaded_concept_are_refused(tmp_path: Path) -> None:
+    trainer = trained()
+    trainer.pipe.unload_multitoken_inversion("<mug>")
+    with pytest.raises(TrainingError, match=r"expected <mug> as it was trained .* got it unloaded or changed"):
+        trainer.save(tmp_path / "mug", sample_prompts=("a {}",))
+    assert not (tmp_path / "mug").exists()
+    (file,) = trainer.save(tmp_path / "mug")
+    trainer.pipe.load_multitoken_inversion({"<mug>": torch.zeros(1, HIDDEN_SIZE)})
+    with pytest.raises(TrainingError, match="unloaded or changed"):
+        trainer.save(tmp_path / "mug", sample_prompts=("a {}",))
+    trainer.pipe.unload_multitoken_inversion("<mug>")
+    trainer.pipe.load_multitoken_inversion(file)
+    trainer.save(tmp_path / "mug", sample_prompts=("a {}",))
+
+
+def test_losses_that_are_no_number_are_no_json(tmp_path: Path) -> None:
+    trainer = trained()
+    trainer.results[0].validation_losses |= {1: [float("nan"), 1.0], 2: [float("inf")]}
+    (file,) = trainer.save(tmp_path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    record = json.loads((tmp_path / "training.json").read_text(), parse_constant=refuse)
+    assert record["validation_losses"]["1"] == [None, 1.0]
+    assert list(record["validation_loss"]) == ["0"]
+    assert "| nan |" not in (tmp_path / "README.md").read_text()
+    json.loads(read_metadata(file), parse_constant=refuse)
+
+
+def read_metadata(file: Path) -> str:
+    with safe_open(file, "pt") as opened:
+        return opened.metadata()["diffusers_supreme_init"]
+
+
+def test_a_folder_that_has_gone_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    build_tiny_pipeline().save_pretrained("runs/client-acme")
+    pipe = StableDiffusionPipeline.from_pretrained("runs/client-acme")
+    trainer = trained(pipe=pipe)
+    Path("runs").rename("elsewhere")
+    (file,) = trainer.save("mug")
+    assert read_embedding(file).base_model is None
+    assert not [name for name, data in files_of(Path("mug")).items() if b"acme" in data]
+
+
+# Failures leave everything as it is.
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xef\xbb\xbf---\nlicense: mit\n---\n", "byte order mark; save it without"),
+        (b"---\nlicense: mit\n---\n# Caf\xe9", "expected README.md in UTF-8, got .*; save it in UTF-8"),
+        (b"---\ntags: [\n---\n", "expected YAML between the --- lines of README.md"),
+        (b"---\njust text\n---\n", "expected names and values between the --- lines of README.md"),
+    ],
+)
+def test_cards_that_cannot_be_read_are_told_before_anything_is_sent(
+    hub: HubWorker, folder: Path, data: bytes, message: str
+) -> None:
+    (folder / "README.md").write_bytes(data)
+    made = hub.run(f"push({str(folder)!r}, license='mit')")
+    assert made.error_type == "PublishError"
+    assert re.search(message, made.error or "")
+    assert not hub.server.has_repo("user/mug")
+    assert (folder / "README.md").read_bytes() == data
+
+
+@pytest.mark.parametrize("repo_id", ["mug", "user/mug.git", "a/b/c", "user/", "user/mug mug", "user/a--b", ""])
+def test_names_of_no_repository_are_refused_first(folder: Path, repo_id: str) -> None:
+    with pytest.raises(PublishError, match="expected a repository 'user/name', got "):
+        push_to_hub(folder, repo_id)
+    with pytest.raises(PublishError, match="expected a repository 'user/name', got "):
+        trained().push_to_hub(repo_id)
+
+
+def test_a_given_licence_wins(hub: HubWorker, folder: Path) -> None:
+    card = folder / "README.md"
+    other = "license: other\nlicense_name: mine\nlicense_link: LICENSE.md\n"
+    card.write_text(card.read_text().replace("---\n", f"---\n{other}", 1))
+    hub.run(f"push({str(folder)!r}, license='mit')").check()
+    data = hub.run("result = huggingface_hub.model_info('user/mug').card_data.to_dict()").check().value
+    assert data["license"] == "mit"
+    assert not {"license_name", "license_link"} & set(data)
+    assert "license_name" not in card.read_text()
+
+
+def test_a_licence_file_of_the_base_model_is_linked_there(hub: HubWorker, folder: Path) -> None:
+    front = b"---\nlicense: other\nlicense_name: theirs\nlicense_link: ./LICENSE.md\n---\n"
+    hub.server.create_repo("user/base", {"README.md": front})
+    hub.run(f"push({str(folder)!r})").check()
+    data = hub.run("result = huggingface_hub.model_info('user/mug').card_data.to_dict()").check().value
+    assert data["license_link"] == f"{hub.server.url}/user/base/blob/main/LICENSE.md"
+
+
+def test_a_commit_of_somebody_else_in_the_middle_is_not_overwritten(
+    hub: HubWorker, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.server.create_repo("user/mug")
+    race_on_commit(hub, monkeypatch)
+    made = hub.run(f"push({str(folder)!r})")
+    assert made.error_type == "PublishError"
+    assert "somebody else has pushed meanwhile; look at what they did" in (made.error or "")
+    assert hub.server.files("user/mug")["training.json"].data == b"theirs"
+
+
+def race_on_commit(hub: HubWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hub.store import Repo
+
+    has_raced: list[bool] = []
+    ref_of = Repo.ref_of
+
+    def after_a_colleague(self: Repo, revision: str) -> str:
+        if not has_raced:  # the first look of a commit at where it goes
+            has_raced.append(True)
+            hub.server.add_commit("user/mug", {"training.json": b"theirs"})
+        return ref_of(self, revision)
+
+    monkeypatch.setattr(Repo, "ref_of", after_a_colleague)
+
+
+def test_a_commit_whose_answer_was_lost_is_new(hub: HubWorker, folder: Path) -> None:
+    hub.server.add_fault(Fault("POST", "/commit/", "lost_answer"))
+    assert hub.run(f"result = push({str(folder)!r})").check().value[1] is True
+    assert len(hub.server.commits("user/mug")) == 2
+
+
+def test_a_creation_whose_answer_was_lost_is_not_called_nothing(hub: HubWorker, folder: Path) -> None:
+    hub.server.add_fault(Fault("POST", "/api/repos/create", "lost_answer"))
+    hub.server.add_fault(Fault("GET", "/api/models/user/mug$", 500, times=None, skip=1))
+    made = hub.run(f"push({str(folder)!r})")
+    assert made.error_type == "PublishError"
+    assert hub.server.has_repo("user/mug")
+    assert "The repository does not exist, or was made and is empty if only the answer was lost" in (made.error or "")
+
+
+# The deadline is ours alone.
+
+
+def test_storage_that_never_answers_ends_by_our_deadline(
+    hub: HubWorker, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hub import file_routes
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        build = file_routes.Answer.of_json
+
+        def elsewhere(body: Any, *rest: Any, headers: Any = None, **options: Any) -> Any:
+            if isinstance(body, dict) and "casUrl" in body:
+                body, headers = body | {"casUrl": address}, headers | {"X-Xet-Cas-Url": address}
+            return build(body, *rest, **options, **({} if headers is None else {"headers": headers}))
+
+        monkeypatch.setattr(file_routes.Answer, "of_json", elsewhere)
+        before = files_of(folder)
+        made = hub.run(f"push({str(folder)!r}, timeout=3)", timeout=40)
+    assert made.error_type == "PublishError"
+    assert made.seconds < 10
+    assert re.search(
+        r"no success within 3 s.*a request may still be on its way.*/user/mug/commits/main", made.error or ""
+    )
+    assert files_of(folder) == before
+    assert len(hub.server.commits("user/mug")) == 1
+
+
+def test_storage_of_several_large_files_that_is_slow_ends_by_our_deadline(folder: Path) -> None:
+    with hub_worker("lfs", setup=SETUP) as worker:
+        fresh(worker).server.set_large(from_bytes=1, suffixes=())
+        worker.server.add_fault(Fault("PUT", "/", "slow", times=None, seconds=30))
+        made = worker.run(f"push({str(folder)!r}, timeout=3)", timeout=40)
+        assert made.error_type == "PublishError"
+        assert made.seconds < 10
+        code = "import threading; result = [n for one in threading.enumerate() if 'Pool' in (n := one.name)]"
+        end = time.monotonic() + 10
+        while worker.run(code).value and time.monotonic() < end:
+            time.sleep(0.2)
+        assert worker.run(code).value == []  # else the program could not end
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+    """The client that all threads share, which answers without a network, slowly on ``/slow``."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        time.sleep(0.5 if request.url.path == "/slow" else 0)
+        return httpx2.Response(200, json={"timeout": request.extensions["timeout"]["read"]})
+
+    def build() -> httpx2.Client:
+        return httpx2.Client(transport=httpx2.MockTransport(answer), timeout=None)
+
+    huggingface_hub.set_client_factory(build)
+    yield huggingface_hub.get_session
+    huggingface_hub.set_client_factory(_http.default_client_factory)
+
+
+def read_timeout(path: str = "/") -> Any:
+    return huggingface_hub.get_session().get(f"http://hub.test{path}").json()["timeout"]
+
+
+def test_a_deadline_is_that_of_its_own_thread(client: Callable[[], Any]) -> None:
+    hooks = client().event_hooks
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait_inside() -> float:
+        inside.set()
+        go_on.wait()
+        return read_timeout()
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(within, 30, wait_inside)
+        inside.wait()
+        second = pool.submit(within, 20, read_timeout)
+        assert 19 < second.result() <= 20
+        assert read_timeout() is None  # another thread's
+        go_on.set()
+        assert 29 < first.result() <= 30
+    assert client().event_hooks == hooks
+
+
+def test_a_deadline_outlives_the_client_and_leaves_nothing_behind(client: Callable[[], Any]) -> None:
+    old = client()
+
+    def renew() -> float:
+        huggingface_hub.close_session()
+        time.sleep(0.6)
+        return read_timeout()
+
+    assert within(30, renew) < 30
+    assert client() is not old
+    assert old.event_hooks == client().event_hooks == {"request": [], "response": []}
+
+
+def test_work_that_does_not_end_is_left_and_sends_nothing_more(
+    client: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusers_supreme_init.hub_connection._GRACE", 0.1)
+    go_on, outcome = threading.Event(), []
+
+    def hang() -> None:
+        go_on.wait()
+        try:
+            read_timeout()
+        except DeadlineError as error:
+            outcome.append(str(error))
+
+    with pytest.raises(StillRunningError, match=r"no success within 0.1 s, and a request may still be on its way"):
+        within(0.1, hang)
+    go_on.set()
+    (thread,) = [one for one in threading.enumerate() if one.name == "supreme-init-hub"]
+    thread.join(10)
+    assert outcome == ["no success within 0.1 s"]
+    assert client().event_hooks == {"request": [], "response": []}
+
+
+def test_errors_of_the_work_are_raised_where_it_is_waited_for() -> None:
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 / 0)

@@ -46,7 +46,10 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
 
 
 def hub_id(name: object) -> str | None:
-    """Return a model's name if it is an id on the Hub, None if it is a local path, which is nobody else's business."""
+    """Return a model's name if it is an id on the Hub, None if it is a local path, which is nobody else's business.
+
+    A relative path of two parts that does not exist any more cannot be told from an id by its name alone.
+    """
     text = str(name or "")
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", text) is not None and not text.startswith(".")
     return text if is_id and not Path(text).exists() else None

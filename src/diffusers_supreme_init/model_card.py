@@ -1,11 +1,15 @@
 """Learned embedding -> model card, from ``model_card_template.md`` beside this module."""
 
+import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+import jinja2
+from huggingface_hub import ModelCardData
 
 from .config import SupremeInitConfig
 from .embedding_file import LearnedEmbedding
@@ -13,6 +17,8 @@ from .embedding_file import LearnedEmbedding
 CARD_NAME = "README.md"
 TEMPLATE_NAME = "model_card_template.md"
 LIBRARY_TEMPLATE_NAME = "library_card_template.md"
+SNIPPET_MARK = "# this folder or repository"
+"""Ends the lines of a card's snippets in which publishing writes the repository; other lines are the user's."""
 
 
 def model_card_template() -> str:
@@ -34,27 +40,32 @@ def render_model_card(
         versions: ``{package: version}`` that it was trained with.
     """
     training = embedding.training
-    validation_loss = training.get("validation_loss", {})
+    losses = training.get("validation_loss") or {}
+    validation_loss = {step: loss for step, loss in losses.items() if loss is not None and math.isfinite(loss)}
+    base_model, revision = _split_revision(embedding.base_model)
+    num_pictures = training.get("num_pictures")
     card_data = ModelCardData(
-        base_model=embedding.base_model,
-        base_model_relation="adapter" if embedding.base_model else None,
+        base_model=base_model,
+        base_model_relation="adapter" if base_model else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["textual_inversion", "text-to-image", "diffusers", "diffusers_supreme_init"],
         instance_prompt=f"a photo of {embedding.placeholder_token}",
         widget=[{"text": text, "output": {"url": image_name(i)}} for i, text in enumerate(sample_prompts)] or None,
     )
-    card = ModelCard.from_template(
-        card_data,
-        template_str=model_card_template(),
+    return _render(
+        TEMPLATE_NAME,
+        card_data=card_data.to_yaml(),
         placeholder_token=embedding.placeholder_token,
         num_vectors=embedding.num_vectors,
         description=embedding.description,
-        base_model=embedding.base_model,
+        base_model=base_model,
+        base_revision=revision,
         encoder=embedding.encoder.class_name if embedding.encoder else None,
         initializer_tokens=embedding.initializer_tokens,
         initializer=training.get("initializer"),
-        num_pictures=training.get("num_pictures"),
+        num_pictures=num_pictures,
+        pictures="pictures" if num_pictures is None or num_pictures > 1 else "picture",
         steps=training.get("steps"),
         validation_loss=validation_loss,
         loss_curve=_loss_curve(list(validation_loss.values())),
@@ -62,14 +73,13 @@ def render_model_card(
         settings=_settings_for_reading(training.get("settings", {})),
         versions=versions or {},
     )
-    return str(card)
 
 
 def render_library_card(concepts: Mapping[str, LearnedEmbedding]) -> str:
     """Return the Markdown of a card for several concepts, ``{folder: concept}``, that live in folders of their own."""
     embeddings = list(concepts.values())
     base_models = {embedding.base_model for embedding in embeddings}
-    base_model = next(iter(base_models)) if len(base_models) == 1 else None
+    base_model, revision = _split_revision(next(iter(base_models)) if len(base_models) == 1 else None)
     card_data = ModelCardData(
         base_model=base_model,
         base_model_relation="adapter" if base_model else None,
@@ -77,15 +87,53 @@ def render_library_card(concepts: Mapping[str, LearnedEmbedding]) -> str:
         pipeline_tag="text-to-image",
         tags=["textual_inversion", "text-to-image", "diffusers", "diffusers_supreme_init"],
     )
-    card = ModelCard.from_template(
-        card_data, template_str=_template(LIBRARY_TEMPLATE_NAME), concepts=concepts, base_model=base_model
+    return _render(
+        LIBRARY_TEMPLATE_NAME,
+        card_data=card_data.to_yaml(),
+        concepts=concepts,
+        base_model=base_model,
+        base_revision=revision,
     )
-    return str(card)
 
 
 def image_name(index: int) -> str:
     """Return where the card looks for its sample number `index`."""
     return f"images/{index}.png"
+
+
+def code_literal(text: str) -> str:
+    """Return a text as Python writes it, in double quotes, on one line."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _render(name: str, **facts: Any) -> str:
+    environment = jinja2.Environment(autoescape=False)  # Markdown, not HTML
+    environment.filters |= {"literal": code_literal, "code": _code_span, "prose": _prose, "cell": _table_cell}
+    return environment.from_string(_template(name)).render(snippet_mark=SNIPPET_MARK, **facts)
+
+
+def _code_span(text: str) -> str:
+    """Return a text as Markdown shows it letter by letter, backticks included."""
+    text = " ".join(text.split())
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text[:1] == "`" or text[-1:] == "`" else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _prose(text: str) -> str:
+    """Return a text on one line, in which nothing is markup."""
+    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", " ".join(text.split()))
+
+
+def _table_cell(value: Any) -> str:
+    """Return Markdown that stays in its cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _split_revision(base_model: str | None) -> tuple[str | None, str | None]:
+    """Return a model's id and the revision that some names have at their end, ``"user/model@main"``."""
+    name, _, revision = (base_model or "").partition("@")
+    return name or None, revision or None
 
 
 def _loss_curve(losses: Sequence[float]) -> str:

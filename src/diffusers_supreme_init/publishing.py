@@ -1,27 +1,26 @@
 """A saved folder -> a repository on the Hub, in one commit or not at all."""
 
+import hashlib
+import json
 import logging
 import os
-import re
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile
 from huggingface_hub.errors import RevisionNotFoundError
 
-from .embedding_file import WEIGHT_NAMES
-from .errors import PublishError
+from .errors import OutputError, PublishError
 from .files import write_atomically
-from .hub_connection import HUB_FAILURES, DeadlineError, deadline, one_line, status_of
-from .model_card import CARD_NAME
+from .hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, one_line, status_of, within
+from .published_files import PublishedFiles, read_published_files, with_complete_cards
+from .saved_folder import NUMBERED_PICTURE
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED_PATTERNS = (*WEIGHT_NAMES, CARD_NAME, "training.json", "evaluation.json", "images/*.png", "pictures/*.png")
-"""What of a concept's folder is published; checkpoints, logs, previews, caches and anything else never are."""
-
+_PAUSES = (1.0, 2.0, 4.0)
+"""Seconds before each further attempt; most requests are repeated by the client itself, but the commit is not."""
 _TEMPORARY = (412, 429, 500, 502, 503, 504)
 _ADVICE = {
     401: "log in with `hf auth login`, or pass token=",
@@ -70,135 +69,117 @@ def push_to_hub(
     ```
 
     Everything goes into one commit, on top of the one that was the newest when the call began, so that nothing is ever
-    published in half or twice. Where the connection breaks or the Hub stumbles, the call is made once more.
+    published in half or twice. Where the connection breaks or the Hub stumbles, the call is made again.
 
     Args:
-        folder: As `save` wrote it; its card gets the name of the repository and, if it has none, the licence of the
-            base model.
+        folder: As `save` wrote it. After success its card has the name of the repository and, if it had none, the
+            licence of the base model, as the published one.
         repo_id: ``"user/name"``; created if it does not exist.
         private: Whether a new repository is private; None: the default of the user or organisation.
         token: Access token; None: the one you are logged in with.
         commit_message: First line of the commit.
         create_pr: Open a pull request instead of committing.
         revision: Branch to commit to, made if it does not exist; None: ``main``.
-        license: Licence of the card, e.g. ``"mit"``; None: that of the base model, or none if it is not known.
+        license: Licence of the card instead of any other, e.g. ``"mit"``; None: the card's, or that of the base model.
         timeout: Seconds for everything.
 
     Raises:
         PublishError: The folder is not a saved concept, or the Hub refused or failed; the message says what is
-            published, and how to go on. The folder is whole in every case.
+            published, and how to go on. The folder is as it was in every case.
     """
-    folder = Path(folder)
-    files = publishable_files(folder)
+    check_repo_id(repo_id)
     if create_pr and revision is not None:
         raise PublishError("expected create_pr or revision, got both: a pull request has a revision of its own")
+    folder = Path(folder)
+    saved = read_published_files(folder)
     api = HfApi(token=token)
-    push = _Push(api, folder, files, repo_id, private, create_pr, revision)
+    push = _Push(api, folder, repo_id, private, create_pr, revision)
+
+    def publish() -> tuple[Publication, PublishedFiles]:
+        files = with_complete_cards(api, saved, repo_id, license)
+        return push.run(files, commit_message), files
+
     try:
-        with deadline(timeout):
-            fields = {"license": license} if license else _inherited_license(api, folder)
-            _complete_cards(folder, files, repo_id, fields)
-            try:
-                return push.run(commit_message)
-            except HUB_FAILURES as error:
-                # A pull request that was opened before the answer got lost would be opened again.
-                if create_pr or isinstance(error, DeadlineError) or status_of(error) not in (None, *_TEMPORARY):
-                    raise
-                logger.warning("%s: pushing failed (%s); trying once more", repo_id, one_line(error))
-                return push.run(commit_message)
+        publication, files = within(timeout, publish)
+    except PublishError:
+        raise
     except HUB_FAILURES as error:
         raise PublishError(push.explain(error)) from error
+    for name, data in files.contents.items():
+        if data != saved.contents[name]:
+            try:
+                write_atomically(folder / name, data)
+            except OutputError as error:
+                logger.warning("%s is published, but its card here does not say so: %s", repo_id, error)
+    return publication
 
 
-def publishable_files(folder: Path) -> list[str]:
-    """Return what of a saved folder is published, relative to it: one concept, or one in each of its folders.
-
-    Raises:
-        PublishError: There is no embedding, or no card.
-    """
-    folders = [folder] if any((folder / name).is_file() for name in WEIGHT_NAMES) else _concept_folders(folder)
-    if not folders:
-        raise PublishError(
-            f"expected a folder that save() wrote, got {str(folder)!r}, which holds no {WEIGHT_NAMES[0]}"
-        )
-    found = {path for one in folders for pattern in PUBLISHED_PATTERNS for path in one.glob(pattern) if path.is_file()}
-    if not (folder / CARD_NAME).is_file():
-        raise PublishError(f"expected {CARD_NAME} in {str(folder)!r}, got none; save the concept again")
-    found.add(folder / CARD_NAME)
-    return sorted(path.relative_to(folder).as_posix() for path in found)
-
-
-def card_for(text: str, repo_id: str, license_fields: Mapping[str, str] | None = None) -> str:
-    """Return a card whose snippets load from a repository, with a licence if it had none; nothing else changes.
-
-    Args:
-        text: The card, front matter included.
-        repo_id: ``"user/name"``.
-        license_fields: ``license``, and for ``"other"`` also ``license_name`` and ``license_link``.
-    """
-    text = re.sub(r'(load_(?:multitoken|textual)_inversion\(")[^"]*(")', rf"\g<1>{repo_id}\g<2>", text)
-    card = _parsed(text)
-    if not license_fields or card.data.get("license"):
-        return text
-    for name, value in license_fields.items():
-        card.data[name] = value
-    return str(card)
+class _MovedError(OSError):
+    """Somebody else has committed since the call began."""
 
 
 class _Push:
-    """One call of `push_to_hub`."""
+    """One call of `push_to_hub`: a repository, what was seen there, and what was tried."""
 
     def __init__(
-        self,
-        api: HfApi,
-        folder: Path,
-        files: list[str],
-        repo_id: str,
-        private: bool | None,
-        create_pr: bool,
-        revision: str | None,
+        self, api: HfApi, folder: Path, repo_id: str, private: bool | None, create_pr: bool, revision: str | None
     ) -> None:
-        self.api, self.folder, self.files, self.repo_id = api, folder, files, repo_id
+        self.api, self.folder, self.repo_id = api, folder, repo_id
         self.private, self.create_pr, self.revision = private, create_pr, revision
-        self.is_created = False
+        self.state = "the repository is as it was"
+        self.base: str | None = None  # the newest commit when the call began
+        self.may_have_landed = False
 
-    def run(self, message: str | None) -> Publication:
-        """Make the repository and the branch, if they do not exist, and commit on top of what is there now.
-
-        Where the same is there already, no commit is made: so doing it twice is as doing it once.
-        """
-        if not self.api.repo_exists(self.repo_id):
-            self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
-            self.is_created = True
-        if self.revision is not None and self._head() is None:
-            self.api.create_branch(self.repo_id, branch=self.revision, exist_ok=True)
-        head = self._head()
-        made = self.api.upload_folder(
-            repo_id=self.repo_id,
-            folder_path=self.folder,
-            allow_patterns=[re.sub(r"([\[*?])", r"[\1]", file) for file in self.files],
-            delete_patterns=["images/*.png", "*/images/*.png"],  # of an earlier push that had more of them
-            commit_message=message or f"Add {self.repo_id.split('/')[-1]}",
-            create_pr=self.create_pr,
-            revision=self.revision,
-            parent_commit=head,
-        )
-        is_new = made.oid != head
-        url = made.pr_url if self.create_pr and made.pr_url else f"{self.api.endpoint}/{self.repo_id}"
-        return Publication(self.repo_id, str(url), None if self.create_pr else made.oid, is_new, tuple(self.files))
+    def run(self, files: PublishedFiles, message: str | None) -> Publication:
+        """Try until it succeeds, the Hub refuses, or it has failed too often."""
+        for pause in _PAUSES:
+            try:
+                return self._attempt(files, message)
+            except HUB_FAILURES as error:
+                # A pull request that was opened before the answer got lost would be opened again.
+                is_final = isinstance(error, DeadlineError | _MovedError) or _is_refusal(error) or self.create_pr
+                if is_final:
+                    raise
+                logger.warning("%s: pushing failed (%s); trying again", self.repo_id, one_line(error))
+                time.sleep(pause)
+        return self._attempt(files, message)
 
     def explain(self, error: BaseException) -> str:
         """Say what failed, what is published now, and how to go on."""
-        status = status_of(error)
-        if self.is_created:
-            state = "the repository was made and is empty, or holds the whole commit if only the answer was lost"
-        else:
-            state = "the repository is as it was, or holds the whole commit if only the answer was lost"
+        status = 412 if isinstance(error, _MovedError) else status_of(error)
         advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
+        landed = ", or holds the whole commit if only the answer was lost" if self.may_have_landed else ""
+        if isinstance(error, StillRunningError):
+            landed = f", or still gets the whole commit: {self._url()}/commits/{self.revision or 'main'} shows it"
+        state = f"{self.state[0].upper()}{self.state[1:]}{landed}"
         return (
-            f"cannot push to {self.repo_id!r}: {one_line(error)}{advice}. {state[0].upper()}{state[1:]}; the folder "
+            f"cannot push to {self.repo_id!r}: {one_line(error)}{advice}. {state}; the folder "
             f"{str(self.folder)!r} is whole: push_to_hub({str(self.folder)!r}, {self.repo_id!r}) tries again"
         )
+
+    def _attempt(self, files: PublishedFiles, message: str | None) -> Publication:
+        """Make the repository and the branch, if they do not exist, and commit on top of what was there.
+
+        Where the same is there already, no commit is made: so doing it twice is as doing it once.
+        """
+        self._make_place()
+        head = self._head()
+        if self.base is None:
+            self.base = head
+        changes = self._changes(files, head)
+        if not changes:
+            return self._publication(head, files, is_new=head != self.base)
+        if head != self.base:
+            raise _MovedError("a commit has been made since the call began")
+        return self._commit(changes, files, message)
+
+    def _make_place(self) -> None:
+        if not self.api.repo_exists(self.repo_id):
+            self.state = "the repository does not exist, or was made and is empty if only the answer was lost"
+            self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
+            self.state = "the repository was made and is empty"
+        if self.revision is not None and self._head() is None:
+            self.api.create_branch(self.repo_id, branch=self.revision, exist_ok=True)
 
     def _head(self) -> str | None:
         try:
@@ -206,38 +187,63 @@ class _Push:
         except RevisionNotFoundError:
             return None
 
+    def _changes(self, files: PublishedFiles, head: str | None) -> list[CommitOperationAdd | CommitOperationDelete]:
+        """Return what a commit on top of `head` has to do: files that differ, pictures that are no longer there."""
+        tree = self.api.list_repo_tree(self.repo_id, recursive=True, revision=head)
+        there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+        contents = files.contents
+        changed = [name for name, data in contents.items() if name not in there or not _is_same(there[name], data)]
+        gone = [
+            path
+            for path in there
+            if path not in contents
+            and any(path.startswith(one) and NUMBERED_PICTURE.fullmatch(path[len(one) :]) for one in files.prefixes)
+        ]
+        return [
+            *(CommitOperationAdd(name, contents[name]) for name in changed),
+            *(CommitOperationDelete(path, is_folder=False) for path in gone),
+        ]
 
-def _complete_cards(folder: Path, files: list[str], repo_id: str, license_fields: Mapping[str, str]) -> None:
-    for file in files:
-        if Path(file).name == CARD_NAME:
-            text = (folder / file).read_text(encoding="utf-8")
-            complete = card_for(text, repo_id, license_fields)
-            if complete != text:
-                write_atomically(folder / file, complete.encode())
+    def _commit(
+        self,
+        changes: list[CommitOperationAdd | CommitOperationDelete],
+        files: PublishedFiles,
+        message: str | None,
+    ) -> Publication:
+        try:
+            made = self.api.create_commit(
+                self.repo_id,
+                changes,
+                commit_message=message or f"Add {self.repo_id.split('/')[-1]}",
+                create_pr=self.create_pr,
+                revision=self.revision,
+                parent_commit=self.base,
+            )
+        except HUB_FAILURES as error:
+            self.may_have_landed |= not _is_refusal(error) and status_of(error) != 412
+            raise
+        return self._publication(made.oid, files, is_new=True, url=made.pr_url)
+
+    def _publication(
+        self, commit: str | None, files: PublishedFiles, *, is_new: bool, url: str | None = None
+    ) -> Publication:
+        return Publication(
+            self.repo_id, url or self._url(), None if self.create_pr else commit, is_new, tuple(sorted(files.contents))
+        )
+
+    def _url(self) -> str:
+        return f"{self.api.endpoint}/{self.repo_id}"
 
 
-def _inherited_license(api: HfApi, folder: Path) -> dict[str, str]:
-    """Return the licence of the base model as the card's fields, empty if it has none or cannot be asked."""
-    base_model = _parsed((folder / CARD_NAME).read_text(encoding="utf-8")).data.get("base_model")
-    if not isinstance(base_model, str):
-        return {}
-    try:
-        card_data = api.model_info(base_model).card_data
-    except HUB_FAILURES as error:
-        logger.warning("the card gets no licence: the Hub does not tell that of %s (%s)", base_model, one_line(error))
-        return {}
-    names = ("license", "license_name", "license_link")
-    return {name: card_data[name] for name in names if card_data is not None and isinstance(card_data.get(name), str)}
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the Hub has said no, or the client for it (a card that is not valid), so that nothing has happened."""
+    status = status_of(error)
+    if status is None:
+        return isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError)
+    return status not in _TEMPORARY
 
 
-def _parsed(text: str) -> ModelCard:
-    try:
-        return ModelCard(text, ignore_metadata_errors=True)
-    except yaml.YAMLError as error:
-        raise PublishError(f"expected YAML between the --- lines of {CARD_NAME}, got {one_line(error)}") from error
-
-
-def _concept_folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [one for one in sorted(folder.iterdir()) if any((one / name).is_file() for name in WEIGHT_NAMES)]
+def _is_same(there: RepoFile, data: bytes) -> bool:
+    if there.lfs is not None:
+        return there.lfs.sha256 == hashlib.sha256(data).hexdigest()
+    return there.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -2,12 +2,14 @@
 
 import io
 import json
+import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import diffusers
@@ -18,15 +20,14 @@ from PIL import Image
 
 from .backbones import Backbone
 from .config import SupremeInitConfig
-from .embedding_file import LearnedEmbedding, weight_name_for, write_embedding
-from .files import hub_id, write_atomically
-from .model_card import CARD_NAME, render_library_card, render_model_card
+from .embedding_file import LearnedEmbedding, embedding_bytes, weight_name_for, write_embedding
+from .files import hub_id
+from .model_card import CARD_NAME, image_name, render_library_card, render_model_card
 from .progress import ConceptProgress
 from .samples import Sample
+from .saved_folder import RECORD_NAME
 from .text_pairs import identify_encoder
 from .version import __version__
-
-TRAINING_NAME = "training.json"
 
 _LOCAL_SETTINGS = frozenset(
     {"output_dir", "logging_dir", "resume_from_checkpoint", "report_to", "checkpointing_steps"}
@@ -44,46 +45,52 @@ def learned_embedding(
         rows=concept.rows,
         description=concept.description or None,
         initializer_tokens=concept.initializer.tokens if concept.initializer else (),
-        base_model=hub_id(getattr(backbone.pipe, "name_or_path", None)),
+        base_model=_base_model(backbone),
         encoder=identify_encoder(backbone.pair),
         architecture=backbone.architecture,
-        training={
-            "settings": settings,
-            "status": concept.status if step is None else "snapshot",
-            "steps": concept.step,
-            "num_pictures": len(concept.latents),
-            "initializer": concept.initializer_record,
-            "region": concept.region_record,
-            "validation_loss": {str(step): loss for step, loss in concept.mean_validation_losses().items()},
-        },
+        training=_without_nan(
+            {
+                "settings": settings,
+                "status": concept.status if step is None else "snapshot",
+                "steps": concept.step,
+                "num_pictures": len(concept.latents),
+                "initializer": concept.initializer_record,
+                "region": concept.region_record,
+                "validation_loss": {
+                    str(step): loss for step, loss in concept.mean_validation_losses().items() if math.isfinite(loss)
+                },
+            }
+        ),
     )
 
 
-def save_concept(
+def file_names(backbone: Backbone, *, num_samples: int, num_pictures: int) -> list[str]:
+    """Return the names of what `concept_files` makes, before anything is drawn."""
+    pictures = [picture_name(index) for index in range(num_pictures)]
+    samples = [image_name(index) for index in range(num_samples)]
+    return sorted([weight_name_for(backbone.pair.encoder_name), CARD_NAME, RECORD_NAME, *samples, *pictures])
+
+
+def concept_files(
     backbone: Backbone,
     concept: ConceptProgress,
     config: SupremeInitConfig,
-    folder: Path,
     *,
     seconds: float,
     finished: datetime,
     samples: Sequence[Sample] = (),
     pictures: Sequence[Image.Image] = (),
-) -> LearnedEmbedding:
-    """Write everything that may be published of a concept, each file whole or not at all; return the embedding.
+) -> tuple[LearnedEmbedding, dict[str, bytes]]:
+    """Return everything that may be published of a concept, and ``{name: bytes}`` of the files that say it.
 
     Args:
         backbone: What it was trained on.
         concept: The result.
         config: Settings of the run.
-        folder: Made if missing; sample pictures of an earlier save are replaced.
-        seconds: How long training took; with `finished` only in `TRAINING_NAME`.
+        seconds: How long training took; with `finished` only in `RECORD_NAME`.
         finished: When training ended.
         samples: Pictures for the card, ``images/0.png`` ...
         pictures: Training pictures, ``pictures/0.png`` ...; only if the user wants them published.
-
-    Raises:
-        OutputError: The folder cannot be written.
     """
     embedding = learned_embedding(backbone, concept, config)
     record = {
@@ -96,34 +103,27 @@ def save_concept(
         **embedding.training,
         "losses": concept.losses,
         "validation_losses": concept.validation_losses,
+        "files": file_names(backbone, num_samples=len(samples), num_pictures=len(pictures)),
     }
     card = render_model_card(embedding, sample_prompts=[one.prompt for one in samples], versions=_versions())
-    write_embedding(folder / weight_name_for(backbone.pair.encoder_name), embedding)
-    _write_pictures(folder / "images", [sample.image for sample in samples])
-    _write_pictures(folder / "pictures", pictures)
-    write_atomically(folder / CARD_NAME, card.encode())
-    write_atomically(folder / TRAINING_NAME, (json.dumps(record, indent=1) + "\n").encode())
-    return embedding
+    return embedding, {
+        weight_name_for(backbone.pair.encoder_name): embedding_bytes(embedding),
+        CARD_NAME: card.encode(),
+        RECORD_NAME: _json(record),
+        **{image_name(index): _png(sample.image) for index, sample in enumerate(samples)},
+        **{picture_name(index): _png(picture) for index, picture in enumerate(pictures)},
+    }
 
 
-def save_library_card(folder: Path, concepts: Mapping[str, LearnedEmbedding]) -> None:
-    """Write the card of a folder with several concepts, ``{folder below it: concept}``.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
-    write_atomically(folder / CARD_NAME, render_library_card(concepts).encode())
+def library_files(concepts: Mapping[str, LearnedEmbedding]) -> dict[str, bytes]:
+    """Return ``{name: bytes}`` of what lies beside several concepts, ``{folder below it: concept}``."""
+    record = {"folders": sorted(concepts), "files": [CARD_NAME, RECORD_NAME]}
+    return {CARD_NAME: render_library_card(concepts).encode(), RECORD_NAME: _json(record)}
 
 
-def _write_pictures(folder: Path, pictures: Sequence[Image.Image]) -> None:
-    """Write ``0.png``, ``1.png`` ... and remove those of an earlier save that had more."""
-    for index, picture in enumerate(pictures):
-        data = io.BytesIO()
-        picture.convert("RGB").save(data, format="PNG")
-        write_atomically(folder / f"{index}.png", data.getvalue())
-    stale = [path for path in folder.glob("*.png") if path.stem.isdigit() and int(path.stem) >= len(pictures)]
-    for path in stale:
-        path.unlink()
+def picture_name(index: int) -> str:
+    """Return where training picture number `index` is published, if it is."""
+    return f"pictures/{index}.png"
 
 
 def write_snapshots(
@@ -146,6 +146,39 @@ def result_folders(concepts: Sequence[ConceptProgress], output_dir: Path) -> lis
             name = f"{base}-{names.count(name) + len(names)}"
         names.append(name)
     return [output_dir / name for name in names]
+
+
+def _base_model(backbone: Backbone) -> str | None:
+    """Return the Hub id of the pipeline; None where it came from a folder, even if that has gone since.
+
+    A folder like ``runs/acme`` looks as an id does, but then the text encoder came from ``runs/acme/text_encoder``:
+    from the Hub it comes from the cache.
+    """
+    name = getattr(backbone.pipe, "name_or_path", None)
+    source = getattr(backbone.pair.encoder, "name_or_path", None)
+    is_folder = bool(name) and bool(source) and Path(str(name)) in Path(str(source)).parents
+    return None if is_folder else hub_id(name)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return JSON values with null for what JSON has no number for: NaN and infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return value
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(_without_nan(record), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.convert("RGB").save(data, format="PNG")
+    return data.getvalue()
 
 
 def _versions() -> dict[str, str]:

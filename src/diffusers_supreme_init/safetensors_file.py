@@ -26,8 +26,8 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     if path.suffix.lower() != ".safetensors":
         is_pickle = path.suffix.lower() in (".pt", ".bin", ".pth", ".ckpt")
         advice = (
-            "; pickles can run code when they are opened: where you trust this one, pass allow_pickle=True, or convert "
-            "it once with examples/convert.py --allow_pickle"
+            "; pickles can run code when they are opened: where you trust this one, pass allow_pickle=True, or "
+            "convert it once with examples/convert.py --allow_pickle"
         )
         raise EmbeddingFileError(f"expected a .safetensors file, got {where}{advice if is_pickle else ''}")
     try:

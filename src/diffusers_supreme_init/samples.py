@@ -7,10 +7,12 @@ import torch
 from PIL import Image
 
 from .backbones import Backbone
+from .errors import TrainingError
 from .frozen import on_device
 from .progress import ConceptProgress
 from .randomness import generator_for
 from .templates import fill_template
+from .vocabulary import held_rows, holds_rows
 
 SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil painting of a {}")
 """Drawn for the card unless others are asked for; ``{}`` is the concept."""
@@ -43,7 +45,12 @@ def draw_samples(
         seed: Of the noise.
         device: Where it is drawn; the pipeline goes home afterwards.
         num_inference_steps: Steps of the pipeline's sampler.
+
+    Raises:
+        TrainingError: The pipeline no longer holds the concept, so that the pictures would show something else.
     """
+    if prompts:
+        _check_is_loaded(backbone, concept)
     samples = []
     with (
         on_device(backbone.pair.encoder, device),
@@ -56,3 +63,15 @@ def draw_samples(
             (image,) = backbone.pipe(text, num_inference_steps=num_inference_steps, generator=generator).images
             samples.append(Sample(text, image))
     return samples
+
+
+def _check_is_loaded(backbone: Backbone, concept: ConceptProgress) -> None:
+    pair, trigger = backbone.pair, concept.placeholder_token
+    if holds_rows(pair, trigger):
+        rows = held_rows(pair, trigger)
+        if torch.equal(rows.cpu(), concept.rows.to(rows.dtype)):
+            return
+    raise TrainingError(
+        f"expected {trigger} as it was trained on the pipeline, got it unloaded or changed; load the saved concept "
+        "again, or pass sample_prompts=()"
+    )

@@ -20,19 +20,22 @@ from .concepts import Concept
 from .config import SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
 from .embedding_file import weight_name_for
-from .errors import CheckpointError, ConfigError, TrainingError
+from .errors import CheckpointError, ConfigError, OutputError, TrainingError
 from .files import check_writable
 from .frozen import check_trainable, ready_to_step
+from .hub_connection import check_repo_id
 from .loop import TrainingLoop
-from .pictures import PictureSource, find_pictures, load_picture
+from .pictures import PictureSource
 from .placeholders import check_trigger_is_free
 from .preparation import prepare_concepts
 from .previews import draw_previews
 from .progress import ConceptProgress
 from .publishing import Publication, push_to_hub
-from .results import result_folders, save_concept, save_library_card, write_snapshots
+from .results import result_folders, write_snapshots
 from .rows import TrainableRows
-from .samples import SAMPLE_PROMPTS, draw_samples
+from .samples import SAMPLE_PROMPTS
+from .saved_folder import is_saved_folder
+from .saving import FinishedRun, save_run
 from .vocabulary import add_rows, check_can_add_rows, remove_rows, write_rows
 
 logger = logging.getLogger(__name__)
@@ -126,7 +129,7 @@ class SupremeInitTextualInversionTrainer:
         self._backbone = backbone_for(pipe)
         self._seconds = 0.0
         self._finished: datetime | None = None
-        self._saved_dir: Path | None = None
+        self._saved_dirs: list[Path] = []
         if accelerator is not None and self.config.report_to is not None:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)
@@ -199,7 +202,7 @@ class SupremeInitTextualInversionTrainer:
         """Write each concept: ``learned_embeds.safetensors``, a model card, ``training.json``, sample pictures.
 
         Several concepts are written to one folder each, named after their tokens, beside a card that lists them.
-        Saving again gives the same bytes.
+        Saving again gives the same bytes. What an earlier save wrote is replaced, nothing else is.
 
         Args:
             output_dir: Made if missing.
@@ -210,34 +213,25 @@ class SupremeInitTextualInversionTrainer:
             The embedding files.
 
         Raises:
-            TrainingError: Nothing was trained yet.
-            OutputError: The folder cannot be written.
+            TrainingError: Nothing was trained yet, or the concept is to be drawn and no longer loaded.
+            OutputError: The folder cannot be written, or holds something that no earlier save wrote.
         """
         if not self.results or self.accelerator is None or self._finished is None:
             raise TrainingError("expected a trained concept; call train() before save()")
-        folders = result_folders(self.results, Path(output_dir))
+        output_dir = Path(output_dir)
         if self.accelerator.is_main_process:
-            saved = {}
-            for concept, source, folder in zip(self.results, self.concepts, folders, strict=True):
-                pictures = [load_picture(one).image for one in find_pictures(source.images)] if with_pictures else []
-                samples = draw_samples(
-                    self._backbone, concept, sample_prompts, seed=self.config.seed, device=self.accelerator.device
-                )
-                saved[folder.name] = save_concept(
-                    self._backbone,
-                    concept,
-                    self.config,
-                    folder,
-                    seconds=self._seconds,
-                    finished=self._finished,
-                    samples=samples,
-                    pictures=pictures,
-                )
-            if len(folders) > 1:
-                save_library_card(Path(output_dir), saved)
-        self._saved_dir = Path(output_dir)
+            save_run(
+                FinishedRun(self._backbone, self.concepts, self.results, self.config, self._seconds, self._finished),
+                output_dir,
+                sample_prompts=sample_prompts,
+                with_pictures=with_pictures,
+                device=self.accelerator.device,
+            )
+        where = output_dir.resolve()
+        self._saved_dirs = [*(one for one in self._saved_dirs if one != where), where]
         self.accelerator.wait_for_everyone()
-        return [folder / weight_name_for(self._backbone.pair.encoder_name) for folder in folders]
+        weight_name = weight_name_for(self._backbone.pair.encoder_name)
+        return [folder / weight_name for folder in result_folders(self.results, output_dir)]
 
     def push_to_hub(
         self,
@@ -251,6 +245,7 @@ class SupremeInitTextualInversionTrainer:
         create_pr: bool = False,
         revision: str | None = None,
         license: str | None = None,  # noqa: A002 - the card's own word
+        timeout: float = 300.0,
     ) -> Publication | None:
         """Publish the concepts: a few kilobytes, a card and sample pictures; see `push_to_hub` of the package.
 
@@ -261,7 +256,8 @@ class SupremeInitTextualInversionTrainer:
         Args:
             repo_id: ``"user/name"``.
             output_dir: Folder to save to and publish; None: the folder of the last `save`, or, before the first,
-                `output_dir` of the settings, or one named after the repository.
+                `output_dir` of the settings, or a new one named after the repository. One that this trainer has saved
+                to is published as it is now, with your own changes.
             sample_prompts: See `save`; not drawn again for a folder that was saved before.
             private: See `push_to_hub` of the package, as for the other arguments.
             token: Access token; None: the one you are logged in with.
@@ -269,21 +265,24 @@ class SupremeInitTextualInversionTrainer:
             create_pr: Open a pull request instead of committing.
             revision: Branch to commit to.
             license: Licence of the card; None: that of the base model, if it is known.
+            timeout: Seconds for publishing.
 
         Returns:
             What was published; None in all processes but the main one.
 
         Raises:
             TrainingError: Nothing was trained yet.
+            OutputError: The folder cannot be written, or is there and not known to be ours.
             PublishError: The Hub refused or failed; what was saved is whole.
         """
-        if output_dir is not None or self._saved_dir is None:
-            fallback = self.config.output_dir or repo_id.split("/")[-1]
-            self.save(fallback if output_dir is None else output_dir, sample_prompts=sample_prompts)
-        if self._saved_dir is None or self.accelerator is None or not self.accelerator.is_main_process:
+        check_repo_id(repo_id)
+        folder = self._folder_to_publish(repo_id, output_dir)
+        if folder.resolve() not in self._saved_dirs:
+            self.save(folder, sample_prompts=sample_prompts)
+        if self.accelerator is None or not self.accelerator.is_main_process:
             return None
         return push_to_hub(
-            self._saved_dir,
+            folder,
             repo_id,
             private=private,
             token=token,
@@ -291,7 +290,22 @@ class SupremeInitTextualInversionTrainer:
             create_pr=create_pr,
             revision=revision,
             license=license,
+            timeout=timeout,
         )
+
+    def _folder_to_publish(self, repo_id: str, output_dir: str | os.PathLike[str] | None) -> Path:
+        if output_dir is not None:
+            return Path(output_dir)
+        if self._saved_dirs:
+            return self._saved_dirs[-1]
+        if self.config.output_dir is not None:
+            return Path(self.config.output_dir)
+        invented = Path(repo_id.split("/")[-1])
+        if invented.exists() and not is_saved_folder(invented):
+            raise OutputError(
+                f"expected a new folder for the result, got {str(invented)!r}, which exists; pass output_dir="
+            )
+        return invented
 
     @contextlib.contextmanager
     def _concepts_added(self, concepts: Sequence[ConceptProgress]) -> Iterator[None]:
