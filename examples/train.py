@@ -34,6 +34,7 @@ from diffusers_supreme_init import (
 )
 from diffusers_supreme_init.hub_connection import check_repo_id
 from diffusers_supreme_init.samples import SAMPLE_PROMPTS
+from diffusers_supreme_init.saved_folder import check_replaceable
 
 
 @dataclass(kw_only=True)
@@ -155,6 +156,8 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         )
         check_hub_arguments(hub)
         concepts = requested_concepts(run, region_arguments)
+        # `save` would refuse to write over somebody else's card; better now than after hours of training.
+        check_replaceable(Path(config.output_dir), ["README.md", "training.json"], ())
         describers = requested_describers(region_arguments, describer_config)
         pipe = load_pipeline(run.pretrained_model_name_or_path, run.dtype, revision=run.revision, variant=run.variant)
         trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)

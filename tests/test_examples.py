@@ -118,6 +118,15 @@ def test_train_without_options_trains_on_the_mug_of_the_toybox_and_generate_draw
     assert not np.array_equal(pictures[0], pictures[1])
 
 
+def test_a_folder_with_a_card_of_ones_own_is_refused_before_training(tmp_path: Path, script: Any) -> None:
+    (tmp_path / "README.md").write_text("# my project")
+    with pytest.raises(
+        SystemExit, match=r"error: cannot replace .*README.md': no earlier save wrote it; choose another"
+    ):
+        script("train.py")["main"](["--output_dir", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
 SCENE = TOYBOX / "scenes" / "scene_1.png"
 CLICKED = json.loads((TOYBOX / "scenes" / "metadata.jsonl").read_text().splitlines()[0])["toys"][0]
 CLICK = ",".join(map(str, CLICKED["click"]))
