@@ -11,11 +11,10 @@ import safetensors.torch
 import torch
 from tiny.every_family import FAMILY, concept_for, pair_of, rows_for
 from tiny.families import RecordIds, run
-from tiny.text import clip_text_encoder, clip_tokenizer
+from tiny.text import clip_text_encoder
 
 from diffusers_supreme_init import (
     ConceptLoadError,
-    LearnedEmbedding,
     PlaceholderTokenError,
     SupremeInitWarning,
     write_embedding,
@@ -365,12 +364,6 @@ def test_identity_is_computed_once_per_encoder(monkeypatch: pytest.MonkeyPatch, 
     ]
     pipe.load_multitoken_inversion(files)
     assert len(calls) == 1
-
-
-def test_tokenizer_without_concepts_is_the_stock_one() -> None:
-    pipe = FAMILY["stable_diffusion"].build()
-    assert type(pipe.tokenizer) is type(clip_tokenizer())
-    assert isinstance(concept_for(find_text_pairs(pipe)[0]), LearnedEmbedding)
 
 
 def test_a_choice_of_encoder_does_not_overrule_what_a_file_was_trained_for(tmp_path: Path) -> None:

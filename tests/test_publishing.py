@@ -16,6 +16,7 @@ import httpx2
 import huggingface_hub
 import pytest
 import torch
+from accelerate import cpu_offload
 from conftest import HIDDEN_SIZE, TOYBOX, build_tiny_pipeline, random_picture
 from diffusers import StableDiffusionPipeline
 from hub.client import HubWorker, hub_worker, run_client
@@ -470,6 +471,16 @@ def test_training_pictures_are_published_only_if_asked(tmp_path: Path) -> None:
     assert "pictures/0.png" in publishable_files(tmp_path / "with")
     trainer.save(tmp_path / "with")
     assert "pictures/0.png" not in publishable_files(tmp_path / "with")
+
+
+def test_saving_without_samples_leaves_an_offloaded_pipeline_alone(tmp_path: Path) -> None:
+    trainer = trained()
+    for part in (trainer.pipe.text_encoder, trainer.pipe.unet, trainer.pipe.vae):
+        cpu_offload(part, torch.device("cpu"))
+    trainer.save(tmp_path / "mug")
+    assert next(trainer.pipe.unet.parameters()).is_meta
+    assert json.loads((tmp_path / "mug" / "training.json").read_text())["device"] == str(trainer.accelerator.device)
+    assert (tmp_path / "mug" / "learned_embeds.safetensors").is_file()
 
 
 def test_saving_again_gives_the_same_bytes(tmp_path: Path) -> None:

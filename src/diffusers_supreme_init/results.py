@@ -78,6 +78,7 @@ def concept_files(
     *,
     seconds: float,
     finished: datetime,
+    device: torch.device,
     samples: Sequence[Sample] = (),
     pictures: Sequence[Image.Image] = (),
 ) -> tuple[LearnedEmbedding, dict[str, bytes]]:
@@ -89,6 +90,7 @@ def concept_files(
         config: Settings of the run.
         seconds: How long training took; with `finished` only in `RECORD_NAME`.
         finished: When training ended.
+        device: Where it ran.
         samples: Pictures for the card, ``images/0.png`` ...
         pictures: Training pictures, ``pictures/0.png`` ...; only if the user wants them published.
     """
@@ -98,7 +100,7 @@ def concept_files(
         "description": concept.description,
         "date": finished.isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
-        "device": str(next(backbone.denoiser.parameters()).device),
+        "device": str(device),
         "versions": _versions(),
         **embedding.training,
         "losses": concept.losses,

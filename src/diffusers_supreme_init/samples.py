@@ -49,8 +49,9 @@ def draw_samples(
     Raises:
         TrainingError: The pipeline no longer holds the concept, so that the pictures would show something else.
     """
-    if prompts:
-        _check_is_loaded(backbone, concept)
+    if not prompts:
+        return []  # without touching a pipeline that may be offloaded by now
+    _check_is_loaded(backbone, concept)
     samples = []
     with (
         on_device(backbone.pair.encoder, device),

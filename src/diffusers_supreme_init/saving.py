@@ -69,6 +69,7 @@ def save_run(
             run.config,
             seconds=run.seconds,
             finished=run.finished,
+            device=device,
             samples=draw_samples(run.backbone, concept, sample_prompts, seed=run.config.seed, device=device),
             pictures=[load_picture(one).image for one in of_concept],
         )
