@@ -206,6 +206,23 @@ def test_several_concepts_equal_each_alone(pipe: Any) -> None:
         assert (result.rows - result.initial_rows).abs().max() > 1e-3
 
 
+def test_concepts_of_one_random_key_see_the_same_draws(pipe: Any, other_pipe: Any) -> None:
+    picture = random_picture()
+
+    def train(pipe: Any, **keys: str | None) -> Any:
+        concepts = [
+            Concept(images=picture, placeholder_token=f"<{name}>", initializer=CAPTION, random_key=key)
+            for name, key in keys.items()
+        ]
+        config = SupremeInitConfig(max_train_steps=3, validation_samples=0)
+        return SupremeInitTextualInversionTrainer(pipe.to(torch.float64), concepts=concepts, config=config).train()
+
+    first, paired = train(pipe, a=None, b="<a>")
+    torch.testing.assert_close(first.rows, paired.rows, rtol=0, atol=1e-9)
+    first, other = train(other_pipe, a=None, b=None)
+    assert (first.rows - other.rows).abs().max() > 1e-4
+
+
 def test_passes_and_forward_batches_do_not_change_the_rows(pipe: Any) -> None:
     pipe.to(torch.float64)
     splits = [

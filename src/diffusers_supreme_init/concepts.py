@@ -35,6 +35,8 @@ class Concept:
         train_on: With a region: ``"crop"`` trains on the object's surroundings only, ``"image"`` on the whole picture
             with the object's mask as the weight of the loss, so that nothing around it is learned.
         candidates: Words of your own that ``"auto"`` compares with those it finds.
+        random_key: Stands for this concept in all random draws; None: `placeholder_token`. Concepts of the same key see
+            the same noises, timesteps, templates and flips at every step, so that starts can be compared in pairs.
     """
 
     images: PictureSource | Sequence[PictureSource]
@@ -46,6 +48,7 @@ class Concept:
     region: Region | Sequence[Region] | None = None
     train_on: str = "crop"
     candidates: Sequence[str] = ()
+    random_key: str | None = None
 
     @property
     def method(self) -> str | None:

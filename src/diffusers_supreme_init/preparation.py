@@ -97,6 +97,7 @@ def begin_concept(
         initial_rows=initialization.rows,
         prompts=tuple(fill_template(template, token, description) for template in prepared.templates),
         validation_prompt=fill_template(prepared.validation_template, token, description),
+        random_key=prepared.concept.random_key or token,
         latents=latents,
         rows=initialization.rows,
         region_record=_region_record(prepared),

@@ -23,6 +23,7 @@ class ConceptProgress:
         initial_rows: ``(num_vectors, hidden_size)``, float32 (float64 in a float64 encoder).
         prompts: Training prompts.
         validation_prompt: Prompt of the fixed-noise loss.
+        random_key: Stands for it in all random draws: its name, unless it is compared with others in pairs.
         latents: Its pictures, encoded.
         region_record: What was selected in its pictures, and what of them was trained on; None: all of them.
         initializer_record: How describers found the words: method, models, candidates with losses; None if they were
@@ -43,6 +44,7 @@ class ConceptProgress:
     initial_rows: Tensor = field(repr=False)
     prompts: tuple[str, ...] = field(repr=False)
     validation_prompt: str
+    random_key: str
     latents: PictureLatents = field(repr=False)
     rows: Tensor = field(repr=False)
     region_record: dict[str, Any] | None = field(default=None, repr=False)
@@ -114,6 +116,7 @@ class ConceptProgress:
         latents = self.latents
         return {
             "placeholder_token": self.placeholder_token,
+            "random_key": self.random_key,
             "initializer": self.description,
             "num_vectors": len(self.initial_rows),
             "initial_rows": _digest(self.initial_rows),

@@ -13,18 +13,18 @@ import torch
 Item = TypeVar("Item")
 
 
-def generator_for(seed: int, placeholder_token: str, step: int, sample_index: int, purpose: str) -> torch.Generator:
+def generator_for(seed: int, key: str, step: int, sample_index: int, purpose: str) -> torch.Generator:
     """Return a CPU generator seeded by a hash of the arguments.
 
     Args:
         seed: Seed of the run.
-        placeholder_token: The concept; ``""`` for draws that all concepts share.
+        key: Of the concept, its name as a rule; ``""`` for draws that all concepts share.
         step: Optimizer step, from 0.
         sample_index: Global index of the sample within the step, independent of processes and passes.
         purpose: What is drawn, e.g. ``"noise"``. Different purposes are independent.
     """
-    key = "\x1f".join((str(seed), placeholder_token, str(step), str(sample_index), purpose))
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    text = "\x1f".join((str(seed), key, str(step), str(sample_index), purpose))
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "big") >> 1)  # torch wants a signed 64-bit seed
 
 

@@ -54,6 +54,7 @@ def learned_embedding(
                 "status": concept.status if step is None else "snapshot",
                 "steps": concept.step,
                 "num_pictures": len(concept.latents),
+                "random_key": concept.random_key,
                 "initializer": concept.initializer_record,
                 "region": concept.region_record,
                 "validation_loss": {

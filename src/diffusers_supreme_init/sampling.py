@@ -31,8 +31,8 @@ class SampledConcept(ValidatedConcept, Protocol):
     """What drawing training samples needs to know of a concept."""
 
     @property
-    def placeholder_token(self) -> str:
-        """Its name, part of the key of every draw."""
+    def random_key(self) -> str:
+        """Part of the key of every draw: its name, unless it is compared with others in pairs."""
         ...
 
     @property
@@ -63,10 +63,10 @@ class Sample:
 def draw_sample(
     concept: SampledConcept, step: int, sample_index: int, config: SupremeInitConfig, num_train_timesteps: int
 ) -> Sample:
-    """Draw one training sample; a pure function of the seed, the concept's name, step and index."""
+    """Draw one training sample; a pure function of the seed, the concept's key, step and index."""
 
     def generator(purpose: str) -> torch.Generator:
-        return generator_for(config.seed, concept.placeholder_token, step, sample_index, purpose)
+        return generator_for(config.seed, concept.random_key, step, sample_index, purpose)
 
     picture = choose(range(len(concept.latents)), generator("picture"))
     mirrored = int(torch.rand((), generator=generator("flip")) < config.flip_probability)
