@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-card test test-slow quality style clean
+.PHONY: help demo example-card reproduce test test-slow quality style clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ example-card: $(INSTALLED)  ## renew docs/example_card: what `push_to_hub` would
 	    --sample_prompts 'a photo of a {}' 'a photo of a {} on a sky background' 'a photo of a {} with green trim'
 	mkdir -p docs/example_card
 	cd out/example_card && cp -r README.md images learned_embeds.safetensors training.json ../../docs/example_card
+
+reproduce: $(INSTALLED)  ## the paper's experiment on the toybox, one seed: read out/reproduce/report.md
+	$(BIN)/python examples/reproduce_paper.py --output_dir out/reproduce --seeds 0
 
 test: $(INSTALLED)  ## the fast tests (minutes)
 	$(BIN)/python -m pytest -n 2

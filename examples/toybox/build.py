@@ -18,9 +18,10 @@ from train_denoiser import train_denoiser
 from train_segmenter import train_segmenter
 from train_vae import train_vae
 from train_vit import train_classifier, train_judge
+from views import write_views
 
 TOYBOX_DIR = Path(__file__).parent
-STAGES = ("vae", "denoiser", "classifier", "judge", "captioner", "segmenter", "concepts", "scenes")
+STAGES = ("vae", "denoiser", "classifier", "judge", "captioner", "segmenter", "concepts", "scenes", "views")
 
 
 def main() -> None:
@@ -59,6 +60,8 @@ def _run_stage(stage: str, arguments: argparse.Namespace) -> None:
         write_concepts(TOYBOX_DIR / "concepts")
     elif stage == "scenes":
         write_scenes(TOYBOX_DIR / "scenes")
+    elif stage == "views":
+        write_views(TOYBOX_DIR / "views")
 
 
 def _publish(model_dir: Path) -> None:

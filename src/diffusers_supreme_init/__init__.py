@@ -15,6 +15,7 @@ from .errors import (
     DescriberError,
     EmbeddingFileError,
     InitializerError,
+    MetricError,
     OutputError,
     PictureError,
     PlaceholderTokenError,
@@ -25,6 +26,7 @@ from .errors import (
     TrainingError,
     UnsupportedPipelineError,
 )
+from .evaluation import Evaluation, Score, evaluate
 from .format_writers import write_embeddings
 from .formats import EmbeddingFormat, read_embeddings
 from .loader import MultiTokenInversionLoaderMixin, attach_to_diffusers
@@ -65,6 +67,10 @@ __all__ = [
     "read_embeddings",
     "write_embedding",
     "write_embeddings",
+    # measure
+    "Evaluation",
+    "Score",
+    "evaluate",
     # publish
     "Publication",
     "push_to_hub",
@@ -75,6 +81,7 @@ __all__ = [
     "DescriberError",
     "EmbeddingFileError",
     "InitializerError",
+    "MetricError",
     "OutputError",
     "PictureError",
     "PlaceholderTokenError",

@@ -1,9 +1,7 @@
 """Candidates -> the best one: the words with which the untouched model predicts the picture's noise best."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from tqdm.auto import tqdm
@@ -13,21 +11,10 @@ from .candidates import Candidates, with_losses
 from .config import SupremeInitConfig
 from .errors import TrainingError
 from .latents import PictureLatents
-from .sampling import Sample, denoising_losses, draw_validation_sample
+from .sampling import PromptedPictures, fixed_noise_losses
 from .templates import fill_template
 
-_BATCH_SIZE = 8
 
-
-@dataclass(frozen=True)
-class _Described:
-    """A concept that stands for its own words; see `ValidatedConcept`."""
-
-    validation_prompt: str
-    latents: PictureLatents
-
-
-@torch.no_grad()
 def score_candidates(
     backbone: Backbone,
     latents: PictureLatents,
@@ -60,30 +47,13 @@ def score_candidates(
         TrainingError: No candidate has a finite loss.
     """
     settings = replace(config, validation_samples=max(num_samples, len(latents)))
-    batch_size = config.max_forward_batch_size or _BATCH_SIZE
     losses: list[list[float]] = []
     for candidate in tqdm(candidates.usable, desc="comparing words", unit="text", disable=not progress_bar):
-        concept = _Described(fill_template(template, candidate.text, candidate.text), latents)
-        values: list[float] = []
-        for samples in _batches(concept, settings, batch_size, backbone.num_train_timesteps):
-            with _autocast(device, autocast_dtype):
-                values += denoising_losses(backbone, samples, device).double().tolist()
-        losses.append(values)
+        asked = PromptedPictures(fill_template(template, candidate.text, candidate.text), latents)
+        losses.append(fixed_noise_losses(backbone, asked, settings, device, autocast_dtype=autocast_dtype))
     if not any(math.isfinite(sum(values)) for values in losses):
         raise TrainingError(
             "initializer: expected finite losses, got NaN or infinity for every candidate; load the pipeline in "
             "float32 or bfloat16"
         )
     return with_losses(candidates, losses)
-
-
-def _batches(
-    concept: _Described, config: SupremeInitConfig, batch_size: int, num_train_timesteps: int
-) -> Iterator[Sequence[Sample]]:
-    for start in range(0, config.validation_samples, batch_size):
-        indices = range(start, min(start + batch_size, config.validation_samples))
-        yield [draw_validation_sample(concept, index, config, num_train_timesteps) for index in indices]
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

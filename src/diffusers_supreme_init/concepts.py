@@ -35,8 +35,8 @@ class Concept:
         train_on: With a region: ``"crop"`` trains on the object's surroundings only, ``"image"`` on the whole picture
             with the object's mask as the weight of the loss, so that nothing around it is learned.
         candidates: Words of your own that ``"auto"`` compares with those it finds.
-        random_key: Stands for this concept in all random draws; None: `placeholder_token`. Concepts of the same key see
-            the same noises, timesteps, templates and flips at every step, so that starts can be compared in pairs.
+        random_key: Stands for this concept in all random draws; None: `placeholder_token`. Concepts of one key see the
+            same noises, timesteps, templates and flips at every step, so that starts can be compared in pairs.
     """
 
     images: PictureSource | Sequence[PictureSource]

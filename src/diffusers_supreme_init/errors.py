@@ -57,5 +57,9 @@ class PublishError(SupremeInitError, RuntimeError):
     """A concept could not be published; the local folder is whole, and the message says what is on the Hub."""
 
 
+class MetricError(SupremeInitError, ValueError):
+    """A metric lacks its weights, or cannot measure what it was given."""
+
+
 class SupremeInitWarning(UserWarning):
     """Category of every warning of this package."""

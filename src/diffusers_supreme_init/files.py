@@ -1,9 +1,13 @@
 """Files: written whole or not at all, and named only where the name may be published."""
 
+import json
+import math
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .errors import OutputError
 
@@ -32,6 +36,22 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
             f"cannot write {str(target)!r}: {error.strerror or error}; choose another output_dir"
         ) from error
     return target
+
+
+def json_bytes(record: Mapping[str, Any]) -> bytes:
+    """Return a JSON file; what JSON has no number for, NaN and infinity, becomes null."""
+    return (json.dumps(without_nan(record), indent=1, allow_nan=False) + "\n").encode()
+
+
+def without_nan(value: Any) -> Any:
+    """Return JSON values with null for what JSON has no number for: NaN and infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    return value
 
 
 def check_writable(folder: str | os.PathLike[str]) -> Path:

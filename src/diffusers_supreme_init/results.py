@@ -1,7 +1,6 @@
 """Learned rows -> files: what `save` and the snapshots write."""
 
 import io
-import json
 import math
 import platform
 import re
@@ -9,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import accelerate
 import diffusers
@@ -21,7 +19,7 @@ from PIL import Image
 from .backbones import Backbone
 from .config import SupremeInitConfig
 from .embedding_file import LearnedEmbedding, embedding_bytes, weight_name_for, write_embedding
-from .files import hub_id
+from .files import hub_id, json_bytes, without_nan
 from .model_card import CARD_NAME, image_name, render_library_card, render_model_card
 from .progress import ConceptProgress
 from .samples import Sample
@@ -48,7 +46,7 @@ def learned_embedding(
         base_model=_base_model(backbone),
         encoder=identify_encoder(backbone.pair),
         architecture=backbone.architecture,
-        training=_without_nan(
+        training=without_nan(
             {
                 "settings": settings,
                 "status": concept.status if step is None else "snapshot",
@@ -112,7 +110,7 @@ def concept_files(
     return embedding, {
         weight_name_for(backbone.pair.encoder_name): embedding_bytes(embedding),
         CARD_NAME: card.encode(),
-        RECORD_NAME: _json(record),
+        RECORD_NAME: json_bytes(record),
         **{image_name(index): _png(sample.image) for index, sample in enumerate(samples)},
         **{picture_name(index): _png(picture) for index, picture in enumerate(pictures)},
     }
@@ -121,7 +119,7 @@ def concept_files(
 def library_files(concepts: Mapping[str, LearnedEmbedding]) -> dict[str, bytes]:
     """Return ``{name: bytes}`` of what lies beside several concepts, ``{folder below it: concept}``."""
     record = {"folders": sorted(concepts), "files": [CARD_NAME, RECORD_NAME]}
-    return {CARD_NAME: render_library_card(concepts).encode(), RECORD_NAME: _json(record)}
+    return {CARD_NAME: render_library_card(concepts).encode(), RECORD_NAME: json_bytes(record)}
 
 
 def picture_name(index: int) -> str:
@@ -161,21 +159,6 @@ def _base_model(backbone: Backbone) -> str | None:
     source = getattr(backbone.pair.encoder, "name_or_path", None)
     is_folder = bool(name) and bool(source) and Path(str(name)) in Path(str(source)).parents
     return None if is_folder else hub_id(name)
-
-
-def _without_nan(value: Any) -> Any:
-    """Return JSON values with null for what JSON has no number for: NaN and infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _without_nan(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    return value
-
-
-def _json(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(_without_nan(record), indent=1, allow_nan=False) + "\n").encode()
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -1,6 +1,7 @@
 """What each step looks at: pictures, noises, timesteps and prompts, drawn without state."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from .backbones import Backbone
 from .config import SupremeInitConfig
 from .latents import PictureLatents
 from .randomness import choose, generator_for
+
+_FIXED_NOISE_BATCH_SIZE = 8
 
 
 class ValidatedConcept(Protocol):
@@ -25,6 +28,14 @@ class ValidatedConcept(Protocol):
     def latents(self) -> PictureLatents:
         """Its pictures."""
         ...
+
+
+@dataclass(frozen=True)
+class PromptedPictures:
+    """A prompt and the pictures it is measured on; see `ValidatedConcept`."""
+
+    validation_prompt: str
+    latents: PictureLatents
 
 
 class SampledConcept(ValidatedConcept, Protocol):
@@ -97,6 +108,34 @@ def draw_validation_sample(
         prompt=concept.validation_prompt,
         mask=None if concept.latents.mask is None else concept.latents.mask[picture, 0],
     )
+
+
+@torch.no_grad()
+def fixed_noise_losses(
+    backbone: Backbone,
+    concept: ValidatedConcept,
+    config: SupremeInitConfig,
+    device: torch.device,
+    *,
+    autocast_dtype: torch.dtype | None = None,
+) -> list[float]:
+    """Return the fixed-noise losses of one prompt, one for each of `validation_samples`; nothing is trained.
+
+    Args:
+        backbone: Its text encoder and denoiser are on `device`.
+        concept: Prompt and pictures.
+        config: Seed, number of samples and largest batch.
+        device: Where the model is.
+        autocast_dtype: As in training; None: none.
+    """
+    batch_size = config.max_forward_batch_size or _FIXED_NOISE_BATCH_SIZE
+    losses: list[float] = []
+    for start in range(0, config.validation_samples, batch_size):
+        indices = range(start, min(start + batch_size, config.validation_samples))
+        samples = [draw_validation_sample(concept, index, config, backbone.num_train_timesteps) for index in indices]
+        with nullcontext() if autocast_dtype is None else torch.autocast(device.type, autocast_dtype):
+            losses += denoising_losses(backbone, samples, device).double().tolist()
+    return losses
 
 
 def denoising_losses(

@@ -1,0 +1,1 @@
+"""The paper's experiment and what goes beyond it: settings -> runs -> measurements -> figures and report."""

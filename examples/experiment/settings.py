@@ -1,0 +1,84 @@
+"""What is compared: where rows start, and how they are trained."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One way to start the rows of a concept.
+
+    Attributes:
+        name: In files and tables.
+        label: In figures.
+        words: Whose words the rows start from: ``"class"``, ``"caption"``, ``"auto"``, or ``"*"`` itself.
+        num_vectors: Rows; None: one per token of the words.
+        as_many_as_caption: As many rows as the caption has tokens, instead.
+    """
+
+    name: str
+    label: str
+    words: str
+    num_vectors: int | None = None
+    as_many_as_caption: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Settings that are trained in one batch, with the same options.
+
+    Attributes:
+        name: Folder of its files.
+        settings: What is compared.
+        options: Fields of `SupremeInitConfig` that differ from the experiment's.
+        all_pictures: Train on all pictures of a concept but the last; otherwise on the first alone.
+        is_paper: Part of the paper's own experiment; the other groups are shorter and look only at the end.
+    """
+
+    name: str
+    settings: Sequence[Setting]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    all_pictures: bool = False
+    is_paper: bool = False
+
+
+STAR = Setting(name="star", label='"*"', words="*")
+CLASS = Setting(name="class", label="class label", words="class")
+STARS = Setting(name="stars", label='several "*"', words="*", as_many_as_caption=True)
+CAPTION = Setting(name="caption", label="caption", words="caption")
+AUTO = Setting(name="auto", label="auto", words="auto")
+
+PAPER = Group(name="paper", settings=(STAR, CLASS, STARS, CAPTION, AUTO), is_paper=True)
+
+PREFIXES = tuple(
+    Setting(name=f"caption-{number}", label=f"first {number} of the caption", words="caption", num_vectors=number)
+    for number in (1, 2, 4)
+)
+LEARNING_RATES = (5e-3, 1e-2)
+
+BEYOND = (
+    Group(name="num_vectors", settings=PREFIXES),
+    Group(name="preserve_norm", settings=(CAPTION,), options={"preserve_norm": True}),
+    Group(name="masked_loss", settings=(CAPTION,), options={"masked_loss": True}),
+    *(
+        Group(name=f"learning_rate-{rate:g}", settings=(STAR, CAPTION), options={"learning_rate": rate})
+        for rate in LEARNING_RATES
+    ),
+    Group(name="pictures", settings=(STAR, CLASS, CAPTION), all_pictures=True),
+)
+"""What the paper left open: rows per concept, options of training, more pictures."""
+
+EARLY_STEPS = (0, 5, 10, 15, 20, 30, 40, 60, 80, 100)
+"""Losses are measured after these, as densely at the beginning as in the paper's code, then every 50 steps."""
+
+
+def validation_steps(max_train_steps: int) -> list[int]:
+    """Return the steps after which losses are measured, the last one included."""
+    later = range(EARLY_STEPS[-1], max_train_steps, 50)
+    return sorted({step for step in (*EARLY_STEPS, *later) if step < max_train_steps} | {max_train_steps})
+
+
+def picture_steps(max_train_steps: int, steps_beyond: int) -> list[int]:
+    """Return the steps of the paper's group after which pictures are drawn."""
+    return sorted({step for step in (0, 10, 30, steps_beyond) if step < max_train_steps} | {max_train_steps})

@@ -1,0 +1,271 @@
+"""A loaded concept -> how well it shows its object, and how well it still does what a prompt asks for."""
+
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .errors import ConfigError
+from .files import json_bytes, write_atomically
+from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_mse
+from .multitoken import find_trigger, has_token
+from .pictures import PictureSource, find_pictures, fit_to_square, load_picture
+from .randomness import generator_for
+from .templates import VALIDATION_TEMPLATE, check_templates, describe_in_prompt, fill_template
+from .text_pairs import find_text_pairs
+from .version import __version__
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_NAME = "evaluation.json"
+
+RECONSTRUCTION_PROMPTS = ("A photo of {}", "A photo of a {}", "A good photo of a {}")
+"""The prompts by which the paper measures what was learned (section A.3); ``{}`` is the concept."""
+
+EDITING_PROMPTS = (
+    "a photo of a {} on the beach",
+    "a photo of a {} in the snow",
+    "a photo of a {} on top of a wooden table",
+    "an oil painting of a {}",
+    "a pencil drawing of a {}",
+    "a photo of a purple {}",
+)
+"""Prompts that ask for something that the pictures do not show: surroundings, a manner, another color."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What one metric says about the pictures of some prompts.
+
+    Attributes:
+        label: The metric in words, for an axis.
+        higher_is_better: Which way is good.
+        values: One per picture, ``(num_prompts, num_seeds)``.
+    """
+
+    label: str
+    higher_is_better: bool
+    values: tuple[tuple[float, ...], ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over all pictures."""
+        return statistics.fmean(value for of_prompt in self.values for value in of_prompt)
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over seeds of the mean over prompts; None for a single seed."""
+        means = [statistics.fmean(of_seed) for of_seed in zip(*self.values, strict=True)]
+        return statistics.stdev(means) if len(means) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How good a concept is; `to_dict` is what stands in ``evaluation.json``.
+
+    Attributes:
+        placeholder_token: The concept.
+        description: The words that stood in its place where a metric reads the prompt; ``""`` if unknown.
+        num_references: Pictures it was compared with.
+        prompts: Reconstruction prompts, as they were drawn.
+        editing_prompts: Editing prompts, as they were drawn.
+        seeds: Of the noises; every prompt was drawn once for each.
+        sampling: Arguments of the pipeline.
+        reconstruction: Scores of the pictures of `prompts`, by metric.
+        editing: Scores of the pictures of `editing_prompts`, by metric.
+        denoising_mse: Fixed-noise losses on the references, one per noise; None if it was not asked for.
+        pictures: The pictures, by prompt, one for each seed.
+    """
+
+    placeholder_token: str
+    description: str
+    num_references: int
+    prompts: tuple[str, ...]
+    editing_prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    sampling: Mapping[str, Any]
+    reconstruction: Mapping[str, Score]
+    editing: Mapping[str, Score]
+    denoising_mse: tuple[float, ...] | None
+    pictures: Mapping[str, Sequence[Image.Image]] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values: every figure with its mean, spread and single values; no pictures."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "pictures"}
+        for group in ("reconstruction", "editing"):
+            values[group] = {
+                name: {"mean": score.mean, "std_over_seeds": score.std, **asdict(score)}
+                for name, score in values[group].items()
+            }
+        if self.denoising_mse is not None:
+            values["denoising_mse"] = {"mean": statistics.fmean(self.denoising_mse), "values": self.denoising_mse}
+        return {**values, "sampling": dict(self.sampling), "version": __version__}
+
+    def write(self, output_dir: str | Path) -> Path:
+        """Write ``evaluation.json``.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        return write_atomically(Path(output_dir) / EVALUATION_NAME, json_bytes(self.to_dict()))
+
+
+def evaluate(
+    pipe: Any,
+    placeholder_token: str,
+    reference_images: PictureSource | Sequence[PictureSource],
+    *,
+    prompts: Sequence[str] = RECONSTRUCTION_PROMPTS,
+    editing_prompts: Sequence[str] = EDITING_PROMPTS,
+    seeds: Sequence[int] = (0, 1, 2, 3),
+    description: str = "",
+    metrics: Sequence[FidelityMetric | PromptMetric] | None = None,
+    denoising_samples: int = 64,
+    center_crop: bool = True,
+    batch_size: int = 8,
+    **sampling: Any,
+) -> Evaluation:
+    """Measure a concept that is loaded on a pipeline.
+
+    ```python
+    pipe.load_multitoken_inversion("user/mug")
+    result = evaluate(pipe, "<mug>", "mug.jpg", description="a skull and bones mug", num_inference_steps=30)
+    result.reconstruction["clip_i"].mean, result.editing["clip_t"].mean
+    result.write("out/mug")
+    ```
+
+    Every prompt is drawn once per seed. Pictures of `prompts` tell whether the object is shown (fidelity), those of
+    `editing_prompts` whether a prompt is still obeyed (editability): a concept that is trained too long wins the first
+    and loses the second. Equal seeds give equal noises for every concept, so concepts can be compared in pairs.
+
+    Args:
+        pipe: Any pipeline that draws from a prompt, where it is now; it is left as it was.
+        placeholder_token: The concept.
+        reference_images: What it should look like, as in training: pictures, paths or a folder.
+        prompts: Texts with one ``{}``, the paper's by default.
+        editing_prompts: The same; empty: none are drawn.
+        seeds: At least one. Fidelity to a single picture varies much from noise to noise, so take several.
+        description: The words the concept stands for, ``"a skull and bones mug"``: the article rule follows them, and
+            where a metric reads the prompt they stand in place of the token, which no other model knows.
+        metrics: What is measured on the pictures; None: `default_metrics`, whose weights are downloaded.
+        denoising_samples: Noises of `denoising_mse`, measured with ``"a photo of a {}"`` as in training; 0: leave it
+            out, as on pipelines that cannot be trained on.
+        center_crop: References become squares as in training.
+        batch_size: Pictures that are drawn at once.
+        sampling: Arguments of the pipeline: ``num_inference_steps=30, guidance_scale=7.5, negative_prompt=...``.
+
+    Raises:
+        ConfigError: The concept is not loaded, or prompts, seeds or description are unusable.
+        PictureError: A reference is unusable.
+        MetricError: A metric lacks its weights, or cannot measure these pictures.
+        UnsupportedPipelineError: The pipeline cannot be trained on; pass ``denoising_samples=0``.
+    """
+    _check_loaded(pipe, placeholder_token)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"seeds: expected at least one and all different, got {list(seeds)}")
+    templates = check_templates(tuple(prompts))
+    editing_templates = check_templates(tuple(editing_prompts)) if editing_prompts else ()
+    if metrics is None:
+        metrics = default_metrics()
+    if not description.strip() and any(isinstance(metric, PromptMetric) for metric in metrics):
+        raise ConfigError(
+            f"description: expected the words that {placeholder_token} stands for, since a metric reads the prompts, "
+            "got none; pass description='a skull and bones mug'"
+        )
+    references = [load_picture(source).image for source in find_pictures(reference_images)]
+
+    def draw_and_score(templates: Sequence[str]) -> tuple[dict[str, list[Image.Image]], dict[str, Score]]:
+        texts = [fill_template(template, placeholder_token, description) for template in templates]
+        pictures = _draw(pipe, texts, seeds, sampling, batch_size)
+        flat = [picture for of_prompt in pictures.values() for picture in of_prompt]
+        squares = [_as_trained(reference, flat[0], center_crop=center_crop) for reference in references]
+        read = [_in_words(template, description) for template in templates for _ in seeds]
+        scores = {metric.name: _score(metric, flat, squares, read, num_seeds=len(seeds)) for metric in metrics}
+        return pictures, scores
+
+    loss = None
+    if denoising_samples:
+        text = fill_template(VALIDATION_TEMPLATE, placeholder_token, description)
+        measured = denoising_mse(pipe, list(references), text, num_samples=denoising_samples, center_crop=center_crop)
+        loss = tuple(measured.tolist())
+    drawn, reconstruction = draw_and_score(templates)
+    edited, editing = draw_and_score(editing_templates) if editing_templates else ({}, {})
+    return Evaluation(
+        placeholder_token=placeholder_token,
+        description=description,
+        num_references=len(references),
+        prompts=tuple(drawn),
+        editing_prompts=tuple(edited),
+        seeds=tuple(seeds),
+        sampling=sampling,
+        reconstruction=reconstruction,
+        editing=editing,
+        denoising_mse=loss,
+        pictures=drawn | edited,
+    )
+
+
+def _check_loaded(pipe: Any, placeholder_token: str) -> None:
+    tokenizers = [slot.tokenizer for pair in find_text_pairs(pipe) for slot in pair.slots]
+    for tokenizer in tokenizers:  # diffusers' own loader adds the token itself
+        if find_trigger(tokenizer, placeholder_token) is not None or has_token(tokenizer, placeholder_token):
+            return
+    raise ConfigError(
+        f"placeholder_token: expected a concept that is loaded, got {placeholder_token!r}, which no tokenizer of this "
+        f"{type(pipe).__name__} knows; call pipe.load_multitoken_inversion first"
+    )
+
+
+def _draw(
+    pipe: Any, texts: Sequence[str], seeds: Sequence[int], sampling: Mapping[str, Any], batch_size: int
+) -> dict[str, list[Image.Image]]:
+    """Draw each text once per seed; the noise of a picture follows from the number of its text and its seed alone."""
+    asked = [(number, text, seed) for number, text in enumerate(texts) for seed in seeds]
+    pictures: dict[str, list[Image.Image]] = {text: [] for text in texts}
+    num_blocked = 0
+    hide = len(asked) <= batch_size
+    for start in tqdm(range(0, len(asked), batch_size), desc="drawing", unit="batch", leave=False, disable=hide):
+        batch = asked[start : start + batch_size]
+        generators = [generator_for(seed, "", 0, number, "evaluation") for number, _, seed in batch]
+        output = pipe([text for _, text, _ in batch], generator=generators, **sampling)
+        num_blocked += sum(getattr(output, "nsfw_content_detected", None) or ())
+        for (_, text, _), picture in zip(batch, output.images, strict=True):
+            pictures[text].append(picture)
+    if num_blocked:
+        logger.warning(
+            "%d of %d pictures were blackened by the safety checker and count as they are", num_blocked, len(asked)
+        )
+    return pictures
+
+
+def _as_trained(reference: Image.Image, drawn: Image.Image, *, center_crop: bool) -> Image.Image:
+    """Return a reference as the square that training saw; as it is where the pipeline draws no squares."""
+    if drawn.width != drawn.height:
+        return reference
+    return fit_to_square(reference, drawn.width, center_crop=center_crop)
+
+
+def _in_words(template: str, description: str) -> str:
+    before, after = template.split("{}")
+    return describe_in_prompt(before, description) + after
+
+
+def _score(
+    metric: FidelityMetric | PromptMetric,
+    pictures: Sequence[Image.Image],
+    references: Sequence[Image.Image],
+    texts: Sequence[str],
+    *,
+    num_seeds: int,
+) -> Score:
+    measured = (
+        metric.score(pictures, texts) if isinstance(metric, PromptMetric) else metric.compare(pictures, references)
+    )
+    values = measured.tolist()
+    of_prompts = (tuple(values[start : start + num_seeds]) for start in range(0, len(values), num_seeds))
+    return Score(label=metric.label, higher_is_better=metric.higher_is_better, values=tuple(of_prompts))

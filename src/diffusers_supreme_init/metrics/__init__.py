@@ -1,0 +1,28 @@
+"""Metrics: how close pictures are to their references, and to the words they were asked for."""
+
+from .base import FidelityMetric, Picture, Pictures, PromptMetric
+from .clip import CLIPEmbedder, CLIPImageSimilarity, CLIPTextSimilarity
+from .defaults import default_metrics
+from .denoising import denoising_mse
+from .dinov2 import DINOv2Similarity
+from .frechet import Gaussian, fit_gaussian, frechet_distance
+from .lpips import LPIPS
+from .sifid import SIFID
+
+__all__ = [
+    "CLIPEmbedder",
+    "CLIPImageSimilarity",
+    "CLIPTextSimilarity",
+    "DINOv2Similarity",
+    "FidelityMetric",
+    "Gaussian",
+    "LPIPS",
+    "Picture",
+    "Pictures",
+    "PromptMetric",
+    "SIFID",
+    "default_metrics",
+    "denoising_mse",
+    "fit_gaussian",
+    "frechet_distance",
+]

@@ -1,0 +1,64 @@
+"""Fixed-noise denoising error: equation 1 of the paper, on noises that do not change."""
+
+import torch
+from torch import Tensor
+
+from ..backbones import backbone_for
+from ..config import SupremeInitConfig
+from ..frozen import check_trainable, ready_to_encode, ready_to_step
+from ..latents import TrainingPictures, encode_concept
+from ..pictures import PictureSource, find_pictures
+from ..sampling import PromptedPictures, fixed_noise_losses
+
+
+@torch.no_grad()
+def denoising_mse(
+    pipe: object,
+    images: PictureSource | list[PictureSource],
+    prompt: str,
+    *,
+    num_samples: int = 64,
+    seed: int = 0,
+    resolution: int | None = None,
+    center_crop: bool = True,
+    batch_size: int = 8,
+) -> Tensor:
+    """Measure how well a model predicts the noise in pictures when it reads a prompt; lower is better.
+
+    The mean is the loss of the paper's equation 1, its expectation taken over the same noises and evenly spread
+    timesteps every time, so that two prompts, or two moments of training, can be compared in pairs. For the same seed
+    and number of samples it is what training records at `validation_steps`.
+
+    Args:
+        pipe: A pipeline that can be trained on; it is used where it is and left as it was.
+        images: One or more pictures; sample k looks at picture ``k % number of pictures``.
+        prompt: Text, with or without placeholder tokens.
+        num_samples: Noises and timesteps; at least as many as pictures are taken.
+        seed: Of the noises.
+        resolution: Side in pixels; None: the model's own.
+        center_crop: As in training.
+        batch_size: Samples that go through the model at once.
+
+    Returns:
+        Mean squared errors of latents, ``(num_samples,)``, float64, on the CPU, at least 0.
+
+    Raises:
+        UnsupportedPipelineError: The pipeline cannot be trained on, or is offloaded.
+        PictureError: A picture is unusable.
+    """
+    backbone = backbone_for(pipe)
+    check_trainable(backbone)
+    pictures = find_pictures(images)
+    config = SupremeInitConfig(
+        seed=seed,
+        validation_samples=max(num_samples, len(pictures)),
+        resolution=resolution,
+        center_crop=center_crop,
+        max_forward_batch_size=batch_size,
+    )
+    device = next(backbone.denoiser.parameters()).device
+    with ready_to_encode(backbone, device):
+        latents = encode_concept(backbone, TrainingPictures(pictures, None, masked=False), config, progress_bar=False)
+    with ready_to_step(backbone, device):
+        losses = fixed_noise_losses(backbone, PromptedPictures(prompt, latents), config, device)
+    return torch.tensor(losses, dtype=torch.float64)

@@ -1,0 +1,148 @@
+"""`evaluate`: what is drawn, what is read, what is written, what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import random_picture, snapshot_of
+
+from diffusers_supreme_init import (
+    ConfigError,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    evaluate,
+)
+from diffusers_supreme_init.metrics import denoising_mse
+
+CAPTION = "a red mug with white stripes"
+SAMPLING = {"num_inference_steps": 2, "guidance_scale": 2.0}
+
+
+class Brightness:
+    """Distance of mean brightness: a metric that needs no weights."""
+
+    name, label, higher_is_better = "brightness", "difference of brightness", False
+
+    def compare(self, pictures: Any, references: Any) -> torch.Tensor:
+        def mean(picture: Any) -> float:
+            return sum(picture.convert("L").getdata()) / (picture.width * picture.height)
+
+        self.sizes = {picture.size for picture in [*pictures, *references]}
+        return torch.tensor(
+            [[abs(mean(a) - mean(b)) for b in references] for a in pictures], dtype=torch.float64
+        ).mean(1)
+
+
+class WordCount:
+    """Remembers the texts it is asked about."""
+
+    name, label, higher_is_better = "words", "words", True
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def score(self, pictures: Any, texts: Any) -> torch.Tensor:
+        assert len(pictures) == len(texts)
+        self.texts += texts
+        return torch.tensor([len(text.split()) for text in texts], dtype=torch.float64)
+
+
+@pytest.fixture
+def trained(pipe: Any) -> Any:
+    config = SupremeInitConfig(max_train_steps=2, validation_samples=8, validation_steps=["0"])
+    trainer = SupremeInitTextualInversionTrainer(pipe, random_picture(), "<mug>", CAPTION, config=config)
+    trainer.train()
+    pipe.set_progress_bar_config(disable=True)
+    return trainer
+
+
+def measure(pipe: Any, **options: Any) -> Any:
+    given = {"metrics": [Brightness()], "denoising_samples": 0, "description": CAPTION, "seeds": (0, 1), **SAMPLING}
+    return evaluate(pipe, "<mug>", random_picture(), **given | options)
+
+
+def test_pictures_and_scores_have_a_place_for_each_prompt_and_seed(trained: Any) -> None:
+    result = measure(trained.pipe, editing_prompts=["a {} in the snow"])
+    assert result.prompts == ("A photo of <mug>",) * 1 or len(result.prompts) == len(set(result.prompts))
+    assert all(len(pictures) == 2 for pictures in result.pictures.values())
+    score = result.reconstruction["brightness"]
+    assert len(score.values) == 3
+    assert all(len(of_prompt) == 2 for of_prompt in score.values)
+    assert len(result.editing["brightness"].values) == 1
+    assert score.mean == pytest.approx(sum(map(sum, score.values)) / 6)
+
+
+def test_equal_calls_give_equal_scores_whatever_the_batch(trained: Any) -> None:
+    one, other = (measure(trained.pipe, batch_size=size, editing_prompts=()) for size in (1, 4))
+    for first, second in zip(
+        one.reconstruction["brightness"].values, other.reconstruction["brightness"].values, strict=True
+    ):
+        assert first == pytest.approx(second, abs=1)
+
+
+def test_metrics_read_the_description_in_place_of_the_token(trained: Any) -> None:
+    words = WordCount()
+    measure(trained.pipe, metrics=[words], prompts=["a photo of a {} in the snow"], editing_prompts=())
+    assert words.texts == [f"a photo of {CAPTION} in the snow"] * 2
+
+
+def test_references_are_the_squares_that_training_saw(trained: Any) -> None:
+    metric = Brightness()
+    wide = random_picture().resize((96, 48))
+    evaluate(
+        trained.pipe, "<mug>", wide, metrics=[metric], denoising_samples=0, editing_prompts=(), seeds=[0], **SAMPLING
+    )
+    assert len(metric.sizes) == 1
+
+
+def test_the_loss_is_that_of_training(trained: Any) -> None:
+    (result,) = trained.results
+    measured = denoising_mse(trained.pipe, random_picture(), result.validation_prompt, num_samples=8)
+    assert measured.tolist() == pytest.approx(result.validation_losses[2], rel=1e-5)
+    inside = measure(trained.pipe, metrics=[], denoising_samples=8, editing_prompts=(), seeds=[0])
+    assert inside.denoising_mse == pytest.approx(measured.tolist(), rel=1e-6)
+
+
+def test_measuring_leaves_the_pipeline_as_it_was(trained: Any) -> None:
+    before = snapshot_of(trained.pipe)
+    measure(trained.pipe, denoising_samples=4, editing_prompts=())
+    after = snapshot_of(trained.pipe)
+    assert before.keys() == after.keys()
+    for name in ("unet", "vae", "text_encoder"):
+        for key, weight in before[name].items():
+            assert torch.equal(weight, after[name][key])
+
+
+def test_the_file_holds_every_figure_and_null_where_there_is_none(trained: Any, tmp_path: Path) -> None:
+    class Unasked(WordCount):
+        def score(self, pictures: Any, texts: Any) -> torch.Tensor:
+            return torch.full((len(pictures),), float("nan"), dtype=torch.float64)
+
+    result = measure(trained.pipe, metrics=[Brightness(), Unasked()], editing_prompts=())
+    values = json.loads(result.write(tmp_path).read_text())
+    assert values["reconstruction"]["brightness"]["mean"] == result.reconstruction["brightness"].mean
+    assert values["reconstruction"]["words"]["mean"] is None
+    assert values["sampling"] == SAMPLING
+    assert values["seeds"] == [0, 1]
+    assert "pictures" not in values
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": ()}, "seeds: expected at least one"),
+        ({"seeds": (1, 1)}, "seeds: expected at least one and all different"),
+        ({"prompts": ["a photo"]}, "templates: expected exactly one"),
+        ({"metrics": [WordCount()], "description": ""}, "description: expected the words that <mug> stands for"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(trained: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        measure(trained.pipe, **options)
+
+
+def test_a_concept_that_is_not_loaded_is_refused(pipe: Any) -> None:
+    with pytest.raises(ConfigError, match="expected a concept that is loaded, got '<mug>'"):
+        measure(pipe)
