@@ -115,7 +115,8 @@ def _convergence(curves: Curves, facts: Facts) -> str:
     lines = [
         '## How much faster\n\nSteps that the mean curve of each setting needs to reach the loss that `"*"` has after '
         f"its last step, {last}; 0: it begins there. Seconds are those steps times {wall:.3f} s, a step of one "
-        f"concept alone ({processor:.3f} s of processor time). The last columns look at each concept and seed by itself.\n",
+        f"concept alone ({processor:.3f} s of processor time). The last columns look at each concept and seed by "
+        "itself.\n",
         "| setting | steps | seconds | runs that begin there | median of the runs | runs that never get there |",
         "|:---|---:|---:|---:|---:|---:|",
     ]

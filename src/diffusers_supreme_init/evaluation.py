@@ -1,11 +1,12 @@
 """A loaded concept -> how well it shows its object, and how well it still does what a prompt asks for."""
 
 import logging
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image
 from tqdm.auto import tqdm
@@ -21,6 +22,8 @@ from .text_pairs import find_text_pairs
 from .version import __version__
 
 logger = logging.getLogger(__name__)
+
+_Pictures: TypeAlias = tuple[tuple[Image.Image, ...], ...]
 
 EVALUATION_NAME = "evaluation.json"
 
@@ -45,7 +48,7 @@ class Score:
     Attributes:
         label: The metric in words, for an axis.
         higher_is_better: Which way is good.
-        values: One per picture, ``(num_prompts, num_seeds)``.
+        values: One per picture, ``(num_prompts, num_seeds)``; NaN where a metric has nothing to say of a prompt.
     """
 
     label: str
@@ -54,14 +57,15 @@ class Score:
 
     @property
     def mean(self) -> float:
-        """Mean over all pictures."""
-        return statistics.fmean(value for of_prompt in self.values for value in of_prompt)
+        """Mean over all pictures that have a value; NaN if none has."""
+        return _mean([value for of_prompt in self.values for value in of_prompt])
 
     @property
     def std(self) -> float | None:
-        """Standard deviation over seeds of the mean over prompts; None for a single seed."""
-        means = [statistics.fmean(of_seed) for of_seed in zip(*self.values, strict=True)]
-        return statistics.stdev(means) if len(means) > 1 else None
+        """Standard deviation over seeds of the mean over prompts; None where fewer than two seeds have a value."""
+        means = [_mean(of_seed) for of_seed in zip(*self.values, strict=True)]
+        known = [mean for mean in means if not math.isnan(mean)]
+        return statistics.stdev(known) if len(known) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,7 @@ class Evaluation:
         reconstruction: Scores of the pictures of `prompts`, by metric.
         editing: Scores of the pictures of `editing_prompts`, by metric.
         denoising_mse: Fixed-noise losses on the references, one per noise; None if it was not asked for.
-        pictures: The pictures, by prompt, one for each seed.
+        pictures: The pictures, of `prompts` and then of `editing_prompts`, for each one per seed.
     """
 
     placeholder_token: str
@@ -92,7 +96,7 @@ class Evaluation:
     reconstruction: Mapping[str, Score]
     editing: Mapping[str, Score]
     denoising_mse: tuple[float, ...] | None
-    pictures: Mapping[str, Sequence[Image.Image]] = field(repr=False)
+    pictures: _Pictures = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values: every figure with its mean, spread and single values; no pictures."""
@@ -179,14 +183,18 @@ def evaluate(
         )
     references = [load_picture(source).image for source in find_pictures(reference_images)]
 
-    def draw_and_score(templates: Sequence[str]) -> tuple[dict[str, list[Image.Image]], dict[str, Score]]:
-        texts = [fill_template(template, placeholder_token, description) for template in templates]
-        pictures = _draw(pipe, texts, seeds, sampling, batch_size)
-        flat = [picture for of_prompt in pictures.values() for picture in of_prompt]
+    def draw_and_score(templates: Sequence[str]) -> tuple[_Pictures, dict[str, Score]]:
+        if not templates:
+            return (), {}
+        pictures = _draw(pipe, fill(templates), seeds, sampling, batch_size)
+        flat = [picture for of_prompt in pictures for picture in of_prompt]
         squares = [_as_trained(reference, flat[0], center_crop=center_crop) for reference in references]
         read = [_in_words(template, description) for template in templates for _ in seeds]
         scores = {metric.name: _score(metric, flat, squares, read, num_seeds=len(seeds)) for metric in metrics}
         return pictures, scores
+
+    def fill(templates: Sequence[str]) -> tuple[str, ...]:
+        return tuple(fill_template(template, placeholder_token, description) for template in templates)
 
     loss = None
     if denoising_samples:
@@ -194,19 +202,19 @@ def evaluate(
         measured = denoising_mse(pipe, list(references), text, num_samples=denoising_samples, center_crop=center_crop)
         loss = tuple(measured.tolist())
     drawn, reconstruction = draw_and_score(templates)
-    edited, editing = draw_and_score(editing_templates) if editing_templates else ({}, {})
+    edited, editing = draw_and_score(editing_templates)
     return Evaluation(
         placeholder_token=placeholder_token,
         description=description,
         num_references=len(references),
-        prompts=tuple(drawn),
-        editing_prompts=tuple(edited),
+        prompts=fill(templates),
+        editing_prompts=fill(editing_templates),
         seeds=tuple(seeds),
         sampling=sampling,
         reconstruction=reconstruction,
         editing=editing,
         denoising_mse=loss,
-        pictures=drawn | edited,
+        pictures=drawn + edited,
     )
 
 
@@ -223,10 +231,10 @@ def _check_loaded(pipe: Any, placeholder_token: str) -> None:
 
 def _draw(
     pipe: Any, texts: Sequence[str], seeds: Sequence[int], sampling: Mapping[str, Any], batch_size: int
-) -> dict[str, list[Image.Image]]:
+) -> _Pictures:
     """Draw each text once per seed; the noise of a picture follows from the number of its text and its seed alone."""
     asked = [(number, text, seed) for number, text in enumerate(texts) for seed in seeds]
-    pictures: dict[str, list[Image.Image]] = {text: [] for text in texts}
+    pictures: list[list[Image.Image]] = [[] for _ in texts]
     num_blocked = 0
     hide = len(asked) <= batch_size
     for start in tqdm(range(0, len(asked), batch_size), desc="drawing", unit="batch", leave=False, disable=hide):
@@ -234,13 +242,13 @@ def _draw(
         generators = [generator_for(seed, "", 0, number, "evaluation") for number, _, seed in batch]
         output = pipe([text for _, text, _ in batch], generator=generators, **sampling)
         num_blocked += sum(getattr(output, "nsfw_content_detected", None) or ())
-        for (_, text, _), picture in zip(batch, output.images, strict=True):
-            pictures[text].append(picture)
+        for (number, _, _), picture in zip(batch, output.images, strict=True):
+            pictures[number].append(picture)
     if num_blocked:
         logger.warning(
             "%d of %d pictures were blackened by the safety checker and count as they are", num_blocked, len(asked)
         )
-    return pictures
+    return tuple(map(tuple, pictures))
 
 
 def _as_trained(reference: Image.Image, drawn: Image.Image, *, center_crop: bool) -> Image.Image:
@@ -269,3 +277,8 @@ def _score(
     values = measured.tolist()
     of_prompts = (tuple(values[start : start + num_seeds]) for start in range(0, len(values), num_seeds))
     return Score(label=metric.label, higher_is_better=metric.higher_is_better, values=tuple(of_prompts))
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan

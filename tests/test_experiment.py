@@ -1,0 +1,98 @@
+"""The paper's experiment: its statistics on curves whose answers are known, and its ordering on the toybox."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+sys.path.insert(0, str(ROOT / "examples"))  # the examples are a folder of scripts
+
+reproduce_paper = importlib.import_module("reproduce_paper")
+runs = importlib.import_module("experiment.runs")
+settings = importlib.import_module("experiment.settings")
+statistics = importlib.import_module("experiment.statistics")
+
+STEPS = (0, 10, 20, 40)
+
+
+def curves(**values: list[float]) -> Any:
+    return statistics.Curves(STEPS, {name: np.array(curve)[None, None] for name, curve in values.items()})
+
+
+@pytest.mark.parametrize(
+    ("losses", "steps"),
+    [
+        ([5, 4, 3, 1], 20.0),
+        ([5, 4, 2, 1], 15.0),
+        ([3, 4, 5, 6], 0.0),
+        ([5, 5, 5, 4], float("inf")),
+        ([5, 3, 9, 9], 10.0),  # the first time counts
+    ],
+)
+def test_steps_to_reach_a_loss_of_three(losses: list[float], steps: float) -> None:
+    assert statistics.steps_to_reach(STEPS, np.array(losses, dtype=float), 3.0) == steps
+
+
+def test_speedup_is_the_ratio_of_steps_and_never_flatters() -> None:
+    made = curves(
+        star=[5.0, 4.5, 4.0, 3.0], caption=[4.0, 3.0, 2.0, 1.0], better=[2.0, 2.0, 2.0, 2.0], worse=[9.0] * 4
+    )
+    assert statistics.speedup(made, "star", "caption", "star").value == 4.0
+    assert statistics.speedup(made, "star", "better", "star").value == 40.0  # begins there: counted with one step
+    assert statistics.speedup(made, "worse", "caption", "star").value == float("inf")
+    assert statistics.speedup(made, "star", "worse", "star").value == 0.0
+    assert statistics.speedup(made, "star", "star", "star").value == 1.0
+
+
+def test_intervals_hold_the_mean_and_shrink_with_concepts() -> None:
+    generator = np.random.default_rng(0)
+    few, many = (statistics.mean_interval(generator.normal(1.0, 1.0, (number, 3))) for number in (4, 400))
+    for one in (few, many):
+        assert one.low < one.value < one.high
+    assert many.high - many.low < (few.high - few.low) / 3
+    assert many.low < 1.0 < many.high
+
+
+def test_a_difference_common_to_all_concepts_is_certain() -> None:
+    base = np.random.default_rng(0).normal(0.0, 100.0, (12, 3))
+    assert statistics.mean_interval((base + 0.01) - base).excludes_zero
+    assert not statistics.mean_interval(base - base.mean()).excludes_zero
+
+
+def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--num_concepts", "1", "--max_train_steps", "2", "--steps_beyond", "1", "--paper_only"]
+    options += ["--validation_samples", "2", "--num_inference_steps", "2", "--output_dir", str(tmp_path)]
+    report = reproduce_paper.main(options)
+    text = report.read_text()
+    assert "caption against" in text
+    for number in (3, 4, 5, 6, 7, 8):
+        (path,) = tmp_path.glob(f"figure_{number}_*.png")
+        assert Image.open(path).size == (1200, 504)
+        assert path.name in text
+    rows = (tmp_path / "results.csv").read_text()
+    stamp = (tmp_path / "runs" / "seed-0" / "paper" / "measurements.json").stat().st_mtime_ns
+    reproduce_paper.main(options)
+    assert (tmp_path / "results.csv").read_text() == rows
+    assert (tmp_path / "runs" / "seed-0" / "paper" / "measurements.json").stat().st_mtime_ns == stamp
+    with pytest.raises(SystemExit, match="expected results of the same options .* got others of max_train_steps"):
+        reproduce_paper.main([*options[:3], "3", *options[4:]])
+
+
+@pytest.mark.slow
+def test_a_caption_is_ahead_of_a_class_label_and_that_of_a_star_after_30_steps(tmp_path: Path) -> None:
+    arguments = reproduce_paper.ReproduceArguments(max_train_steps=30, steps_beyond=30, num_inference_steps=1)
+    experiment = reproduce_paper.set_up(arguments)
+    folders = {name: str(reproduce_paper.TOYBOX / name) for name in ("captioner", "classifier")}
+    describers = runs.Describers(reproduce_paper.DescriberConfig(**folders))
+    words = runs.find_words(experiment, describers, 0, tmp_path / "words.json")
+    group = settings.Group(name="paper", settings=(settings.STAR, settings.CLASS, settings.CAPTION), is_paper=True)
+    measured = runs.run_group(experiment, group, words, 0, tmp_path / "paper")
+    after = statistics.curves_of(measured, "paper", "validation_loss")
+    mean = {name: values[..., after.steps.index(30)].mean() for name, values in after.values.items()}
+    assert after.values["star"].shape[0] == 12
+    assert mean["caption"] < mean["class"] < mean["star"]
