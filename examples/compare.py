@@ -1,10 +1,10 @@
-"""For one picture, what each start draws after how many steps: see the convergence (the paper's figures 1 and 9).
+"""For one picture, what each start draws after how many steps: see the convergence (the paper's figures 1 and A.2).
 
     python examples/compare.py mug.jpg --initializers caption class "*" --steps 0 10 30 100
 
-Without a picture it takes the mug of the toybox, which needs neither network nor GPU. All starts train in one batch and
-see the same noises; every picture of a column of the sheet starts from the same noise. Writes compare.png and the
-embedding of each start.
+Without a picture it takes the mug of the toybox, which needs neither network nor GPU. All starts train in one batch
+and see the same noises, and all pictures are drawn from one noise. Writes compare.png and the embeddings of each
+step.
 """
 
 import sys

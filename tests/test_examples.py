@@ -127,6 +127,17 @@ def test_a_folder_with_a_card_of_ones_own_is_refused_before_training(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
+def test_compare_draws_every_start_after_every_step(tmp_path: Path, script: Any) -> None:
+    options = ["--initializers", "a red mug", "*", "--steps", "2", "0", "--num_inference_steps", "2"]
+    path = script("compare.py")["main"]([*options, "--output_dir", str(tmp_path)])
+    sheet = Image.open(path)
+    assert sheet.width > 3 * 160  # the picture given and two steps
+    assert sheet.height > 2 * 160
+    for start in ("start-0", "start-1"):
+        names = {file.name for file in (tmp_path / start).iterdir()}
+        assert names == {"learned_embeds-steps-0.safetensors", "learned_embeds-steps-2.safetensors"}
+
+
 SCENE = TOYBOX / "scenes" / "scene_1.png"
 CLICKED = json.loads((TOYBOX / "scenes" / "metadata.jsonl").read_text().splitlines()[0])["toys"][0]
 CLICK = ",".join(map(str, CLICKED["click"]))
