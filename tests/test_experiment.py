@@ -72,7 +72,7 @@ def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, capsys: pyt
     assert "caption against" in text
     for number in (3, 4, 5, 6, 7, 8):
         (path,) = tmp_path.glob(f"figure_{number}_*.png")
-        assert Image.open(path).size == (1200, 504)
+        assert Image.open(path).size == (1200, 540)
         assert path.name in text
     rows = (tmp_path / "results.csv").read_text()
     stamp = (tmp_path / "runs" / "seed-0" / "paper" / "measurements.json").stat().st_mtime_ns

@@ -31,7 +31,7 @@ def plot_curves(curves: Curves, settings: Sequence[Setting], label: str, title: 
     clear: every concept and seed is its own control.
     """
     shown = [setting for setting in settings if setting.name in curves.values]
-    figure, (means, differences) = plt.subplots(1, 2, figsize=(10, 4.2), constrained_layout=True)
+    figure, (means, differences) = plt.subplots(1, 2, figsize=(10, 4.5), constrained_layout=True)
     for setting in shown:
         values = curves.values[setting.name]
         _draw(means, curves.steps, values, setting, with_band=False)
@@ -48,29 +48,9 @@ def plot_curves(curves: Curves, settings: Sequence[Setting], label: str, title: 
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     differences.axhline(0, color="0.4", linewidth=0.8)
-    means.legend(frameon=False)
+    figure.legend(*means.get_legend_handles_labels(), loc="outside lower center", ncols=len(shown), frameon=False)
     seeds = "one seed" if num_seeds == 1 else f"{num_seeds} seeds"
     figure.suptitle(f"{title} ({num_concepts} concepts, {seeds})")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def plot_tradeoff(
-    fidelity: dict[str, tuple[float, float]],
-    editability: dict[str, tuple[float, float]],
-    labels: tuple[str, str],
-    path: Path,
-) -> None:
-    """Draw each setting as a point: how well the object is kept against how well the prompt is obeyed."""
-    figure, axes = plt.subplots(figsize=(5.5, 4.2), constrained_layout=True)
-    for name, (x, x_error) in fidelity.items():
-        y, y_error = editability[name]
-        color, marker = COLORS.get(name, "0.3"), MARKERS.get(name, "x")
-        axes.errorbar(x, y, xerr=x_error, yerr=y_error, color=color, marker=marker, capsize=2, linestyle="none")
-        axes.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color=color)
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
-    axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
