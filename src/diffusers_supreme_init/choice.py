@@ -65,7 +65,7 @@ def score_candidates(
     for candidate in tqdm(candidates.usable, desc="comparing words", unit="text", disable=not progress_bar):
         concept = _Described(fill_template(template, candidate.text, candidate.text), latents)
         values: list[float] = []
-        for samples in _batches(concept, settings, batch_size, backbone.num_train_timesteps):
+        for samples in _batches(backbone, concept, settings, batch_size):
             with _autocast(device, autocast_dtype):
                 values += denoising_losses(backbone, samples, device).double().tolist()
         losses.append(values)
@@ -78,11 +78,11 @@ def score_candidates(
 
 
 def _batches(
-    concept: _Described, config: SupremeInitConfig, batch_size: int, num_train_timesteps: int
+    backbone: Backbone, concept: _Described, config: SupremeInitConfig, batch_size: int
 ) -> Iterator[Sequence[Sample]]:
     for start in range(0, config.validation_samples, batch_size):
         indices = range(start, min(start + batch_size, config.validation_samples))
-        yield [draw_validation_sample(concept, index, config, num_train_timesteps) for index in indices]
+        yield [draw_validation_sample(backbone, concept, index, config) for index in indices]
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
