@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from describe import TOYBOX_PICTURE, TOYBOX_PIPELINE, load_pipeline, parse
+from describe import TOYBOX_PICTURE, TOYBOX_PIPELINE, is_toybox, load_pipeline, parse
 from generate import draw
 from PIL import Image, ImageDraw, ImageFont
 
@@ -56,7 +56,7 @@ class CompareArguments:
     prompt: str = field(default="a photo of a {}", metadata={"help": "What is drawn; '{}' is the concept."})
     learning_rate: float = field(default=SupremeInitConfig().learning_rate, metadata={"help": "As in training."})
     num_inference_steps: int = field(default=30, metadata={"help": "Steps of the sampler."})
-    guidance_scale: float = field(default=4.0, metadata={"help": "Of the sampler; Stable Diffusion's own is 7.5."})
+    guidance_scale: float | None = field(default=None, metadata={"help": "Default: 4 for the toybox, else 7.5."})
     seed: int = field(default=0, metadata={"help": "Of training and of the pictures."})
     output_dir: str = field(default="out/compare", metadata={"help": "Where everything is written."})
 
@@ -141,6 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         if not run.steps or min(run.steps) < 0:
             raise ConfigError(f"steps: expected numbers of at least 0, got {run.steps}")
         run.steps = sorted(set(run.steps))
+        if run.guidance_scale is None:
+            run.guidance_scale = 4.0 if is_toybox(run.pretrained_model_name_or_path) else 7.5
         check_writable(run.output_dir)
         picture = load_picture(run.image).image
         pipe = load_pipeline(run.pretrained_model_name_or_path, run.dtype)

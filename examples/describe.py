@@ -88,6 +88,11 @@ class DescribeArguments:
     output_dir: str | None = field(default=None, metadata={"help": "Write crop.png and mask.png there."})
 
 
+def is_toybox(pipeline_name: str) -> bool:
+    """Whether a pipeline is the toybox, whose own models describe and judge its pictures."""
+    return Path(pipeline_name).resolve() == Path(TOYBOX_PIPELINE).resolve()
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Keeps the paragraphs of the description, and tells the default of every option."""
 
@@ -120,7 +125,7 @@ def parse(
     named.add_argument("--pretrained_model_name_or_path", "--pretrained-model-name-or-path", default=TOYBOX_PIPELINE)
     named.add_argument("--candidate_labels", "--candidate-labels", nargs="+")
     early, _ = named.parse_known_args(given)
-    if Path(early.pretrained_model_name_or_path).resolve() == Path(TOYBOX_PIPELINE).resolve():
+    if is_toybox(early.pretrained_model_name_or_path):
         names = ("captioner", "segmenter") if early.candidate_labels else ("captioner", "segmenter", "classifier")
         parser.set_defaults(**{name: str(TOYBOX / name) for name in names})
     parser.set_defaults(**defaults)

@@ -14,13 +14,13 @@ Writes report.md, results.csv and the figures; below `runs/` is what it resumes 
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from describe import TOYBOX, TOYBOX_PIPELINE, load_pipeline, parse
+from describe import TOYBOX, TOYBOX_PIPELINE, is_toybox, load_pipeline, parse
 from experiment.report import Facts, write_report
 from experiment.runs import Experiment, Measurement, find_words, run_group, seconds_per_step
 from experiment.settings import BEYOND, PAPER, Group
@@ -48,6 +48,8 @@ from diffusers_supreme_init.metrics import (
 
 TOYBOX_EDITING_PROMPTS = tuple(f"a photo of a {{}} on a {color} background" for color in ("mint", "lavender", "gray"))
 PUBLISHED = "published"
+FREE_OPTIONS = frozenset({"seeds", "output_dir", "paper_only"})
+"""Options that earlier results may differ in."""
 
 
 @dataclass(kw_only=True)
@@ -84,10 +86,13 @@ class ReproduceArguments:
     dinov2: str | None = field(default=None, metadata={"help": "DINOv2 for DINOv2-I: Hub id or folder."})
     output_dir: str = field(default="out/reproduce", metadata={"help": "Where everything is written."})
 
-    @property
-    def is_toybox(self) -> bool:
-        """Whether the pipeline is the toybox, whose own models can judge its pictures."""
-        return Path(self.pretrained_model_name_or_path).resolve() == Path(TOYBOX_PIPELINE).resolve()
+    def __post_init__(self) -> None:
+        for name in ("max_train_steps", "steps_beyond", "num_image_seeds", "num_concepts"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {value}")
+        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds, default=-1) < 0:
+            raise ConfigError(f"seeds: expected different numbers of at least 0, got {self.seeds}")
 
 
 def requested_metrics(run: ReproduceArguments, device: torch.device) -> list[FidelityMetric | PromptMetric]:
@@ -101,7 +106,7 @@ def requested_metrics(run: ReproduceArguments, device: torch.device) -> list[Fid
         metrics.append(LPIPS(None if run.lpips == PUBLISHED else run.lpips, device=device))
     if run.sifid is not None:
         metrics.append(SIFID(None if run.sifid == PUBLISHED else run.sifid, device=device))
-    if run.is_toybox:
+    if is_toybox(run.pretrained_model_name_or_path):
         sys.path.append(str(TOYBOX))  # the toybox is a folder of scripts
         from judging import toybox_metrics
 
@@ -127,15 +132,20 @@ def set_up(run: ReproduceArguments) -> Experiment:
     pipe.set_progress_bar_config(disable=True)
     names = ("max_train_steps", "learning_rate", "train_batch_size", "max_forward_batch_size", "validation_samples")
     config = SupremeInitConfig(**{name: getattr(run, name) for name in (*names, "resolution")})
+    num_inference_steps, guidance_scale = (15, 4.0) if is_toybox(run.pretrained_model_name_or_path) else (30, 7.5)
+    if run.num_inference_steps is not None:
+        num_inference_steps = run.num_inference_steps
+    if run.guidance_scale is not None:
+        guidance_scale = run.guidance_scale
     return Experiment(
         pipe=pipe,
         concepts=concepts,
         metrics=metrics,
         config=config,
-        editing_prompts=TOYBOX_EDITING_PROMPTS if run.is_toybox else EDITING_PROMPTS,
+        editing_prompts=TOYBOX_EDITING_PROMPTS if is_toybox(run.pretrained_model_name_or_path) else EDITING_PROMPTS,
         sampling={
-            "num_inference_steps": run.num_inference_steps or (15 if run.is_toybox else 30),
-            "guidance_scale": run.guidance_scale or (4.0 if run.is_toybox else 7.5),
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
         },
         num_image_seeds=run.num_image_seeds,
         steps_beyond=min(run.steps_beyond, run.max_train_steps),
@@ -162,8 +172,12 @@ def run_all(run: ReproduceArguments, describer_config: DescriberConfig, command:
         SupremeInitError: Something is missing or unusable, or earlier results were made with other options.
     """
     output_dir = check_writable(run.output_dir)
-    check_options(run, output_dir / "runs" / "options.json")
+    options = {**asdict(run), "describers": asdict(describer_config)}
+    options = {name: value for name, value in options.items() if name not in FREE_OPTIONS}
+    options_path = output_dir / "runs" / "options.json"
+    check_options(options, options_path)
     experiment = set_up(run)
+    write_atomically(options_path, json_bytes(options))  # not before: what cannot be set up leaves nothing behind
     groups = requested_groups(run, experiment)
     measurements: list[Measurement] = []
     for seed in run.seeds:
@@ -174,34 +188,29 @@ def run_all(run: ReproduceArguments, describer_config: DescriberConfig, command:
             measurements += run_group(experiment, group, words, seed, folder / group.name)
     facts = Facts(
         command=command,
-        model="the toybox" if run.is_toybox else run.pretrained_model_name_or_path,
+        model="the toybox" if is_toybox(run.pretrained_model_name_or_path) else run.pretrained_model_name_or_path,
         pictures="the toys of the toybox" if run.images == str(TOYBOX / "views") else Path(run.images).name,
         options={**_told(experiment), **experiment.sampling},
         labels={metric.name: metric.label for metric in experiment.metrics},
         seconds=seconds_per_step(experiment),
         steps_beyond=experiment.steps_beyond,
     )
-    write_atomically(output_dir / "facts.json", json_bytes(asdict(facts)))
     return write_report(measurements, facts, output_dir)
 
 
-def check_options(run: ReproduceArguments, path: Path) -> None:
-    """Check that earlier results in the same folder were made with the same options, and note the options.
+def check_options(options: Mapping[str, Any], path: Path) -> None:
+    """Check that earlier results in the same folder were made with the same options.
 
     Raises:
         ConfigError: They were not.
     """
-    free = ("seeds", "output_dir", "paper_only")
-    options = {name: value for name, value in asdict(run).items() if name not in free}
-    if path.is_file():
-        earlier = json.loads(path.read_text())
-        different = [name for name in options if earlier.get(name) != options[name]]
-        if different:
-            raise ConfigError(
-                f"output_dir: expected results of the same options in {run.output_dir!r}, got others of "
-                f"{', '.join(different)}; choose another output_dir"
-            )
-    write_atomically(path, json_bytes(options))
+    earlier = json.loads(path.read_text()) if path.is_file() else options
+    different = [name for name, value in options.items() if earlier.get(name) != value]
+    if different:
+        raise ConfigError(
+            f"output_dir: expected results of the same options in {str(path.parents[1])!r}, got others of "
+            f"{', '.join(different)}; choose another output_dir"
+        )
 
 
 def _told(experiment: Experiment) -> dict[str, Any]:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "examples"))  # the examples are a folder of scrip
 
 reproduce_paper = importlib.import_module("reproduce_paper")
 runs = importlib.import_module("experiment.runs")
+report = importlib.import_module("experiment.report")
 settings = importlib.import_module("experiment.settings")
 statistics = importlib.import_module("experiment.statistics")
 
@@ -67,8 +68,7 @@ def test_a_difference_common_to_all_concepts_is_certain() -> None:
 def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--num_concepts", "1", "--max_train_steps", "2", "--steps_beyond", "1", "--paper_only"]
     options += ["--validation_samples", "2", "--num_inference_steps", "2", "--output_dir", str(tmp_path)]
-    report = reproduce_paper.main(options)
-    text = report.read_text()
+    text = reproduce_paper.main(options).read_text()
     assert "caption against" in text
     for number in (3, 4, 5, 6, 7, 8):
         (path,) = tmp_path.glob(f"figure_{number}_*.png")
@@ -81,6 +81,34 @@ def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, capsys: pyt
     assert (tmp_path / "runs" / "seed-0" / "paper" / "measurements.json").stat().st_mtime_ns == stamp
     with pytest.raises(SystemExit, match="expected results of the same options .* got others of max_train_steps"):
         reproduce_paper.main([*options[:3], "3", *options[4:]])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "0", "0"], "seeds: expected different numbers"),
+        (["--max_train_steps", "0"], "max_train_steps: expected at least 1, got 0"),
+        (["--num_concepts", "-1"], "num_concepts: expected at least 1, got -1"),
+        (["--images", "nowhere"], "concepts: expected a metadata.jsonl"),
+        (["--lpips", "nowhere.pth"], "expected a file, got 'nowhere.pth'"),
+    ],
+)
+def test_what_cannot_be_set_up_is_one_line_and_does_not_stand_in_the_way(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        reproduce_paper.main([*options, "--output_dir", str(tmp_path)])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_metric_that_some_concepts_lack_is_left_out() -> None:
+    def one(concept: str, metric: str) -> Any:
+        names = {"setting": "caption", "concept": concept, "words": "a mug", "num_vectors": 2, "metric": metric}
+        return runs.Measurement(seed=0, group="paper", step=0, value=1.0, **names)
+
+    measured = [one("<a>", "loss"), one("<b>", "loss"), one("<a>", "background")]
+    assert report._values(measured, "paper", "caption", "loss", 0).shape == (2, 1)
+    assert report._values(measured, "paper", "caption", "background", 0) is None
 
 
 @pytest.mark.slow

@@ -2,33 +2,27 @@
 
 import csv
 import io
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import accelerate
-import diffusers
 import numpy as np
-import peft
-import torch
-import transformers
 
-from diffusers_supreme_init import __version__
 from diffusers_supreme_init.files import write_atomically
+from diffusers_supreme_init.results import versions
 
 from .figures import ABLATION, STARTS, plot_curves
 from .runs import Measurement
-from .settings import AUTO, CAPTION, CLASS, PAPER, STAR, STARS
+from .settings import AUTO, BEYOND, CAPTION, CLASS, PAPER, STAR, STARS
 from .statistics import Curves, Interval, curves_of, mean_interval, speedup, steps_in_runs, steps_of_mean
 
 LOSS = "validation_loss"
 LOSS_LABEL = "fixed-noise denoising loss (MSE of latents)"
 ORDER_STEP = 30
 RATIOS = ((STAR, CAPTION), (STAR, CLASS), (STARS, CAPTION), (STAR, STARS), (STAR, AUTO))
-FIGURES = (("3", "6", LOSS), ("4", "7", None), ("5", "8", None))
-"""Numbers of the paper's figures: of the starts, of the ablation; the metric is that of the loss or the next one."""
+PAPER_FIGURES = (("3", "6"), ("4", "7"), ("5", "8"))
+"""Of the starts and of the ablation: loss, LPIPS, SIFID in the paper; here the loss and the first two metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +64,6 @@ def write_report(measurements: Sequence[Measurement], facts: Facts, folder: Path
     return write_atomically(folder / "report.md", ("\n\n".join(part for part in parts if part) + "\n").encode())
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    packages = (accelerate, diffusers, peft, torch, transformers)
-    return {
-        "python": platform.python_version(),
-        "diffusers_supreme_init": __version__,
-        **{package.__name__: package.__version__ for package in packages},
-    }
-
-
 def _csv(measurements: Sequence[Measurement]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [column.name for column in fields(Measurement)], lineterminator="\n")
@@ -114,9 +98,9 @@ def _convergence(curves: Curves, facts: Facts) -> str:
     last, wall, processor = curves.steps[-1], facts.seconds["wall"], facts.seconds["processor"]
     lines = [
         '## How much faster\n\nSteps that the mean curve of each setting needs to reach the loss that `"*"` has after '
-        f"its last step, {last}; 0: it begins there. Seconds are those steps times {wall:.3f} s, a step of one "
-        f"concept alone ({processor:.3f} s of processor time). The last columns look at each concept and seed by "
-        "itself.\n",
+        f"its last step, {last}; 0: it begins there. Seconds are those steps times {wall:.3f} s, a step of a run of "
+        f"20 steps of one concept alone, its setup included ({processor:.3f} s of processor time). The last columns "
+        "look at each concept and seed by itself.\n",
         "| setting | steps | seconds | runs that begin there | median of the runs | runs that never get there |",
         "|:---|---:|---:|---:|---:|---:|",
     ]
@@ -171,51 +155,61 @@ def _order(curves: Curves) -> str:
 
 
 def _figures(measurements: Sequence[Measurement], facts: Facts, folder: Path) -> str:
-    lines = ["## Figures, numbered as in the paper"]
-    metrics = iter(facts.labels.items())
-    for of_starts, of_ablation, metric in FIGURES:
-        name, label = (metric, LOSS_LABEL) if metric else next(metrics, (None, ""))
-        if name is None:
-            continue
-        curves = curves_of(measurements, PAPER.name, name if metric else f"reconstruction/{name}")
-        for number, settings, title in ((of_starts, STARTS, "Starts"), (of_ablation, ABLATION, "Ablation")):
-            file_name = f"figure_{number}_{name}.png"
-            plot_curves(curves, settings, label, title, folder / file_name)
-            lines.append(f"![figure {number}: {label}]({file_name})")
+    """Draw the loss and the first two metrics as the paper's figures 3 to 8, all others in a figure of their own."""
+    measured = {LOSS: LOSS_LABEL, **{f"reconstruction/{name}": label for name, label in facts.labels.items()}}
+    lines, numbers = ["## Figures, numbered as in the paper"], iter(PAPER_FIGURES)
+    for metric, label in measured.items():
+        curves = curves_of(measurements, PAPER.name, metric)
+        complete = [one for one in curves.values.values() if not np.isnan(one).any()]
+        if len(complete) < len(PAPER.settings):
+            continue  # not measured for every setting and concept
+        name = metric.rpartition("/")[2]
+        of_starts, of_ablation = next(numbers, (None, None))
+        wanted = [
+            (f"figure_{of_starts}_{name}", STARTS, "Starts"),
+            (f"figure_{of_ablation}_{name}", ABLATION, "Ablation"),
+        ]
+        for file_name, settings, title in (
+            wanted if of_starts else [(f"figure_{name}", PAPER.settings, "All settings")]
+        ):
+            plot_curves(curves, settings, label, title, folder / f"{file_name}.png")
+            lines.append(f"![{title}: {label}]({file_name}.png)")
     return "\n\n".join(lines)
 
 
 def _pictures(measurements: Sequence[Measurement], facts: Facts, last: int) -> str:
-    names = sorted(
-        {one.metric for one in measurements if "/" in one.metric},
-        key=lambda name: (name.split("/")[0] != "reconstruction", name),
-    )
+    asked = [(CAPTION, 0), *((setting, step) for step in (facts.steps_beyond, last) for setting in PAPER.settings)]
+    columns = {
+        name: [_values(measurements, PAPER.name, setting.name, name, step) for setting, step in asked]
+        for name in _picture_metrics(facts)
+    }
+    columns = {name: values for name, values in columns.items() if any(one is not None for one in values)}
     lines = [
         "## What the pictures show\n\nMeans over concepts and seeds. Reconstruction: pictures of the paper's three "
         "prompts. Editing: pictures of prompts that ask for something else. The first row is the caption without any "
         "training.\n"
     ]
-    lines += [f"- `{name}`: {facts.labels[name.split('/')[1]]}" for name in names if name.startswith("reconstruction")]
-    lines += ["", "| setting | step | " + " | ".join(names) + " |", "|:---|---:|" + "---:|" * len(names)]
-    asked = [(CAPTION, 0), *((setting, step) for step in (facts.steps_beyond, last) for setting in PAPER.settings)]
-    for setting, step in asked:
+    lines += [f"- `{name}`: {label}" for name, label in facts.labels.items()]
+    lines += ["", "| setting | step | " + " | ".join(columns) + " |", "|:---|---:|" + "---:|" * len(columns)]
+    for row, (setting, step) in enumerate(asked):
         label = f"{setting.label}, untrained" if step == 0 else setting.label
-        values = [_values(measurements, PAPER.name, setting.name, name, step) for name in names]
-        cells = ["" if not len(one) else f"{one.mean():.3f}" for one in values]
+        chosen = [values[row] for values in columns.values()]
+        cells = ["" if one is None else f"{one.mean():.3f}" for one in chosen]
         lines.append(f"| {label} | {step} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def _picture_metrics(facts: Facts) -> list[str]:
+    return [f"{kind}/{name}" for kind in ("reconstruction", "editing") for name in facts.labels]
+
+
 def _beyond(measurements: Sequence[Measurement], facts: Facts) -> str:
     step = facts.steps_beyond
-    groups = list(dict.fromkeys((one.group, one.setting) for one in measurements if one.group != PAPER.name))
-    if not groups:
+    measured = {(one.group, one.setting) for one in measurements}
+    rows = [(group, one) for group in BEYOND for one in group.settings if (group.name, one.name) in measured]
+    if not rows:
         return ""
-    metrics = [
-        LOSS,
-        "held_out_loss",
-        *(f"{kind}/{name}" for kind in ("reconstruction", "editing") for name in facts.labels),
-    ]
+    metrics = [LOSS, "held_out_loss", *_picture_metrics(facts)]
     metrics = [name for name in metrics if any(one.metric == name and one.group != PAPER.name for one in measurements)]
     lines = [
         "## Beyond the paper\n\nEach row differs in one thing from the run of the same start with the experiment's "
@@ -225,16 +219,15 @@ def _beyond(measurements: Sequence[Measurement], facts: Facts) -> str:
         "| what | start | " + " | ".join(metrics) + " |",
         "|:---|:---|" + "---:|" * len(metrics),
     ]
-    for group, setting in groups:
-        start = setting.split("-")[0]
+    for group, setting in rows:
+        start = next(one for one in PAPER.settings if one.words == setting.words)
         cells = []
         for metric in metrics:
-            own, usual = (
-                _values(measurements, g, s, metric, step) for g, s in ((group, setting), (PAPER.name, start))
-            )
-            cells.append("" if own.shape != usual.shape or not own.size else _difference(mean_interval(own - usual)))
-        what = group if setting == start else f"{group}: {setting}"
-        lines.append(f"| {what} | {start} | " + " | ".join(cells) + " |")
+            own = _values(measurements, group.name, setting.name, metric, step)
+            usual = _values(measurements, PAPER.name, start.name, metric, step)
+            cells.append("" if own is None or usual is None else _difference(mean_interval(own - usual)))
+        what = group.name if setting == start else f"{group.name}: {setting.label}"
+        lines.append(f"| {what} | {start.label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -250,13 +243,20 @@ def _words(measurements: Sequence[Measurement]) -> str:
     return "\n".join(lines)
 
 
-def _values(measurements: Sequence[Measurement], group: str, setting: str, metric: str, step: int) -> np.ndarray:
-    """Return ``(num_concepts, num_seeds)``, empty if it was not measured."""
+def _values(
+    measurements: Sequence[Measurement], group: str, setting: str, metric: str, step: int
+) -> np.ndarray | None:
+    """Return ``(num_concepts, num_seeds)``, or None if it was not measured for every concept and seed.
+
+    A prompt that happens to name a background for a single concept says nothing of the others.
+    """
+    wanted = {(one.concept, one.seed) for one in measurements if one.group == PAPER.name}
     chosen = [
         one for one in measurements if (one.group, one.setting, one.metric, one.step) == (group, setting, metric, step)
     ]
-    curves = curves_of(chosen, group, metric) if chosen else None
-    return np.empty((0, 0)) if curves is None else curves.values[setting][..., 0]
+    if {(one.concept, one.seed) for one in chosen} != wanted:
+        return None
+    return curves_of(chosen, group, metric).values[setting][..., 0]
 
 
 def _difference(interval: Interval) -> str:

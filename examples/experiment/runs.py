@@ -165,7 +165,7 @@ def run_group(
 
 
 def seconds_per_step(experiment: Experiment, num_steps: int = 20) -> dict[str, float]:
-    """Return what a step of one concept alone takes: what somebody waits who trains a single picture.
+    """Return what a step of one concept alone takes, setup included: what somebody waits who trains one picture.
 
     Returns:
         ``wall``: Seconds that passed. ``processor``: Seconds of all processor cores, which other processes do not
@@ -258,7 +258,7 @@ def _measure_snapshot(
     pipe, embedding = experiment.pipe, read_embedding(path)
     token, description = str(embedding.placeholder_token), embedding.description or ""
     pictures = pictures_of(source)
-    is_edited = step in (config.max_train_steps, experiment.steps_beyond)
+    is_edited = step in (0, config.max_train_steps, experiment.steps_beyond)
     pipe.load_multitoken_inversion(path)
     try:
         result = evaluate(

@@ -42,12 +42,13 @@ class Interval:
 
 
 def curves_of(measurements: Sequence[Measurement], group: str, metric: str) -> Curves:
-    """Arrange the measurements of one metric; only steps that every setting has are kept."""
+    """Arrange the measurements of one metric; only steps that every setting has are kept, NaN is where one lacks."""
     chosen = [one for one in measurements if one.group == group and one.metric == metric]
     concepts = list(dict.fromkeys(one.concept for one in chosen))
     seeds = sorted({one.seed for one in chosen})
     settings = list(dict.fromkeys(one.setting for one in chosen))
-    steps = sorted(set.intersection(*({one.step for one in chosen if one.setting == name} for name in settings)))
+    of_settings = [{one.step for one in chosen if one.setting == name} for name in settings]
+    steps = sorted(set.intersection(*of_settings)) if of_settings else []
     values = {name: np.full((len(concepts), len(seeds), len(steps)), np.nan) for name in settings}
     for one in chosen:
         if one.step in steps:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .errors import ConfigError
+from .errors import ConfigError, UnsupportedPipelineError
 from .files import json_bytes, write_atomically
 from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_mse
 from .multitoken import find_trigger, has_token
@@ -22,6 +22,9 @@ from .text_pairs import find_text_pairs
 from .version import __version__
 
 logger = logging.getLogger(__name__)
+
+_TAKEN = frozenset({"prompt", "generator", "num_images_per_prompt", "output_type", "return_dict"})
+_JSON_TYPES = (bool, int, float, str, type(None))
 
 _Pictures: TypeAlias = tuple[tuple[Image.Image, ...], ...]
 
@@ -99,7 +102,10 @@ class Evaluation:
     pictures: _Pictures = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values: every figure with its mean, spread and single values; no pictures."""
+        """Return JSON values: every figure with its mean, spread and single values; no pictures.
+
+        Of arguments of the pipeline that are neither numbers nor texts (a mask, a latent) only the type is told.
+        """
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "pictures"}
         for group in ("reconstruction", "editing"):
             values[group] = {
@@ -108,7 +114,11 @@ class Evaluation:
             }
         if self.denoising_mse is not None:
             values["denoising_mse"] = {"mean": statistics.fmean(self.denoising_mse), "values": self.denoising_mse}
-        return {**values, "sampling": dict(self.sampling), "version": __version__}
+        sampling = {
+            name: value if isinstance(value, _JSON_TYPES) else type(value).__name__
+            for name, value in self.sampling.items()
+        }
+        return {**values, "sampling": sampling, "version": __version__}
 
     def write(self, output_dir: str | Path) -> Path:
         """Write ``evaluation.json``.
@@ -156,15 +166,16 @@ def evaluate(
         seeds: At least one. Fidelity to a single picture varies much from noise to noise, so take several.
         description: The words the concept stands for, ``"a skull and bones mug"``: the article rule follows them, and
             where a metric reads the prompt they stand in place of the token, which no other model knows.
-        metrics: What is measured on the pictures; None: `default_metrics`, whose weights are downloaded.
-        denoising_samples: Noises of `denoising_mse`, measured with ``"a photo of a {}"`` as in training; 0: leave it
-            out, as on pipelines that cannot be trained on.
+        metrics: What is measured on the pictures; None: ``metrics.default_metrics()``, whose weights are downloaded
+            and which run on the CPU.
+        denoising_samples: Noises of `denoising_mse`, measured with ``"a photo of a {}"`` as in training with the first
+            of `seeds`; 0: leave it out, as on pipelines that cannot be trained on.
         center_crop: References become squares as in training.
-        batch_size: Pictures that are drawn at once.
+        batch_size: Pictures that are drawn at once, and noises that are measured at once.
         sampling: Arguments of the pipeline: ``num_inference_steps=30, guidance_scale=7.5, negative_prompt=...``.
 
     Raises:
-        ConfigError: The concept is not loaded, or prompts, seeds or description are unusable.
+        ConfigError: The concept is not loaded, or prompts, seeds, description or sampling are unusable.
         PictureError: A reference is unusable.
         MetricError: A metric lacks its weights, or cannot measure these pictures.
         UnsupportedPipelineError: The pipeline cannot be trained on; pass ``denoising_samples=0``.
@@ -174,6 +185,12 @@ def evaluate(
         raise ConfigError(f"seeds: expected at least one and all different, got {list(seeds)}")
     templates = check_templates(tuple(prompts))
     editing_templates = check_templates(tuple(editing_prompts)) if editing_prompts else ()
+    if taken := sorted(_TAKEN & sampling.keys()):
+        raise ConfigError(
+            f"sampling: expected arguments such as num_inference_steps, got {', '.join(taken)}, which evaluate sets "
+            "itself; see prompts and seeds"
+        )
+    references = [load_picture(source).image for source in find_pictures(reference_images)]
     if metrics is None:
         metrics = default_metrics()
     if not description.strip() and any(isinstance(metric, PromptMetric) for metric in metrics):
@@ -181,7 +198,6 @@ def evaluate(
             f"description: expected the words that {placeholder_token} stands for, since a metric reads the prompts, "
             "got none; pass description='a skull and bones mug'"
         )
-    references = [load_picture(source).image for source in find_pictures(reference_images)]
 
     def draw_and_score(templates: Sequence[str]) -> tuple[_Pictures, dict[str, Score]]:
         if not templates:
@@ -198,8 +214,19 @@ def evaluate(
 
     loss = None
     if denoising_samples:
-        text = fill_template(VALIDATION_TEMPLATE, placeholder_token, description)
-        measured = denoising_mse(pipe, list(references), text, num_samples=denoising_samples, center_crop=center_crop)
+        (text,) = fill([VALIDATION_TEMPLATE])
+        try:
+            measured = denoising_mse(
+                pipe,
+                references,
+                text,
+                num_samples=denoising_samples,
+                seed=seeds[0],
+                center_crop=center_crop,
+                batch_size=batch_size,
+            )
+        except UnsupportedPipelineError as error:
+            raise UnsupportedPipelineError(f"{error}; or pass denoising_samples=0, and only pictures count") from error
         loss = tuple(measured.tolist())
     drawn, reconstruction = draw_and_score(templates)
     edited, editing = draw_and_score(editing_templates)

@@ -100,13 +100,13 @@ def concept_files(
         "date": finished.isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "device": str(device),
-        "versions": _versions(),
+        "versions": versions(),
         **embedding.training,
         "losses": concept.losses,
         "validation_losses": concept.validation_losses,
         "files": file_names(backbone, num_samples=len(samples), num_pictures=len(pictures)),
     }
-    card = render_model_card(embedding, sample_prompts=[one.prompt for one in samples], versions=_versions())
+    card = render_model_card(embedding, sample_prompts=[one.prompt for one in samples], versions=versions())
     return embedding, {
         weight_name_for(backbone.pair.encoder_name): embedding_bytes(embedding),
         CARD_NAME: card.encode(),
@@ -167,7 +167,8 @@ def _png(picture: Image.Image) -> bytes:
     return data.getvalue()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on, by package."""
     return {
         "python": platform.python_version(),
         "diffusers_supreme_init": __version__,

@@ -1,10 +1,13 @@
 """Fixed-noise denoising error: equation 1 of the paper, on noises that do not change."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..backbones import backbone_for
 from ..config import SupremeInitConfig
+from ..errors import ConfigError
 from ..frozen import check_trainable, ready_to_encode, ready_to_step
 from ..latents import TrainingPictures, encode_concept
 from ..pictures import PictureSource, find_pictures
@@ -14,7 +17,7 @@ from ..sampling import PromptedPictures, fixed_noise_losses
 @torch.no_grad()
 def denoising_mse(
     pipe: object,
-    images: PictureSource | list[PictureSource],
+    images: PictureSource | Sequence[PictureSource],
     prompt: str,
     *,
     num_samples: int = 64,
@@ -45,7 +48,10 @@ def denoising_mse(
     Raises:
         UnsupportedPipelineError: The pipeline cannot be trained on, or is offloaded.
         PictureError: A picture is unusable.
+        ConfigError: A number is out of range.
     """
+    if num_samples < 1:
+        raise ConfigError(f"num_samples: expected at least 1, got {num_samples}")
     backbone = backbone_for(pipe)
     check_trainable(backbone)
     pictures = find_pictures(images)
