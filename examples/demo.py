@@ -160,7 +160,7 @@ def main() -> None:
         "seconds": round(seconds, 1),
         "initializer_text": proposal.text,
         "candidates": [{"text": c.text, "source": c.source, "loss": c.loss} for c in proposal.candidates],
-        "num_vectors": len(from_words.rows),
+        "num_vectors": len(from_words.rows["text_encoder"]),
         "file": str(file.relative_to(output_dir)),
         "validation_loss": {str(step): loss for step, loss in from_words.mean_validation_losses().items()},
         "validation_loss_from_star": {str(step): loss for step, loss in from_star.mean_validation_losses().items()},

@@ -82,7 +82,7 @@ def main() -> None:
     results = trainer.train()
     trainer.save(arguments.output_dir)
     if trainer.accelerator.is_main_process:
-        rows = {result.placeholder_token: result.rows for result in results}
+        rows = {f"{one.placeholder_token}/{name}": rows for one in results for name, rows in one.rows.items()}
         torch.save(
             {"rows": rows, "processes": trainer.accelerator.num_processes}, arguments.output_dir / "exact_rows.pt"
         )

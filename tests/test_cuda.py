@@ -35,8 +35,8 @@ def train(pipe: Any, **settings: Any) -> Any:
 def test_rows_learn_on_the_gpu_and_come_back_to_the_cpu(dtype: torch.dtype) -> None:
     pipe = build_tiny_pipeline().to("cuda", dtype)
     result = train(pipe)
-    assert result.rows.device.type == "cpu"
-    assert (result.rows != result.initial_rows).any(dim=1).all()
+    assert result.rows["text_encoder"].device.type == "cpu"
+    assert (result.rows["text_encoder"] != result.initial_rows["text_encoder"]).any(dim=1).all()
     assert {module.device.type for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {"cuda"}
     pipe("a photo of <mug>", num_inference_steps=2)
 
@@ -51,7 +51,7 @@ def test_a_pipeline_on_the_cpu_goes_home_after_training_on_the_gpu() -> None:
 def test_autocast_on_the_gpu(mixed_precision: str) -> None:
     result = train(build_tiny_pipeline().to("cuda"), mixed_precision=mixed_precision)
     assert result.status == "finished"
-    assert result.rows.dtype == torch.float32
+    assert result.rows["text_encoder"].dtype == torch.float32
 
 
 def test_gpu_and_cpu_learn_nearly_the_same() -> None:

@@ -38,7 +38,7 @@ from diffusers_supreme_init import (
     read_embedding,
 )
 from diffusers_supreme_init.describers import Description
-from diffusers_supreme_init.placeholders import cut_to_tokens
+from diffusers_supreme_init.placeholders import TokenLimit, cut_to_tokens
 
 PICTURE = random_picture((64, 48))
 CONFIG = SupremeInitConfig(max_train_steps=2, validation_samples=4)
@@ -193,10 +193,10 @@ def test_scores_follow_the_seed(pipe: Any) -> None:
 def test_long_words_are_cut_between_words(pipe: Any) -> None:
     tokenizer = pipe.tokenizer
     text = "a red mug with white stripes"
-    assert cut_to_tokens(text, 6, tokenizer) == (text, 0)
-    assert cut_to_tokens(text, 5, tokenizer) == ("a red mug with white", 1)
-    assert cut_to_tokens(text, 4, tokenizer) == ("a red mug", 3)
-    assert cut_to_tokens("teapot", 1, tokenizer) == ("teapot", 0)  # a word is never cut into pieces
+    assert cut_to_tokens(text, [TokenLimit(tokenizer, 6)]) == (text, 0)
+    assert cut_to_tokens(text, [TokenLimit(tokenizer, 5)]) == ("a red mug with white", 1)
+    assert cut_to_tokens(text, [TokenLimit(tokenizer, 4)]) == ("a red mug", 3)
+    assert cut_to_tokens("teapot", [TokenLimit(tokenizer, 1)]) == ("teapot", 0)  # a word is never cut into pieces
 
 
 @pytest.mark.parametrize("method", ["caption", "auto"])
@@ -214,7 +214,7 @@ def test_500_words_are_cut_to_what_fits(method: str, pipe: Any) -> None:
         pipe, PICTURE, "<mug>", "caption", describers=describers_saying(words), config=CONFIG
     )
     (result,) = trainer.train()
-    assert len(result.rows) == kept
+    assert len(result.rows["text_encoder"]) == kept
     short = describers_saying(words, max_initializer_tokens=5)
     assert propose_initializer(PICTURE, "caption", pipe=pipe, describers=short).text == "red mug with white stripes"
 
@@ -283,14 +283,14 @@ def test_words_have_as_many_rows_as_they_are_allowed(pipe: Any) -> None:
         return trainer.train()[0]
 
     few = train(3)
-    assert len(few.rows) == 3
+    assert len(few.rows["text_encoder"]) == 3
     texts = [entry["text"] for entry in few.initializer_record["candidates"]]
     assert set(texts) == {"a red mug", "a mug", "mug"}
     assert few.description == texts[0]
     assert next(e for e in few.initializer_record["candidates"] if e["text"] == "a red mug")["num_cut"] == 3
     many = train(9)
-    assert len(many.rows) == 9
-    assert many.initializer.num_repeated > 0
+    assert len(many.rows["text_encoder"]) == 9
+    assert many.initializer["text_encoder"].num_repeated > 0
 
 
 def test_words_that_cannot_be_cut_short_enough_are_refused(pipe: Any) -> None:
@@ -431,10 +431,10 @@ def test_training_starts_from_the_words_that_are_proposed(
     (result,) = trainer.train()
     assert result.description == proposal.text
     assert result.initializer is not None
-    assert result.initializer.token_ids == proposal.token_ids
+    assert result.initializer["text_encoder"].token_ids == proposal.token_ids
     (file,) = trainer.save(tmp_path)
     plain = SupremeInitTextualInversionTrainer(other_pipe, PICTURE, "<mug>", proposal.text, config=CONFIG)
-    assert torch.equal(plain.train()[0].rows, result.rows)
+    assert torch.equal(plain.train()[0].rows["text_encoder"], result.rows["text_encoder"])
     record = read_embedding(file).training["initializer"]
     assert record["method"] == method
     assert [entry["text"] for entry in record["candidates"]] == [each.text for each in proposal.candidates]
@@ -543,7 +543,7 @@ def test_a_region_trains_on_its_crop(pipe: Any, other_pipe: Any) -> None:
     crop = PICTURE.crop((14, 4, 50, 40))
     (cropped,) = SupremeInitTextualInversionTrainer(other_pipe, crop, "<mug>", "a mug", config=plain).train()
     assert torch.equal(result.latents.mean, cropped.latents.mean)
-    assert torch.equal(result.rows, cropped.rows)
+    assert torch.equal(result.rows["text_encoder"], cropped.rows["text_encoder"])
     assert result.latents.mask is None
 
 
@@ -581,7 +581,7 @@ def test_what_the_mask_excludes_weighs_nothing(pipe: Any) -> None:
     left[..., :4] = 1
 
     def losses(*masks: torch.Tensor | None) -> list[float]:
-        samples = [Sample(latents, noise, 500, "a mug", mask) for mask in masks]
+        samples = [Sample(latents, noise, 500, "a mug", mask, torch.zeros(6)) for mask in masks]
         with torch.no_grad():
             return denoising_losses(backbone, samples, torch.device("cpu")).tolist()
 
@@ -613,7 +613,7 @@ def test_masked_and_plain_concepts_train_together_as_if_alone() -> None:
         (alone,) = SupremeInitTextualInversionTrainer(
             build_tiny_pipeline().to(torch.float64), concepts=[concepts()[index]], config=config
         ).train()
-        torch.testing.assert_close(result.rows, alone.rows, rtol=0, atol=1e-8)
+        torch.testing.assert_close(result.rows["text_encoder"], alone.rows["text_encoder"], rtol=0, atol=1e-8)
 
 
 def test_a_click_is_segmented_described_and_trained(

@@ -50,15 +50,15 @@ def test_step_zero_equals_the_caption_to_the_last_bit(pipe: Any, dtype: torch.dt
 def test_rows_are_the_tokens_of_the_caption(pipe: Any) -> None:
     (result,) = make_trainer(pipe, max_train_steps=0).train()
     ids = pipe.tokenizer(CAPTION, add_special_tokens=False).input_ids
-    assert list(result.initializer.token_ids) == ids
-    assert torch.equal(result.rows, pipe.text_encoder.get_input_embeddings().weight[ids].detach())
+    assert list(result.initializer["text_encoder"].token_ids) == ids
+    assert torch.equal(result.rows["text_encoder"], pipe.text_encoder.get_input_embeddings().weight[ids].detach())
 
 
 def test_every_chosen_row_moves_and_nothing_else_does(pipe: Any) -> None:
     before = snapshot_of(pipe)
     num_rows = len(pipe.text_encoder.get_input_embeddings().weight)
     (result,) = make_trainer(pipe).train()
-    assert (result.rows != result.initial_rows).any(dim=1).all()
+    assert (result.rows["text_encoder"] != result.initial_rows["text_encoder"]).any(dim=1).all()
     after = snapshot_of(pipe)
     for name in ("unet", "vae", "unet.requires_grad", "vae.requires_grad", "text_encoder.requires_grad"):
         assert_same(before[name], after[name], name)
@@ -92,7 +92,7 @@ def test_trained_equals_saved_equals_loaded(pipe: Any, other_pipe: Any, tmp_path
     trainer = make_trainer(pipe)
     (result,) = trainer.train()
     (file,) = trainer.save(tmp_path)
-    assert torch.equal(read_embedding(file).rows, result.rows)
+    assert torch.equal(read_embedding(file).rows, result.rows["text_encoder"])
     stock = copy.deepcopy(other_pipe)
     other_pipe.load_multitoken_inversion(file)
     stock.load_textual_inversion(str(tmp_path))
@@ -201,9 +201,9 @@ def test_several_concepts_equal_each_alone(pipe: Any) -> None:
         (alone,) = SupremeInitTextualInversionTrainer(
             copy.deepcopy(pipe), concepts=[concept], config=SupremeInitConfig(**settings)
         ).train()
-        assert result.rows.dtype == torch.float64
-        torch.testing.assert_close(result.rows, alone.rows, rtol=0, atol=1e-8)
-        assert (result.rows - result.initial_rows).abs().max() > 1e-3
+        assert result.rows["text_encoder"].dtype == torch.float64
+        torch.testing.assert_close(result.rows["text_encoder"], alone.rows["text_encoder"], rtol=0, atol=1e-8)
+        assert (result.rows["text_encoder"] - result.initial_rows["text_encoder"]).abs().max() > 1e-3
 
 
 def test_concepts_of_one_random_key_see_the_same_draws(pipe: Any, other_pipe: Any) -> None:
@@ -218,9 +218,9 @@ def test_concepts_of_one_random_key_see_the_same_draws(pipe: Any, other_pipe: An
         return SupremeInitTextualInversionTrainer(pipe.to(torch.float64), concepts=concepts, config=config).train()
 
     first, paired = train(pipe, a=None, b="<a>")
-    torch.testing.assert_close(first.rows, paired.rows, rtol=0, atol=1e-9)
+    torch.testing.assert_close(first.rows["text_encoder"], paired.rows["text_encoder"], rtol=0, atol=1e-9)
     first, other = train(other_pipe, a=None, b=None)
-    assert (first.rows - other.rows).abs().max() > 1e-4
+    assert (first.rows["text_encoder"] - other.rows["text_encoder"]).abs().max() > 1e-4
 
 
 def test_passes_and_forward_batches_do_not_change_the_rows(pipe: Any) -> None:
@@ -231,7 +231,9 @@ def test_passes_and_forward_batches_do_not_change_the_rows(pipe: Any) -> None:
         {"train_batch_size": 4, "max_forward_batch_size": 3},
     ]
     results = [
-        make_trainer(copy.deepcopy(pipe), max_train_steps=5, validation_samples=0, **split).train()[0].rows
+        make_trainer(copy.deepcopy(pipe), max_train_steps=5, validation_samples=0, **split)
+        .train()[0]
+        .rows["text_encoder"]
         for split in splits
     ]
     for other in results[1:]:
@@ -260,7 +262,7 @@ def test_continuing_from_a_saved_embedding(pipe: Any, other_pipe: Any, tmp_path:
     trainer.save(tmp_path)
     for initializer in (tmp_path, str(tmp_path / "learned_embeds.safetensors")):
         (second,) = make_trainer(copy.deepcopy(other_pipe), initializer=initializer, max_train_steps=0).train()
-        assert torch.equal(second.rows, first.rows)
+        assert torch.equal(second.rows["text_encoder"], first.rows["text_encoder"])
         assert second.description == CAPTION
         assert second.prompts == first.prompts
 
@@ -317,7 +319,7 @@ def test_image_to_image_pipelines_can_be_trained_on(pipe: Any) -> None:
     parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
     other = StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
     (result,) = make_trainer(other).train()
-    assert (result.rows != result.initial_rows).any()
+    assert (result.rows["text_encoder"] != result.initial_rows["text_encoder"]).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -325,10 +327,10 @@ def test_half_precision_pipelines_keep_float32_rows(pipe: Any, dtype: torch.dtyp
     pipe.to(dtype=dtype)
     before = snapshot_of(pipe)["vae"]
     (result,) = make_trainer(pipe, learning_rate=1e-5).train()
-    assert result.rows.dtype == torch.float32
+    assert result.rows["text_encoder"].dtype == torch.float32
     # Steps far below the spacing of half-precision numbers still add up.
-    assert (result.rows != result.initial_rows).any(dim=1).all()
-    assert (result.rows - result.initial_rows).abs().max() < 1e-4
+    assert (result.rows["text_encoder"] != result.initial_rows["text_encoder"]).any(dim=1).all()
+    assert (result.rows["text_encoder"] - result.initial_rows["text_encoder"]).abs().max() < 1e-4
     assert_same(before, snapshot_of(pipe)["vae"])
     assert all(np.isfinite(result.losses))
 
@@ -339,7 +341,7 @@ def test_autocast_is_close_to_full_precision(pipe: Any, other_pipe: Any, mixed_p
     (half,) = make_trainer(other_pipe, mixed_precision=mixed_precision).train()
     assert full.losses != half.losses
     assert half.losses == pytest.approx(full.losses, rel=0.05)
-    assert half.rows.dtype == torch.float32
+    assert half.rows["text_encoder"].dtype == torch.float32
 
 
 def test_rows_in_the_matrix_are_restored_when_adding_failed_before_the_loop(

@@ -54,12 +54,17 @@ def train(pipe: Any, *, concept: dict[str, Any] | None = None, **options: Any) -
 )
 def test_options_change_the_rows(pipe: Any, other_pipe: Any, options: dict[str, Any]) -> None:
     picture = {"images": random_picture((48, 32))}
-    assert not torch.equal(train(pipe, concept=picture).rows, train(other_pipe, concept=picture, **options).rows)
+    assert not torch.equal(
+        train(pipe, concept=picture).rows["text_encoder"],
+        train(other_pipe, concept=picture, **options).rows["text_encoder"],
+    )
 
 
 def test_options_of_memory_do_not_change_the_rows(pipe: Any, other_pipe: Any) -> None:
-    plain = train(pipe).rows
-    torch.testing.assert_close(train(other_pipe, gradient_checkpointing=True).rows, plain, rtol=0, atol=1e-6)
+    plain = train(pipe).rows["text_encoder"]
+    torch.testing.assert_close(
+        train(other_pipe, gradient_checkpointing=True).rows["text_encoder"], plain, rtol=0, atol=1e-6
+    )
 
 
 def test_gradient_checkpointing_is_on_while_stepping_and_off_afterwards(
@@ -82,13 +87,15 @@ def test_gradient_checkpointing_is_on_while_stepping_and_off_afterwards(
 
 def test_norm_preservation_keeps_every_norm(pipe: Any) -> None:
     result = train(pipe, preserve_norm=True, learning_rate=0.1)
-    torch.testing.assert_close(result.rows.norm(dim=1), result.initial_rows.norm(dim=1))
-    assert not torch.equal(result.rows, result.initial_rows)
+    torch.testing.assert_close(
+        result.rows["text_encoder"].norm(dim=1), result.initial_rows["text_encoder"].norm(dim=1)
+    )
+    assert not torch.equal(result.rows["text_encoder"], result.initial_rows["text_encoder"])
 
 
 def test_warm_up_starts_from_nothing(pipe: Any) -> None:
     result = train(pipe, max_train_steps=1, lr_scheduler="constant_with_warmup", lr_warmup_steps=10)
-    assert torch.equal(result.rows, result.initial_rows)
+    assert torch.equal(result.rows["text_encoder"], result.initial_rows["text_encoder"])
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
@@ -106,7 +113,7 @@ def test_prediction_types_have_their_targets(prediction_type: str) -> None:
     }[prediction_type]
     torch.testing.assert_close(backbone.target(latents, noise, timesteps), expected)
     result = train(pipe)
-    assert (result.rows != result.initial_rows).any(dim=1).all()
+    assert (result.rows["text_encoder"] != result.initial_rows["text_encoder"]).any(dim=1).all()
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
@@ -180,7 +187,7 @@ def test_validation_noises_are_the_same_for_every_concept(pipe: Any) -> None:
 
 def test_validation_does_not_change_the_rows(pipe: Any, other_pipe: Any) -> None:
     with_validation = train(pipe, validation_samples=4, validation_steps=["every:1"])
-    assert torch.equal(with_validation.rows, train(other_pipe).rows)
+    assert torch.equal(with_validation.rows["text_encoder"], train(other_pipe).rows["text_encoder"])
 
 
 def test_early_stopping_keeps_the_best_rows(pipe: Any) -> None:
@@ -198,16 +205,16 @@ def test_early_stopping_keeps_the_best_rows(pipe: Any) -> None:
     assert result.step < 50
     best = min(means, key=lambda step: means[step])
     assert result.step == best + 2
-    assert torch.equal(result.rows, result.best_rows)
+    assert torch.equal(result.rows["text_encoder"], result.best_rows["text_encoder"])
 
 
 def test_snapshots(pipe: Any, tmp_path: Path) -> None:
     result = train(pipe, output_dir=str(tmp_path), snapshot_steps=["0", "2"])
     at_zero = read_embedding(tmp_path / "learned_embeds-steps-0.safetensors")
-    assert torch.equal(at_zero.rows, result.initial_rows)
+    assert torch.equal(at_zero.rows, result.initial_rows["text_encoder"])
     at_two = read_embedding(tmp_path / "learned_embeds-steps-2.safetensors")
     assert at_two.training["steps"] == 2
-    assert not torch.equal(at_two.rows, result.rows)
+    assert not torch.equal(at_two.rows, result.rows["text_encoder"])
     assert not list(tmp_path.glob("*steps-1.*"))
 
 
@@ -276,7 +283,7 @@ def test_num_vectors_repeats_or_cuts_and_says_so_once(
     pipe: Any, initializer: str, num_vectors: int | None, expected: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     result = train(pipe, concept={"initializer": initializer, "num_vectors": num_vectors}, max_train_steps=0)
-    assert list(result.initializer.tokens) == expected
+    assert list(result.initializer["text_encoder"].tokens) == expected
     told = [record.getMessage() for record in caplog.records if "tokens" in record.getMessage()]
     change = {2: "2 rows, 1 cut tokens", 3: "3 rows, 2 repeated tokens", 5: "5 rows, 2 repeated tokens"}
     assert told == ([f"initializer {initializer!r}: {change[num_vectors]}"] if num_vectors else [])

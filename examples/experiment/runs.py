@@ -152,7 +152,7 @@ def run_group(
             setting=setting.name,
             concept=source.placeholder_token,
             words=str(concept.initializer),
-            num_vectors=len(results[different[key].placeholder_token].initial_rows),
+            num_vectors=len(next(iter(results[different[key].placeholder_token].rows.values()))),
             step=step,
             metric=metric,
             value=value,

@@ -20,7 +20,9 @@ from .loop import autocast_dtype
 from .preparation import PreparedConcept, begin_concept, initialize_concept
 from .progress import ConceptProgress
 from .proposals import candidate_table, find_words
+from .remembered_prompts import remembered_prompts
 from .selection import select_pictures, training_pictures
+from .templates import fill_template
 
 logger = logging.getLogger(__name__)
 
@@ -79,16 +81,16 @@ def begin_concepts(
             logger.info("%s starts from %r, as the checkpoint says", concept.placeholder_token, words[0])
         elif accelerator.is_main_process:
             logger.info("%s starts from %r", concept.placeholder_token, str(concept.concept.initializer))
-        initialization = concept.initialization
-        if initialization is None and words is not None:
-            initialization = initialize_concept(backbone.pair, concept, words[0])
-        assert initialization is not None, "a concept has an initialization, or its words were found"
-        begun.append(begin_concept(concept, initialization, encoded, words[1] if words else None))
+        initializations = concept.initializations
+        if initializations is None and words is not None:
+            initializations = initialize_concept(backbone, concept, words[0])
+        assert initializations is not None, "a concept has initial rows, or its words were found"
+        begun.append(begin_concept(concept, initializations, encoded, words[1] if words else None))
     return begun
 
 
 def _asks_describers(prepared: PreparedConcept) -> bool:
-    return prepared.initialization is None or prepared.regions is not None
+    return prepared.initializations is None or prepared.regions is not None
 
 
 def _is_same_question(prepared: PreparedConcept, words: FoundWords | None) -> bool:
@@ -108,7 +110,7 @@ def _describe(
     train_on = prepared.concept.train_on
     selected = select_pictures(prepared.pictures, prepared.regions, train_on, describers)
     pictures = training_pictures(selected, prepared.masks, train_on, masked_loss=config.masked_loss)
-    if prepared.initialization is not None or is_known:
+    if prepared.initializations is not None or is_known:
         return pictures, None
     return pictures, find_words(prepared, selected, backbone, describers, config)
 
@@ -133,7 +135,15 @@ def _choose(
     """Put the best candidate of each concept first. All processes go on with what the first one found."""
     chosen = list(candidates)
     if any(found is not None and len(found.usable) > 1 for found in candidates):
-        with ready_to_step(backbone, accelerator.device):
+        prompts = [
+            fill_template(concept.validation_template, candidate.text, candidate.text)
+            for concept, found in zip(prepared, candidates, strict=True)
+            for candidate in (found.usable if found is not None and len(found.usable) > 1 else ())
+        ]
+        with (
+            ready_to_step(backbone, accelerator.device),
+            remembered_prompts(backbone, backbone.described, prompts, accelerator.device),
+        ):
             for index, found in enumerate(candidates):
                 if found is None or len(found.usable) < 2:
                     continue

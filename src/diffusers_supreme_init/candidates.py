@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from .describers import Describers, Description, Wording, clean_caption, clean_label, is_latin, refine
 from .errors import DescriberError
 from .files import hub_id
-from .placeholders import cut_to_tokens, tokenize_initializer
+from .placeholders import TokenLimit, cut_to_tokens, tokenize_initializer
 from .selection import SelectedPicture
 
 _MAX_RAW_LENGTH = 500
@@ -62,8 +60,7 @@ class _Collector:
     """Gathers the candidates of one concept."""
 
     describers: Describers
-    limit: int | None
-    tokenizer: PreTrainedTokenizerBase | None
+    limits: Sequence[TokenLimit]
     removes_boilerplate: bool
     usable: dict[str, Candidate] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -72,8 +69,8 @@ class _Collector:
     def add_own(self, texts: Sequence[str]) -> None:
         for text in texts:
             line = " ".join(text.split())
-            if self.tokenizer is not None:
-                tokenize_initializer(line, self.tokenizer)  # the user's own mistake is an error, not a note
+            for limit in self.limits:
+                tokenize_initializer(line, limit.tokenizer)  # the user's own mistake is an error, not a note
             self._add(Wording(line, text), "text")
 
     def add_labels(self, descriptions: Sequence[Description]) -> None:
@@ -104,21 +101,17 @@ class _Collector:
         if problem is not None:
             self.notes.append(f"{source}: {problem}")
             return
-        text, num_cut, num_tokens = self._fitted(wording.text)
-        if self.limit is not None and num_tokens > self.limit:
-            self.notes.append(f"{source}: expected at most {self.limit} tokens, got {num_tokens} in {_short(text)}")
-            return
+        text, num_cut = cut_to_tokens(wording.text, self.limits)
+        for limit in self.limits:
+            if limit.num_beyond(text):
+                self.notes.append(
+                    f"{source}: expected at most {limit.limit} tokens, got {limit.count(text)} in {_short(text)}"
+                )
+                return
         candidate = Candidate(
             text=text, source=source, raw=wording.raw, score=score, removed=wording.removed, num_cut=num_cut
         )
         self.usable.setdefault(text, candidate)
-
-    def _fitted(self, text: str) -> tuple[str, int, int]:
-        """Return a text cut to the limit, the number of tokens that were cut, and of those that are left."""
-        if self.limit is None or self.tokenizer is None:
-            return text, 0, 0
-        fitted, num_cut = cut_to_tokens(text, self.limit, self.tokenizer)
-        return fitted, num_cut, len(self.tokenizer(fitted, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _refined(self, caption: str) -> Wording | None:
         """Return what the refiner makes of a caption; None if there is none, or if it gives nothing better."""
@@ -130,9 +123,9 @@ class _Collector:
             self.notes.append(f"refiner: {refinement.failure}; kept the caption")
             return None
         wording = clean_caption(refinement.text, boilerplate=self.removes_boilerplate)
-        problem, (_, num_cut, _) = _problem(wording), self._fitted(wording.text)
+        problem, (_, num_cut) = _problem(wording), cut_to_tokens(wording.text, self.limits)
         if problem is None and num_cut:
-            problem = f"expected at most {self.limit} tokens, got {num_cut} more"
+            problem = f"expected at most {min(limit.limit for limit in self.limits)} tokens, got {num_cut} more"
         if problem is None:
             return wording
         self.notes.append(f"refiner: {problem}; kept the caption")
@@ -159,8 +152,7 @@ def find_candidates(
     describers: Describers,
     *,
     own: Sequence[str] = (),
-    limit: int | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    limits: Sequence[TokenLimit] = (),
     keep_boilerplate: bool = False,
 ) -> Candidates:
     """Ask the describers.
@@ -171,8 +163,7 @@ def find_candidates(
         pictures: Of one concept.
         describers: Which models, and how they are used.
         own: The user's texts.
-        limit: Tokens that fit; longer texts are cut between words.
-        tokenizer: Counts them.
+        limits: Tokens that fit the text encoders; longer texts are cut between words.
         keep_boilerplate: Whether to keep phrases such as "a painting of", which for a style are the point.
 
     Raises:
@@ -180,9 +171,10 @@ def find_candidates(
         DescriberError: A model cannot be loaded, or none of them said anything usable.
     """
     config, automatic = describers.config, method == "auto"
-    limits = [value for value in (limit, config.max_initializer_tokens) if value is not None]
+    if config.max_initializer_tokens is not None:
+        limits = [replace(one, limit=min(one.limit, config.max_initializer_tokens)) for one in limits]
     removes = config.clean_captions and not keep_boilerplate
-    collector = _Collector(describers, min(limits, default=None), tokenizer, removes_boilerplate=removes)
+    collector = _Collector(describers, limits, removes_boilerplate=removes)
     collector.add_own(own)
     num_labels = config.num_labels if automatic else 1
     if method in ("class", "auto") and num_labels:

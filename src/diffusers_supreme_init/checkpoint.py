@@ -16,7 +16,7 @@ from .config import SupremeInitConfig
 from .errors import CheckpointError
 from .files import write_atomically
 from .progress import ConceptProgress
-from .rows import RowOptimizer
+from .rows import MOMENTS, RowOptimizer
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
@@ -32,6 +32,7 @@ _FREE_SETTINGS = frozenset(
         "logging_dir",
         "report_to",
         "gradient_checkpointing",
+        "train_text_encoders",  # which they are is compared as a part of the model
     }
 )
 """Settings that may differ when a run is resumed, because no learned number depends on them."""
@@ -110,9 +111,11 @@ def restore_checkpoint(
         )
     for concept in concepts:
         token = concept.placeholder_token
-        own = {name.rpartition("/")[2]: tensor for name, tensor in tensors.items() if name.rpartition("/")[0] == token}
+        # A token may hold a slash; the two parts behind it, what it is and the text encoder, do not.
+        split = {key: key.rsplit("/", 2) for key in tensors}
+        own = {f"{kind}/{name}": tensors[key] for key, (owner, kind, name) in split.items() if owner == token}
         concept.restore(own, numbers[token]["concept"])
-        moments: dict[str, Tensor] = {name: own[name] for name in ("exp_avg", "exp_avg_sq", "step") if name in own}
+        moments = {key: tensor for key, tensor in own.items() if key.partition("/")[0] in MOMENTS}
         optimizers[token].load_state_dict(moments, numbers[token]["optimizer"])
 
 
@@ -149,11 +152,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]
 def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequence[ConceptProgress]) -> dict[str, Any]:
     """Return JSON values that are equal exactly when one run may continue another's checkpoint."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE_SETTINGS}
+    settings["learning_rate"] = backbone.learning_rate(config)
     if config.lr_scheduler in ("constant", "constant_with_warmup"):
         del settings["max_train_steps"]  # a finished run may be resumed with more steps
     return {
         "settings": settings,
-        "model": {"encoder": _model_digest(backbone.pair.encoder), "denoiser": _model_digest(backbone.denoiser)},
+        "model": {
+            **{pair.encoder_name: _model_digest(pair.encoder) for pair in backbone.pairs},
+            "trained": [pair.encoder_name for pair in backbone.trained],
+            "denoiser": _model_digest(backbone.denoiser),
+        },
         "concepts": {concept.placeholder_token: concept.fingerprint() for concept in concepts},
     }
 

@@ -18,9 +18,9 @@ DESCRIBER_DTYPES = ("float32", "bfloat16", "float16")
 class SupremeInitConfig:
     """Settings of one training run; names are those of diffusers' training scripts.
 
-    The defaults are the paper's: 100 AdamW steps at batch 4 and a learning rate of 2e-3, constant. (Its code passes
-    5e-4 and multiplies by the batch size; the value here is the effective one and is never scaled.) Weight decay is
-    always 0: it would pull the rows towards nothing.
+    The defaults are the paper's: 100 AdamW steps at batch 4 and, on Stable Diffusion, a learning rate of 2e-3,
+    constant. (Its code passes 5e-4 and multiplies by the batch size; the value here is the effective one and is never
+    scaled.) Weight decay is always 0: it would pull the rows towards nothing.
 
     Fields named ``*_steps`` of type `list[str]` are step schedules: ``"10"`` is step 10, ``"every:25"`` each 25th.
 
@@ -29,8 +29,16 @@ class SupremeInitConfig:
     """
 
     max_train_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
-    learning_rate: float = field(
-        default=2e-3, metadata={"help": "AdamW's learning rate, used as it is (never scaled)."}
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "AdamW's learning rate, never scaled; None: the model family's, 2e-3 for Stable Diffusion."},
+    )
+    train_text_encoders: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Components whose rows are trained (text_encoder, text_encoder_2, ...); the others read the "
+            "description. None named: the CLIPs, or the only one."
+        },
     )
     train_batch_size: int = field(
         default=4,
@@ -137,7 +145,11 @@ class SupremeInitConfig:
         for name in ("snr_gamma", "max_grad_norm"):
             value = getattr(self, name)
             self._require(name, value is None or (value > 0 and math.isfinite(value)), "above 0, or None")
-        self._require("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
+        rate = self.learning_rate
+        self._require("learning_rate", rate is None or 0 < rate < math.inf, "above 0, or None")
+        names = self.train_text_encoders
+        is_list = not isinstance(names, str) and all(isinstance(name, str) for name in names)
+        self._require("train_text_encoders", is_list, "a list of component names")
         self._require("adam_epsilon", 0 < self.adam_epsilon < math.inf, "above 0")
         for name in ("adam_beta1", "adam_beta2"):
             self._require(name, 0 <= getattr(self, name) < 1, "in [0, 1)")

@@ -7,7 +7,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from .backbones import Backbone
+from .backbones import Backbone, is_clip
 from .errors import UnsupportedPipelineError
 
 
@@ -23,22 +23,31 @@ def check_trainable(backbone: Backbone) -> None:
                 f"{name}: expected a pipeline without offloading hooks, got one; train before enabling offloading, or "
                 "call pipe.remove_all_hooks()"
             )
-    if any(isinstance(module, BaseTunerLayer) for module in backbone.pair.encoder.modules()):
-        raise UnsupportedPipelineError(
-            f"{backbone.pair.encoder_name}: expected a plain text encoder, got one with an adapter (LoRA?); fuse it "
-            "(pipe.fuse_lora()) and unload its weights, or train on a pipeline without it"
-        )
+    for pair in backbone.trained:
+        if any(isinstance(module, BaseTunerLayer) for module in pair.encoder.modules()):
+            raise UnsupportedPipelineError(
+                f"{pair.encoder_name}: expected a plain text encoder, got one with an adapter (LoRA?); fuse it "
+                "(pipe.fuse_lora()) and unload its weights, or train on a pipeline without it"
+            )
 
 
 @contextlib.contextmanager
 def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Move a module for a while."""
+    """Move a module for a while; a quantised one stays where it was loaded."""
     home = next(module.parameters()).device
+    if is_quantised(module):
+        yield
+        return
     try:
         module.to(device)  # what fails halfway, for lack of memory, goes home too
         yield
     finally:
         module.to(home)
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether a module was loaded with a quantisation config: its weights are then no plain numbers."""
+    return getattr(module, "hf_quantizer", None) is not None or bool(getattr(module, "is_quantized", False))
 
 
 @contextlib.contextmanager
@@ -48,7 +57,7 @@ def upcast(module: nn.Module) -> Iterator[None]:
     Going to float32 and back changes no bit of the weights.
     """
     dtypes = {parameter.dtype for parameter in module.parameters()}
-    is_half = len(dtypes) == 1 and dtypes <= {torch.float16, torch.bfloat16}
+    is_half = len(dtypes) == 1 and dtypes <= {torch.float16, torch.bfloat16} and not is_quantised(module)
     if is_half:
         module.float()
     try:
@@ -76,15 +85,19 @@ def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ready_to_step(backbone: Backbone, device: torch.device, *, checkpointing: bool = False) -> Iterator[None]:
-    """Freeze what the steps need and put it on a device; the autoencoder makes room."""
-    encoder, denoiser = backbone.pair.encoder, backbone.denoiser
-    with (
-        frozen([encoder, denoiser]),
-        on_device(encoder, device),
-        on_device(denoiser, device),
-        on_device(backbone.autoencoder, torch.device("cpu")),
-        gradient_checkpointing(denoiser, enabled=checkpointing),
-    ):
+    """Freeze what the steps need and put it on a device; the autoencoder makes room.
+
+    Text encoders that are not trained stay where they are, unless they are CLIPs, which are small: what they make of
+    each prompt is remembered, see `remembered_prompts`.
+    """
+    denoiser = backbone.denoiser
+    on_call = [pair.encoder for pair in backbone.pairs if pair in backbone.trained or is_clip(pair)]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(frozen([*(pair.encoder for pair in backbone.pairs), denoiser]))
+        for module in (*on_call, denoiser):
+            stack.enter_context(on_device(module, device))
+        stack.enter_context(on_device(backbone.autoencoder, torch.device("cpu")))
+        stack.enter_context(gradient_checkpointing(denoiser, enabled=checkpointing))
         yield
 
 

@@ -15,7 +15,7 @@ from .text_pairs import TextPair
 
 logger = logging.getLogger(__name__)
 
-_WEIGHT_NAME = "learned_embeds.safetensors"
+_WEIGHT_NAMES = ("learned_embeds.safetensors", *(f"learned_embeds_{number}.safetensors" for number in (2, 3, 4)))
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,25 @@ def initial_embeddings(pair: TextPair, token_ids: Sequence[int]) -> Tensor:
     return rows.to("cpu", torch.promote_types(rows.dtype, torch.float32), copy=True)
 
 
-def find_saved_embedding(initializer: str | os.PathLike[str]) -> Path | None:
-    """Return the embedding file that an initializer names, or None if it is a text.
+def find_saved_embedding(initializer: str | os.PathLike[str]) -> list[Path]:
+    """Return the embedding files that an initializer names, one per text encoder; none if it is a text.
 
-    A path object, a text ending in ``.safetensors``, or a folder with ``learned_embeds.safetensors`` names a file.
+    A path object, a text ending in ``.safetensors``, or a folder with ``learned_embeds.safetensors`` names files.
 
     Raises:
         InitializerError: It names a file that does not exist.
     """
     path = Path(initializer)
     try:
-        if path.is_dir() and (path / _WEIGHT_NAME).is_file():
-            return path / _WEIGHT_NAME
+        if path.is_dir() and (found := [path / name for name in _WEIGHT_NAMES if (path / name).is_file()]):
+            return found
         if path.is_file() and path.suffix == ".safetensors":
-            return path
+            return [path]
     except (OSError, ValueError):  # a description can be too long for a path, or hold a NUL
-        return None
+        return []
     if isinstance(initializer, os.PathLike) or path.suffix == ".safetensors":
         raise InitializerError(
             f"initializer: expected a description, or an existing embedding file or folder, got {str(initializer)!r}, "
             "which does not exist"
         )
-    return None
+    return []

@@ -16,6 +16,7 @@ from .pictures import (
     fit_to_square,
     load_mask,
     load_picture,
+    square_geometry,
     to_mask_values,
     to_pixel_values,
 )
@@ -44,11 +45,14 @@ class PictureLatents:
         mean: ``(num_pictures, 2, channels, height, width)``; index 1 of the second axis is the mirrored picture.
         std: The same shape.
         mask: Loss weights ``(num_pictures, 2, 1, height, width)`` in [0, 1], or None for a plain mean.
+        geometry: ``(num_pictures, 6)``, float32, in pixels: height and width of the whole picture, top and left of the
+            crop after scaling, height and width of the crop. Some families are told it.
     """
 
     mean: Tensor
     std: Tensor
     mask: Tensor | None
+    geometry: Tensor
 
     def __len__(self) -> int:
         return self.mean.shape[0]
@@ -75,7 +79,7 @@ def encode_concept(
     """
     resolution = config.resolution or backbone.resolution
     device = next(backbone.autoencoder.parameters()).device
-    means, stds, weights = [], [], []
+    means, stds, weights, geometry = [], [], [], []
     show = progress_bar and len(pictures.images) > 1
     for index, source in enumerate(tqdm(pictures.images, desc="encoding pictures", unit="picture", disable=not show)):
         picture = load_picture(source)
@@ -83,6 +87,7 @@ def encode_concept(
         posterior = backbone.encode_pictures(torch.stack([pixels, pixels.flip(-1)]).to(device))
         if not torch.isfinite(posterior.mean).all():
             raise TrainingError(f"picture {index}: the autoencoder gave NaN; load the pipeline in float32 or bfloat16")
+        geometry.append(square_geometry(picture.image.size, resolution, center_crop=config.center_crop))
         means.append(posterior.mean.cpu())
         stds.append(posterior.std.cpu())
         if pictures.masked:
@@ -100,7 +105,12 @@ def encode_concept(
                     + (" in its central square; pass center_crop=False" if config.center_crop else "")
                 )
             weights.append(torch.stack([small, small.flip(-1)]))
-    return PictureLatents(torch.stack(means), torch.stack(stds), torch.stack(weights) if weights else None)
+    return PictureLatents(
+        torch.stack(means),
+        torch.stack(stds),
+        torch.stack(weights) if weights else None,
+        torch.tensor(geometry, dtype=torch.float32),
+    )
 
 
 def _load_mask(source: PictureSource, size: tuple[int, int]) -> Image.Image:

@@ -17,7 +17,7 @@ from .backbones import Backbone
 from .config import SupremeInitConfig, is_scheduled
 from .errors import ConfigError
 from .progress import ConceptProgress
-from .rows import RowOptimizer, TrainableRows
+from .rows import RowOptimizer, Rows, TrainableRows
 from .sampling import Sample, denoising_losses, draw_sample, draw_validation_sample
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ class TrainingLoop:
         self.config = config
         self.accelerator = accelerator
         self.autocast_dtype = autocast_dtype(config, accelerator)
-        computes_in_half = torch.float16 in (self.autocast_dtype, next(backbone.denoiser.parameters()).dtype)
+        self.learning_rate = backbone.learning_rate(config)
+        computes_in_half = torch.float16 in (self.autocast_dtype, backbone.compute_dtype)
         self.optimizers = {
             concept.placeholder_token: RowOptimizer(
                 rows.of_concept[concept.placeholder_token], config, scaled=computes_in_half
@@ -107,27 +108,25 @@ class TrainingLoop:
         loss_scales = [self.optimizers[concept.placeholder_token].loss_scale for concept in concepts]
         totals = torch.zeros(len(concepts), dtype=torch.float64)
         for chunk in self._my_chunks([(concept, index) for index in range(num_samples) for concept in concepts]):
-            samples = [
-                draw_sample(concept, step, index, config, self.backbone.num_train_timesteps)
-                for concept, index in chunk
-            ]
+            samples = [draw_sample(self.backbone, concept, step, index, config) for concept, index in chunk]
             owners = [index_of[concept.placeholder_token] for concept, _ in chunk]
             losses = self._losses(samples)
             scales = losses.new_tensor([loss_scales[owner] / num_samples for owner in owners])
             (losses * scales).sum().backward()
             totals.index_add_(0, torch.tensor(owners), losses.detach().double().cpu() / num_samples)
-        gradients = self.rows.split(self._sum_over_processes(self.rows.take_gradients()))
+        gradients = self.rows.split(
+            {name: self._sum_over_processes(one) for name, one in self.rows.take_gradients().items()}
+        )
         means = self._sum_over_processes(
             totals.to(self.accelerator.device, _widest_float(self.accelerator.device))
         ).tolist()
-        learning_rate = config.learning_rate * self._learning_rate_factor(step)
+        learning_rate = self.learning_rate * self._learning_rate_factor(step)
         for concept, loss in zip(concepts, means, strict=True):
             self._update(concept, loss, gradients[concept.placeholder_token], learning_rate)
         return {concept.placeholder_token: loss for concept, loss in zip(concepts, means, strict=True)}
 
-    def _update(self, concept: ConceptProgress, loss: float, gradient: Tensor, learning_rate: float) -> None:
+    def _update(self, concept: ConceptProgress, loss: float, gradient: Rows, learning_rate: float) -> None:
         concept.losses.append(loss)
-        parameter = self.rows.of_concept[concept.placeholder_token]
         if not math.isfinite(loss):
             self._diverge(concept)
             return
@@ -135,7 +134,7 @@ class TrainingLoop:
         if not self.optimizers[concept.placeholder_token].step(gradient, learning_rate):
             self._diverge(concept)
             return
-        concept.rows = parameter.detach().cpu().clone()
+        concept.rows = self.rows.read(concept.placeholder_token)
         concept.step += 1
 
     @torch.no_grad()
@@ -150,10 +149,7 @@ class TrainingLoop:
         )
         table = torch.zeros(len(concepts), config.validation_samples, dtype=torch.float64)
         for chunk in self._shares(items, batch_size):
-            samples = [
-                draw_validation_sample(concepts[owner], index, config, self.backbone.num_train_timesteps)
-                for owner, index in chunk
-            ]
+            samples = [draw_validation_sample(self.backbone, concepts[owner], index, config) for owner, index in chunk]
             losses = self._losses(samples, weighted=False).double().cpu()
             for (owner, index), loss in zip(chunk, losses, strict=True):
                 table[owner, index] = loss
@@ -197,10 +193,9 @@ class TrainingLoop:
         for concept in self.concepts:
             self._set_rows(concept, concept.rows)
 
-    @torch.no_grad()
-    def _set_rows(self, concept: ConceptProgress, rows: Tensor) -> None:
+    def _set_rows(self, concept: ConceptProgress, rows: Rows) -> None:
         concept.rows = rows
-        self.rows.of_concept[concept.placeholder_token].copy_(rows)
+        self.rows.write(concept.placeholder_token, rows)
 
     def _diverge(self, concept: ConceptProgress) -> None:
         concept.status = "diverged"

@@ -29,6 +29,7 @@ def model_card_template() -> str:
 def render_model_card(
     embedding: LearnedEmbedding,
     *,
+    others: Sequence[LearnedEmbedding] = (),
     sample_prompts: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
 ) -> str:
@@ -36,6 +37,7 @@ def render_model_card(
 
     Args:
         embedding: The concept, with everything that its file says about it.
+        others: The same concept for the other text encoders it was trained for.
         sample_prompts: Prompts of ``images/0.png``, ``images/1.png``, ... beside the card.
         versions: ``{package: version}`` that it was trained with.
     """
@@ -58,6 +60,10 @@ def render_model_card(
         card_data=card_data.to_yaml(),
         placeholder_token=embedding.placeholder_token,
         num_vectors=embedding.num_vectors,
+        encoders=[
+            (one.encoder.class_name if one.encoder else "text encoder", one.num_vectors, one.initializer_tokens)
+            for one in (embedding, *others)
+        ],
         description=embedding.description,
         base_model=base_model,
         base_revision=revision,

@@ -143,6 +143,20 @@ def fit_to_square(image: Image.Image, resolution: int, *, center_crop: bool) -> 
     return image.resize((resolution, resolution), resample)
 
 
+def square_geometry(
+    size: tuple[int, int], resolution: int, *, center_crop: bool
+) -> tuple[int, int, int, int, int, int]:
+    """Return what `fit_to_square` does to a picture of ``(width, height)``, as SDXL is told it.
+
+    Returns:
+        Height and width of the picture, top and left of the crop in the scaled picture, height and width of the crop.
+    """
+    width, height = size
+    side = min(size)
+    top, left = (((length - side) * resolution // (2 * side)) if center_crop else 0 for length in (height, width))
+    return height, width, top, left, resolution, resolution
+
+
 def to_pixel_values(image: Image.Image) -> Tensor:
     """Return an RGB picture as float32 ``(3, height, width)`` in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))

@@ -140,51 +140,99 @@ def tokenize_initializer(
     )
 
 
-def cut_to_tokens(text: str, limit: int, tokenizer: PreTrainedTokenizerBase) -> tuple[str, int]:
-    """Cut a description between two words so that it has at most `limit` tokens.
+@dataclass(frozen=True)
+class TokenLimit:
+    """How many tokens of a description fit one text encoder, as its tokenizer counts them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    limit: int
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of a text, without those at its ends."""
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def num_beyond(self, text: str) -> int:
+        """Return how many tokens of a text do not fit."""
+        return max(self.count(text) - self.limit, 0)
+
+
+def cut_to_tokens(text: str, limits: Sequence[TokenLimit]) -> tuple[str, int]:
+    """Cut a description between two words so that it fits every text encoder.
 
     Words that only lead to the next one ("a mug with") go too.
 
     Returns:
-        The words that are left, and the number of tokens that were cut.
+        The words that are left, and the number of tokens that were cut, as the encoder counts them that forced it.
     """
-
-    def num_tokens(words: Sequence[str]) -> int:
-        return len(tokenizer(" ".join(words), add_special_tokens=False, verbose=False)["input_ids"])
-
-    words = text.split()
-    total = num_tokens(words)
-    if total <= limit:
+    beyond = [limit.num_beyond(text) for limit in limits]
+    if not any(beyond):
         return text, 0
-    while len(words) > 1 and (num_tokens(words) > limit or words[-1] in _DANGLING_WORDS):
+    words = text.split()
+    while len(words) > 1 and (
+        words[-1] in _DANGLING_WORDS or any(limit.num_beyond(" ".join(words)) for limit in limits)
+    ):
         words.pop()
-    return " ".join(words), total - num_tokens(words)
+    left = " ".join(words)
+    tightest = limits[beyond.index(max(beyond))]
+    return left, tightest.count(text) - tightest.count(left)
 
 
-def num_rows_that_fit(placeholder_token: str, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return how many rows fit into the text encoder's window beside the words of the longest prompt."""
+def num_rows_that_fit(
+    placeholder_token: str, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, window: int
+) -> int:
+    """Return how many rows fit into a text encoder's window beside the words of the longest prompt."""
     texts = [prompt.replace(placeholder_token, "") for prompt in prompts]
     longest = max(len(tokenizer(text, verbose=False)["input_ids"]) for text in texts)
-    return tokenizer.model_max_length - longest
+    return window - longest
 
 
 def check_rows_fit(
-    placeholder_token: str, num_vectors: int, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    placeholder_token: str,
+    num_vectors: int,
+    prompts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    window: int,
+    encoder_name: str,
 ) -> None:
-    """Check that all rows fit into the text encoder's window beside the words of the longest training prompt.
+    """Check that all rows fit into a text encoder's window beside the words of the longest training prompt.
 
     Args:
         placeholder_token: Name of the concept, as it stands in the prompts.
         num_vectors: Number of its rows.
         prompts: Training prompts.
-        tokenizer: Gives the window (CLIP: 77 tokens with the two at the ends).
+        tokenizer: Counts.
+        window: Tokens that are read (CLIP: 77 with the two at the ends).
+        encoder_name: Whose window it is.
 
     Raises:
         InitializerError: They do not fit; beyond the window rows would be cut off and never learn.
     """
-    room = num_rows_that_fit(placeholder_token, prompts, tokenizer)
+    room = num_rows_that_fit(placeholder_token, prompts, tokenizer, window)
     if num_vectors > room:
         raise InitializerError(
             f"initializer of {placeholder_token}: expected at most {room} tokens beside the longest template, got "
-            f"{num_vectors}; shorten the description, or pass num_vectors={room}"
+            f"{num_vectors} in {encoder_name}; shorten the description, or pass num_vectors={room}"
+        )
+
+
+def check_description_fits(
+    description: str, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, window: int, encoder_name: str
+) -> None:
+    """Check that a text encoder without rows reads the whole description, also in the longest training prompt.
+
+    Args:
+        description: What it reads in place of the concept.
+        prompts: Training prompts with the description in them.
+        tokenizer: Counts.
+        window: Tokens that are read.
+        encoder_name: Whose window it is.
+
+    Raises:
+        InitializerError: It would be cut off.
+    """
+    needed = max(len(tokenizer(prompt, verbose=False)["input_ids"]) for prompt in prompts)
+    if needed > window:
+        raise InitializerError(
+            f"initializer: expected a description that {encoder_name} can read ({window} tokens with the longest "
+            f"template), got {needed} tokens for {description!r}; shorten it"
         )

@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +10,23 @@ from .backbones import Backbone
 from .concepts import METHODS, Concept, find_masks, find_regions
 from .config import SupremeInitConfig
 from .describers import Region
+from .embedding_file import LearnedEmbedding
 from .errors import ConfigError, InitializerError, SupremeInitWarning
 from .formats import read_embeddings
 from .initialization import Initialization, continue_from, find_saved_embedding, initialize
 from .latents import PictureLatents
+from .multitoken import holds_trigger, trigger_table
 from .pictures import PictureSource, find_pictures
-from .placeholders import check_placeholder_token, check_rows_fit, num_rows_that_fit
+from .placeholders import (
+    TokenLimit,
+    check_description_fits,
+    check_placeholder_token,
+    check_rows_fit,
+    num_rows_that_fit,
+)
 from .progress import ConceptProgress
 from .templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
-from .text_pairs import TextPair
+from .text_pairs import TextPair, identify_encoder
 
 _TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 _VALIDATION_TEMPLATES = {"object": VALIDATION_TEMPLATE, "style": STYLE_TEMPLATES[0]}
@@ -35,7 +43,7 @@ class PreparedConcept:
         regions: One per picture, or None.
         templates: Of the training prompts.
         validation_template: Of the prompt of the fixed-noise loss.
-        initialization: Where its rows start; None until describers have found the words.
+        initializations: Where its rows start, by trained text encoder; None until describers have found the words.
     """
 
     concept: Concept
@@ -44,7 +52,7 @@ class PreparedConcept:
     regions: list[Region] | None
     templates: tuple[str, ...]
     validation_template: str
-    initialization: Initialization | None
+    initializations: dict[str, Initialization] | None
 
     @property
     def placeholder_token(self) -> str:
@@ -62,56 +70,71 @@ def prepare_concepts(
     """
     if not concepts:
         raise ConfigError("concepts: expected at least one, got an empty list")
-    tokenizers = [slot.tokenizer for slot in backbone.pair.slots]
+    tokenizers = [slot.tokenizer for pair in backbone.pairs for slot in pair.slots]
     for concept in concepts:
         check_placeholder_token(concept.placeholder_token, tokenizers)
     tokens = [concept.placeholder_token for concept in concepts]
     if len(set(tokens)) != len(tokens):
         raise ConfigError(f"concepts: expected different placeholder tokens, got {tokens}")
-    return [_prepare(backbone.pair, concept, config) for concept in concepts]
+    return [_prepare(backbone, concept, config) for concept in concepts]
 
 
-def initialize_concept(pair: TextPair, prepared: PreparedConcept, description: str) -> Initialization:
-    """Start a concept's rows from words that were found.
+def initialize_concept(backbone: Backbone, prepared: PreparedConcept, description: str) -> dict[str, Initialization]:
+    """Start a concept's rows in each trained text encoder from words that were found.
 
     Raises:
         InitializerError: They give no tokens to start from, or too many.
     """
-    initialization = initialize(pair, description, num_vectors=prepared.concept.num_vectors)
-    _check_fit(pair, prepared, initialization)
-    return initialization
+    initializations = _from_words(backbone, description, prepared.concept.num_vectors)
+    _check_fit(backbone, prepared, initializations)
+    return initializations
 
 
 def begin_concept(
     prepared: PreparedConcept,
-    initialization: Initialization,
+    initializations: Mapping[str, Initialization],
     latents: PictureLatents,
     initializer_record: dict[str, Any] | None,
 ) -> ConceptProgress:
     """Return the concept as it stands before its first step."""
-    token, description = prepared.placeholder_token, initialization.description
+    token, description = prepared.placeholder_token, description_of(initializations)
+    rows = {name: one.rows for name, one in initializations.items()}
     return ConceptProgress(
         placeholder_token=token,
         description=description,
-        initializer=initialization.tokens,
-        initial_rows=initialization.rows,
+        initializer={name: one.tokens for name, one in initializations.items() if one.tokens is not None},
+        initial_rows=rows,
         prompts=tuple(fill_template(template, token, description) for template in prepared.templates),
         validation_prompt=fill_template(prepared.validation_template, token, description),
         random_key=prepared.concept.random_key or token,
         latents=latents,
-        rows=initialization.rows,
+        rows=rows,
         region_record=_region_record(prepared),
         initializer_record=initializer_record,
     )
 
 
-def num_initializer_tokens(prepared: PreparedConcept, pair: TextPair) -> int:
-    """Return how many tokens of words that are still to be found have a row and fit beside the longest prompt."""
-    num_fitting = num_rows_that_fit(prepared.placeholder_token, _prompts(prepared, ""), pair.tokenizer)
-    return min(num_fitting, prepared.concept.num_vectors or num_fitting)
+def initializer_limits(prepared: PreparedConcept, backbone: Backbone) -> list[TokenLimit]:
+    """Return how many tokens of words that are still to be found fit beside the longest prompt, by text encoder.
+
+    In those that are trained they also have to have a row each.
+    """
+    limits = []
+    for pair in (*backbone.trained, *backbone.described):
+        room = num_rows_that_fit(
+            prepared.placeholder_token, _prompts(prepared, ""), pair.tokenizer, backbone.window(pair)
+        )
+        num_rows = prepared.concept.num_vectors if pair in backbone.trained else None
+        limits.append(TokenLimit(pair.tokenizer, min(room, num_rows or room)))
+    return limits
 
 
-def _prepare(pair: TextPair, concept: Concept, config: SupremeInitConfig) -> PreparedConcept:
+def description_of(initializations: Mapping[str, Initialization]) -> str:
+    """Return the words that a concept's rows stand for; ``""`` if unknown."""
+    return next((one.description for one in initializations.values() if one.description), "")
+
+
+def _prepare(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> PreparedConcept:
     pictures = find_pictures(concept.images)
     if isinstance(concept.candidates, str) or not all(isinstance(text, str) for text in concept.candidates):
         raise ConfigError(f"candidates: expected a list of texts, got {concept.candidates!r}; pass ['a red mug']")
@@ -128,18 +151,29 @@ def _prepare(pair: TextPair, concept: Concept, config: SupremeInitConfig) -> Pre
         find_regions(concept, len(pictures)),
         check_templates(templates),
         _VALIDATION_TEMPLATES[config.learnable_property],
-        None if concept.method else _initialize(pair, concept),
+        None if concept.method else _initialize(backbone, concept),
     )
-    if num_rows_that_fit(prepared.placeholder_token, _prompts(prepared, ""), pair.tokenizer) < 1:
+    if any(limit.limit < 1 for limit in initializer_limits(prepared, backbone)):
         raise ConfigError("templates: expected to leave room for the concept, got one as long as the encoder's window")
-    if prepared.initialization is not None:
-        _check_fit(pair, prepared, prepared.initialization)
+    if prepared.initializations is not None:
+        _check_fit(backbone, prepared, prepared.initializations)
     return prepared
 
 
-def _check_fit(pair: TextPair, prepared: PreparedConcept, initialization: Initialization) -> None:
-    prompts = _prompts(prepared, initialization.description)
-    check_rows_fit(prepared.placeholder_token, len(initialization.rows), prompts, pair.tokenizer)
+def _check_fit(backbone: Backbone, prepared: PreparedConcept, initializations: Mapping[str, Initialization]) -> None:
+    token, description = prepared.placeholder_token, description_of(initializations)
+    prompts = _prompts(prepared, description)
+    for pair in backbone.trained:
+        num_vectors = len(initializations[pair.encoder_name].rows)
+        check_rows_fit(token, num_vectors, prompts, pair.tokenizer, backbone.window(pair), pair.encoder_name)
+    for pair in backbone.described if description else ():
+        if any(holds_trigger(description, [trigger]) for trigger in (token, *trigger_table(pair.tokenizer))):
+            raise InitializerError(
+                f"initializer of {token}: expected words that {pair.encoder_name} can read in its place, got "
+                f"{description!r}, which holds the name of a concept"
+            )
+        texts = [prompt.replace(token, description) for prompt in prompts]
+        check_description_fits(description, texts, pair.tokenizer, backbone.window(pair), pair.encoder_name)
 
 
 def _prompts(prepared: PreparedConcept, description: str) -> list[str]:
@@ -147,22 +181,43 @@ def _prompts(prepared: PreparedConcept, description: str) -> list[str]:
     return [fill_template(template, prepared.placeholder_token, description) for template in templates]
 
 
-def _initialize(pair: TextPair, concept: Concept) -> Initialization:
-    path = find_saved_embedding(concept.initializer)
-    if path is None:
+def _initialize(backbone: Backbone, concept: Concept) -> dict[str, Initialization]:
+    paths = find_saved_embedding(concept.initializer)
+    if not paths:
         _warn_of_near_miss(str(concept.initializer))
-        return initialize(pair, str(concept.initializer), num_vectors=concept.num_vectors)
+        return _from_words(backbone, str(concept.initializer), concept.num_vectors)
     if concept.num_vectors is not None:
         raise InitializerError("num_vectors: a saved embedding has its own number of rows; leave num_vectors out")
-    embeddings = read_embeddings(path)
-    fitting = [saved for saved in embeddings if saved.hidden_size == pair.hidden_size] or list(embeddings)
-    if len(fitting) > 1:
-        raise InitializerError(
-            f"initializer: expected one embedding of width {pair.hidden_size} in {str(path)!r}, got {len(fitting)}; "
-            "pass a file for one"
-        )
-    (saved,) = fitting
-    return continue_from(pair, saved.rows, saved.description or "")
+    embeddings = [embedding for path in paths for embedding in read_embeddings(path)]
+    description = next((saved.description for saved in embeddings if saved.description), "")
+    where = repr(str(concept.initializer))
+    fitting = {pair.encoder_name: _embeddings_for(pair, embeddings) for pair in backbone.trained}
+    initializations = {}
+    for pair in backbone.trained:
+        found = fitting[pair.encoder_name]
+        if len(found) > 1:
+            raise InitializerError(
+                f"initializer: expected one embedding of width {pair.hidden_size} in {where}, got {len(found)}; "
+                "pass a file for one"
+            )
+        if found:
+            initializations[pair.encoder_name] = continue_from(pair, found[0].rows, description)
+        elif any(fitting.values()) and description:  # the others start from the words it was trained from
+            initializations[pair.encoder_name] = initialize(pair, description)
+        else:
+            initializations[pair.encoder_name] = continue_from(pair, embeddings[0].rows, description)  # says why not
+    return initializations
+
+
+def _embeddings_for(pair: TextPair, embeddings: Sequence[LearnedEmbedding]) -> list[LearnedEmbedding]:
+    """Return what continues in a text encoder: what was trained for it, or else what has its width."""
+    identity = identify_encoder(pair)
+    own = [saved for saved in embeddings if saved.encoder is not None and saved.encoder.serves(identity)]
+    return own or [saved for saved in embeddings if saved.hidden_size == pair.hidden_size]
+
+
+def _from_words(backbone: Backbone, description: str, num_vectors: int | None) -> dict[str, Initialization]:
+    return {pair.encoder_name: initialize(pair, description, num_vectors=num_vectors) for pair in backbone.trained}
 
 
 def _region_record(prepared: PreparedConcept) -> dict[str, Any] | None:

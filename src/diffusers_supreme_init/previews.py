@@ -37,7 +37,12 @@ def draw_previews(
             generators = [
                 generator_for(config.seed, "", 0, index, "preview") for index in range(config.num_validation_images)
             ]
-            pictures = pipe(text, num_images_per_prompt=config.num_validation_images, generator=generators).images
+            pictures = pipe(
+                text,
+                num_images_per_prompt=config.num_validation_images,
+                generator=generators,
+                **backbone.call_options,
+            ).images
             rows.append(_side_by_side(pictures))
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
     for index, row in enumerate(rows):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ class ConceptProgress:
     Attributes:
         placeholder_token: Its name.
         description: The words the rows start from; ``""`` if unknown (a foreign embedding file).
-        initializer: The tokens the rows start from; None when they continue a saved embedding.
-        initial_rows: ``(num_vectors, hidden_size)``, float32 (float64 in a float64 encoder).
+        initializer: The tokens the rows start from, by text encoder; none for one that continues a saved embedding.
+        initial_rows: ``{name of the text encoder: (num_vectors, hidden_size)}``, float32 (float64 in a float64
+            encoder).
         prompts: Training prompts.
         validation_prompt: Prompt of the fixed-noise loss.
         random_key: Stands for it in all random draws: its name, unless it is compared with others in pairs.
@@ -28,7 +29,7 @@ class ConceptProgress:
         region_record: What was selected in its pictures, and what of them was trained on; None: all of them.
         initializer_record: How describers found the words: method, models, candidates with losses; None if they were
             given.
-        rows: The rows now: after training, the result. On the CPU.
+        rows: As `initial_rows`, now: after training, the result. On the CPU.
         step: Steps it has made.
         losses: Mean training loss of each step.
         validation_losses: ``{step: fixed-noise loss of each validation sample}``.
@@ -40,22 +41,22 @@ class ConceptProgress:
 
     placeholder_token: str
     description: str
-    initializer: InitializerTokens | None
-    initial_rows: Tensor = field(repr=False)
+    initializer: Mapping[str, InitializerTokens]
+    initial_rows: dict[str, Tensor] = field(repr=False)
     prompts: tuple[str, ...] = field(repr=False)
     validation_prompt: str
     random_key: str
     latents: PictureLatents = field(repr=False)
-    rows: Tensor = field(repr=False)
+    rows: dict[str, Tensor] = field(repr=False)
     region_record: dict[str, Any] | None = field(default=None, repr=False)
     initializer_record: dict[str, Any] | None = field(default=None, repr=False)
     step: int = 0
     losses: list[float] = field(default_factory=list, repr=False)
     validation_losses: dict[int, list[float]] = field(default_factory=dict, repr=False)
     status: str = "running"
-    best_rows: Tensor | None = field(default=None, repr=False)
+    best_rows: dict[str, Tensor] | None = field(default=None, repr=False)
     num_validations_without_gain: int = 0
-    last_good_rows: Tensor = field(init=False, repr=False)
+    last_good_rows: dict[str, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.last_good_rows = self.rows
@@ -79,7 +80,7 @@ class ConceptProgress:
             return
         means = self.mean_validation_losses()
         if means[self.step] <= min(means.values()):
-            self.best_rows = self.rows.clone()
+            self.best_rows = _copy(self.rows)
             self.num_validations_without_gain = 0
             return
         self.num_validations_without_gain += 1
@@ -88,10 +89,8 @@ class ConceptProgress:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what a checkpoint has to hold: tensors and JSON values."""
-        tensors = {"rows": self.rows, "last_good_rows": self.last_good_rows}
-        if self.best_rows is not None:
-            tensors["best_rows"] = self.best_rows
-        return tensors, {
+        kinds = {"rows": self.rows, "last_good_rows": self.last_good_rows, "best_rows": self.best_rows or {}}
+        return {f"{kind}/{name}": rows for kind, by_encoder in kinds.items() for name, rows in by_encoder.items()}, {
             "step": self.step,
             "losses": self.losses,
             "validation_losses": self.validation_losses,
@@ -102,9 +101,11 @@ class ConceptProgress:
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
-        self.rows = tensors["rows"].clone()
-        self.last_good_rows = tensors["last_good_rows"].clone()
-        self.best_rows = tensors["best_rows"].clone() if "best_rows" in tensors else None
+        names = list(self.rows)
+        self.rows = {name: tensors[f"rows/{name}"].clone() for name in names}
+        self.last_good_rows = {name: tensors[f"last_good_rows/{name}"].clone() for name in names}
+        has_best = any(key.startswith("best_rows/") for key in tensors)
+        self.best_rows = {name: tensors[f"best_rows/{name}"].clone() for name in names} if has_best else None
         self.step = numbers["step"]
         self.losses = list(numbers["losses"])
         self.validation_losses = {int(step): losses for step, losses in numbers["validation_losses"].items()}
@@ -118,14 +119,18 @@ class ConceptProgress:
             "placeholder_token": self.placeholder_token,
             "random_key": self.random_key,
             "initializer": self.description,
-            "num_vectors": len(self.initial_rows),
-            "initial_rows": _digest(self.initial_rows),
+            "num_vectors": {name: len(rows) for name, rows in self.initial_rows.items()},
+            "initial_rows": {name: _digest(rows) for name, rows in self.initial_rows.items()},
             "pictures": _digest(latents.mean)
             + _digest(latents.std)
             + ("" if latents.mask is None else _digest(latents.mask)),
             "prompts": list(self.prompts),
-            "tokens": None if self.initializer is None else list(asdict(self.initializer)["token_ids"]),
+            "tokens": {name: list(tokens.token_ids) for name, tokens in self.initializer.items()},
         }
+
+
+def _copy(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one.clone() for name, one in rows.items()}
 
 
 def _digest(tensor: Tensor) -> str:

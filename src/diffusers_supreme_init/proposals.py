@@ -19,7 +19,7 @@ from .latents import encode_concept
 from .loop import AUTOCAST_DTYPES
 from .pictures import PictureSource, find_pictures
 from .placeholders import tokenize_initializer
-from .preparation import PreparedConcept, num_initializer_tokens, prepare_concepts
+from .preparation import PreparedConcept, initializer_limits, prepare_concepts
 from .selection import SelectedPicture, select_pictures, training_pictures
 
 _UNNAMED = "<initializer-proposal>"
@@ -34,7 +34,8 @@ class InitializerProposal:
         method: ``"class"``, ``"caption"`` or ``"auto"``.
         candidates: All that were considered; the first is proposed, the others follow by their loss where measured.
         notes: What was refused or failed, and why.
-        tokens: The tokens of the text, one per row; empty without a pipeline.
+        tokens: The tokens of the text, one per row, as the first trained text encoder counts them; empty without a
+            pipeline.
         token_ids: Their ids.
         pictures: The pictures with their regions.
     """
@@ -121,7 +122,8 @@ def propose_initializer(
     )
     if pipe is None:
         return _without_pipeline(concept, describers)
-    backbone = backbone_for(pipe)
+    backbone = backbone_for(pipe, config.train_text_encoders)
+    backbone.check_config(config)
     check_trainable(backbone)
     (prepared,) = prepare_concepts(backbone, [concept], config)
     pictures = select_pictures(prepared.pictures, prepared.regions, concept.train_on, describers)
@@ -142,7 +144,7 @@ def propose_initializer(
                 device=device,
                 autocast_dtype=AUTOCAST_DTYPES[config.mixed_precision or "no"],
             )
-    tokens = tokenize_initializer(found.usable[0].text, backbone.pair.tokenizer)
+    tokens = tokenize_initializer(found.usable[0].text, backbone.trained[0].tokenizer)
     return _proposal(method, found, pictures, tokens=tokens.tokens, token_ids=tokens.token_ids)
 
 
@@ -158,14 +160,13 @@ def find_words(
     Raises:
         DescriberError: A model cannot be loaded, or none said anything usable.
     """
-    concept, pair = prepared.concept, backbone.pair
+    concept = prepared.concept
     return find_candidates(
         str(concept.initializer),
         pictures,
         describers,
         own=concept.candidates,
-        limit=num_initializer_tokens(prepared, pair),
-        tokenizer=pair.tokenizer,
+        limits=initializer_limits(prepared, backbone),
         keep_boilerplate=config.learnable_property == "style",
     )
 

@@ -24,7 +24,7 @@ from .model_card import CARD_NAME, image_name, render_library_card, render_model
 from .progress import ConceptProgress
 from .samples import Sample
 from .saved_folder import RECORD_NAME
-from .text_pairs import identify_encoder
+from .text_pairs import TextPair, identify_encoder
 from .version import __version__
 
 _LOCAL_SETTINGS = frozenset(
@@ -33,41 +33,55 @@ _LOCAL_SETTINGS = frozenset(
 """Settings of the user's machine; they change no learned number and are never written into what may be published."""
 
 
-def learned_embedding(
+def learned_embeddings(
     backbone: Backbone, concept: ConceptProgress, config: SupremeInitConfig, *, step: int | None = None
-) -> LearnedEmbedding:
-    """Return a concept's rows with everything that its file says about them; `step` is given in snapshots."""
+) -> dict[str, LearnedEmbedding]:
+    """Return a concept's rows with everything that its files say about them; `step` is given in snapshots.
+
+    Returns:
+        ``{file name: embedding}``, one for each trained text encoder.
+    """
     settings = {name: value for name, value in asdict(config).items() if name not in _LOCAL_SETTINGS}
-    return LearnedEmbedding(
-        placeholder_token=concept.placeholder_token,
-        rows=concept.rows,
-        description=concept.description or None,
-        initializer_tokens=concept.initializer.tokens if concept.initializer else (),
-        base_model=_base_model(backbone),
-        encoder=identify_encoder(backbone.pair),
-        architecture=backbone.architecture,
-        training=without_nan(
-            {
-                "settings": settings,
-                "status": concept.status if step is None else "snapshot",
-                "steps": concept.step,
-                "num_pictures": len(concept.latents),
-                "random_key": concept.random_key,
-                "initializer": concept.initializer_record,
-                "region": concept.region_record,
-                "validation_loss": {
-                    str(step): loss for step, loss in concept.mean_validation_losses().items() if math.isfinite(loss)
-                },
-            }
-        ),
+    training = without_nan(
+        {
+            "settings": settings | {"learning_rate": backbone.learning_rate(config)},
+            "status": concept.status if step is None else "snapshot",
+            "steps": concept.step,
+            "num_pictures": len(concept.latents),
+            "random_key": concept.random_key,
+            "initializer": concept.initializer_record,
+            "region": concept.region_record,
+            "num_vectors": {name: len(rows) for name, rows in concept.rows.items()},
+            "validation_loss": {
+                str(step): loss for step, loss in concept.mean_validation_losses().items() if math.isfinite(loss)
+            },
+        }
     )
+    return {
+        weight_name_for(pair.encoder_name): LearnedEmbedding(
+            placeholder_token=concept.placeholder_token,
+            rows=concept.rows[pair.encoder_name],
+            description=concept.description or None,
+            initializer_tokens=_tokens_of(concept, pair),
+            base_model=_base_model(backbone),
+            encoder=identify_encoder(pair),
+            architecture=backbone.architecture,
+            training=training,
+        )
+        for pair in backbone.trained
+    }
+
+
+def weight_names(backbone: Backbone) -> list[str]:
+    """Return the names of a concept's embedding files, one for each trained text encoder."""
+    return [weight_name_for(pair.encoder_name) for pair in backbone.trained]
 
 
 def file_names(backbone: Backbone, *, num_samples: int, num_pictures: int) -> list[str]:
     """Return the names of what `concept_files` makes, before anything is drawn."""
     pictures = [picture_name(index) for index in range(num_pictures)]
     samples = [image_name(index) for index in range(num_samples)]
-    return sorted([weight_name_for(backbone.pair.encoder_name), CARD_NAME, RECORD_NAME, *samples, *pictures])
+    return sorted([*weight_names(backbone), CARD_NAME, RECORD_NAME, *samples, *pictures])
 
 
 def concept_files(
@@ -81,7 +95,7 @@ def concept_files(
     samples: Sequence[Sample] = (),
     pictures: Sequence[Image.Image] = (),
 ) -> tuple[LearnedEmbedding, dict[str, bytes]]:
-    """Return everything that may be published of a concept, and ``{name: bytes}`` of the files that say it.
+    """Return a concept's first embedding, and ``{name: bytes}`` of all files that may be published of it.
 
     Args:
         backbone: What it was trained on.
@@ -93,7 +107,8 @@ def concept_files(
         samples: Pictures for the card, ``images/0.png`` ...
         pictures: Training pictures, ``pictures/0.png`` ...; only if the user wants them published.
     """
-    embedding = learned_embedding(backbone, concept, config)
+    embeddings = learned_embeddings(backbone, concept, config)
+    embedding, *others = embeddings.values()
     record = {
         "placeholder_token": concept.placeholder_token,
         "description": concept.description,
@@ -102,13 +117,16 @@ def concept_files(
         "device": str(device),
         "versions": versions(),
         **embedding.training,
+        "initializer_tokens": {pair.encoder_name: list(_tokens_of(concept, pair)) for pair in backbone.trained},
         "losses": concept.losses,
         "validation_losses": concept.validation_losses,
         "files": file_names(backbone, num_samples=len(samples), num_pictures=len(pictures)),
     }
-    card = render_model_card(embedding, sample_prompts=[one.prompt for one in samples], versions=versions())
+    card = render_model_card(
+        embedding, others=others, sample_prompts=[one.prompt for one in samples], versions=versions()
+    )
     return embedding, {
-        weight_name_for(backbone.pair.encoder_name): embedding_bytes(embedding),
+        **{name: embedding_bytes(one) for name, one in embeddings.items()},
         CARD_NAME: card.encode(),
         RECORD_NAME: json_bytes(record),
         **{image_name(index): _png(sample.image) for index, sample in enumerate(samples)},
@@ -132,8 +150,8 @@ def write_snapshots(
 ) -> None:
     """Write the rows of this step as ``learned_embeds-steps-N.safetensors`` below `output_dir`."""
     for concept, folder in zip(concepts, result_folders(concepts, Path(config.output_dir or "")), strict=True):
-        name = weight_name_for(backbone.pair.encoder_name).replace(".safetensors", f"-steps-{step}.safetensors")
-        write_embedding(folder / name, learned_embedding(backbone, concept, config, step=step))
+        for name, embedding in learned_embeddings(backbone, concept, config, step=step).items():
+            write_embedding(folder / name.replace(".safetensors", f"-steps-{step}.safetensors"), embedding)
 
 
 def result_folders(concepts: Sequence[ConceptProgress], output_dir: Path) -> list[Path]:
@@ -149,6 +167,11 @@ def result_folders(concepts: Sequence[ConceptProgress], output_dir: Path) -> lis
     return [output_dir / name for name in names]
 
 
+def _tokens_of(concept: ConceptProgress, pair: TextPair) -> tuple[str, ...]:
+    tokens = concept.initializer.get(pair.encoder_name)
+    return () if tokens is None else tokens.tokens
+
+
 def _base_model(backbone: Backbone) -> str | None:
     """Return the Hub id of the pipeline; None where it came from a folder, even if that has gone since.
 
@@ -156,7 +179,7 @@ def _base_model(backbone: Backbone) -> str | None:
     from the Hub it comes from the cache.
     """
     name = getattr(backbone.pipe, "name_or_path", None)
-    source = getattr(backbone.pair.encoder, "name_or_path", None)
+    source = getattr(backbone.pairs[0].encoder, "name_or_path", None)
     is_folder = bool(name) and bool(source) and Path(str(name)) in Path(str(source)).parents
     return None if is_folder else hub_id(name)
 

@@ -1,10 +1,12 @@
 """A learned concept -> pictures for its card."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from .backbones import Backbone
 from .errors import TrainingError
@@ -12,6 +14,7 @@ from .frozen import on_device
 from .progress import ConceptProgress
 from .randomness import generator_for
 from .templates import fill_template
+from .text_pairs import TextPair
 from .vocabulary import held_rows, holds_rows
 
 SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil painting of a {}")
@@ -53,26 +56,32 @@ def draw_samples(
         return []  # without touching a pipeline that may be offloaded by now
     _check_is_loaded(backbone, concept)
     samples = []
-    with (
-        on_device(backbone.pair.encoder, device),
-        on_device(backbone.denoiser, device),
-        on_device(backbone.autoencoder, device),
-    ):
+    modules = [*(pair.encoder for pair in backbone.pairs), backbone.denoiser, backbone.autoencoder]
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(on_device(module, device))
         for index, prompt in enumerate(prompts):
             text = fill_template(prompt, concept.placeholder_token, concept.description)
             generator = generator_for(seed, concept.placeholder_token, 0, index, "sample")
-            (image,) = backbone.pipe(text, num_inference_steps=num_inference_steps, generator=generator).images
+            (image,) = backbone.pipe(
+                text, num_inference_steps=num_inference_steps, generator=generator, **backbone.call_options
+            ).images
             samples.append(Sample(text, image))
     return samples
 
 
 def _check_is_loaded(backbone: Backbone, concept: ConceptProgress) -> None:
-    pair, trigger = backbone.pair, concept.placeholder_token
-    if holds_rows(pair, trigger):
-        rows = held_rows(pair, trigger)
-        if torch.equal(rows.cpu(), concept.rows.to(rows.dtype)):
-            return
+    trigger = concept.placeholder_token
+    if all(_holds(pair, trigger, concept.rows[pair.encoder_name]) for pair in backbone.trained):
+        return
     raise TrainingError(
         f"expected {trigger} as it was trained on the pipeline, got it unloaded or changed; load the saved concept "
         "again, or pass sample_prompts=()"
     )
+
+
+def _holds(pair: TextPair, trigger: str, rows: Tensor) -> bool:
+    if not holds_rows(pair, trigger):
+        return False
+    held = held_rows(pair, trigger)
+    return torch.equal(held.cpu(), rows.to(held.dtype))

@@ -59,20 +59,22 @@ class Sample:
     Attributes:
         latents: z of equation 1, ``(channels, height, width)``.
         noise: Standard normal, the same shape.
-        timestep: Integer in [0, num_train_timesteps).
+        timestep: As the backbone draws it.
         prompt: Text with the placeholder token.
         mask: Loss weights ``(1, height, width)``, or None.
+        geometry: ``(6,)``; see `PictureLatents`.
     """
 
     latents: Tensor
     noise: Tensor
-    timestep: int
+    timestep: float
     prompt: str
     mask: Tensor | None
+    geometry: Tensor
 
 
 def draw_sample(
-    concept: SampledConcept, step: int, sample_index: int, config: SupremeInitConfig, num_train_timesteps: int
+    backbone: Backbone, concept: SampledConcept, step: int, sample_index: int, config: SupremeInitConfig
 ) -> Sample:
     """Draw one training sample; a pure function of the seed, the concept's key, step and index."""
 
@@ -85,14 +87,15 @@ def draw_sample(
     return Sample(
         latents=mean + std * torch.randn(mean.shape, generator=generator("latents")),
         noise=torch.randn(mean.shape, generator=generator("noise")),
-        timestep=choose(range(num_train_timesteps), generator("timestep")),
+        timestep=backbone.draw_timestep(generator("timestep"), _size(mean)),
         prompt=choose(concept.prompts, generator("template")),
         mask=None if concept.latents.mask is None else concept.latents.mask[picture, mirrored],
+        geometry=concept.latents.geometry[picture],
     )
 
 
 def draw_validation_sample(
-    concept: ValidatedConcept, sample_index: int, config: SupremeInitConfig, num_train_timesteps: int
+    backbone: Backbone, concept: ValidatedConcept, sample_index: int, config: SupremeInitConfig
 ) -> Sample:
     """Draw one sample of the fixed-noise loss.
 
@@ -104,9 +107,10 @@ def draw_validation_sample(
     return Sample(
         latents=mean,
         noise=torch.randn(mean.shape, generator=generator_for(config.seed, "", 0, sample_index, "validation noise")),
-        timestep=int((sample_index + 0.5) * num_train_timesteps / config.validation_samples),
+        timestep=backbone.spread_timestep(sample_index, config.validation_samples, _size(mean)),
         prompt=concept.validation_prompt,
         mask=None if concept.latents.mask is None else concept.latents.mask[picture, 0],
+        geometry=concept.latents.geometry[picture],
     )
 
 
@@ -132,7 +136,7 @@ def fixed_noise_losses(
     losses: list[float] = []
     for start in range(0, config.validation_samples, batch_size):
         indices = range(start, min(start + batch_size, config.validation_samples))
-        samples = [draw_validation_sample(concept, index, config, backbone.num_train_timesteps) for index in indices]
+        samples = [draw_validation_sample(backbone, concept, index, config) for index in indices]
         with nullcontext() if autocast_dtype is None else torch.autocast(device.type, autocast_dtype):
             losses += denoising_losses(backbone, samples, device).double().tolist()
     return losses
@@ -149,12 +153,13 @@ def denoising_losses(
         device: Where the model is.
         snr_gamma: Min-SNR weighting, or None for the plain mean squared error.
     """
-    dtype = torch.promote_types(next(backbone.denoiser.parameters()).dtype, torch.float32)
+    dtype = torch.promote_types(backbone.compute_dtype, torch.float32)
     latents = torch.stack([sample.latents for sample in samples]).to(device, dtype)
     noise = torch.stack([sample.noise for sample in samples]).to(device, dtype)
     timesteps = torch.tensor([sample.timestep for sample in samples], device=device)
     conditioning = backbone.encode_prompts([sample.prompt for sample in samples])
-    prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, conditioning)
+    geometry = torch.stack([sample.geometry for sample in samples]).to(device)
+    prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, conditioning, geometry)
     squared_error = (prediction.to(dtype) - backbone.target(latents, noise, timesteps)) ** 2
     if all(sample.mask is None for sample in samples):
         losses = squared_error.mean(dim=(1, 2, 3))
@@ -167,3 +172,7 @@ def denoising_losses(
     if snr_gamma is not None:
         losses = losses * backbone.min_snr_weights(timesteps, snr_gamma).to(dtype)
     return losses
+
+
+def _size(latents: Tensor) -> tuple[int, int]:
+    return latents.shape[-2], latents.shape[-1]

@@ -1,10 +1,9 @@
 """`SupremeInitTextualInversionTrainer`: pictures and words in, a concept out."""
 
-import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,30 +12,29 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
+from .added_concepts import check_can_add, check_triggers_are_free, concepts_added, write_learned
 from .backbones import backbone_for
 from .beginning import begin_concepts
 from .checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
 from .concepts import Concept
 from .config import SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
-from .embedding_file import weight_name_for
 from .errors import CheckpointError, ConfigError, OutputError, TrainingError
 from .files import check_writable
 from .frozen import check_trainable, ready_to_step
 from .hub_connection import check_repo_id
 from .loop import TrainingLoop
 from .pictures import PictureSource
-from .placeholders import check_trigger_is_free
 from .preparation import prepare_concepts
 from .previews import draw_previews
 from .progress import ConceptProgress
 from .publishing import Publication, push_to_hub
-from .results import result_folders, write_snapshots
+from .remembered_prompts import remembered_prompts
+from .results import result_folders, weight_names, write_snapshots
 from .rows import TrainableRows
 from .samples import SAMPLE_PROMPTS
 from .saved_folder import is_saved_folder
 from .saving import FinishedRun, save_run
-from .vocabulary import add_rows, check_can_add_rows, remove_rows, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +83,8 @@ class SupremeInitTextualInversionTrainer:
         """Check what is to be trained.
 
         Args:
-            pipe: A Stable Diffusion 1 or 2 pipeline.
+            pipe: A pipeline of a supported family, see `backbone_for`: Stable Diffusion 1 and 2, SDXL, Stable
+                Diffusion 3, Flux.1, PixArt-Sigma, Sana, or what was added by `register_backbone`.
             images: See `Concept`; this and the next arguments describe a single concept.
             placeholder_token: See `Concept`.
             initializer: See `Concept`.
@@ -126,14 +125,15 @@ class SupremeInitTextualInversionTrainer:
         self.concepts = list(concepts)
         self.describers = describers
         self.results: list[ConceptProgress] = []
-        self._backbone = backbone_for(pipe)
+        self._backbone = backbone_for(pipe, self.config.train_text_encoders)
+        self._backbone.check_config(self.config)
         self._seconds = 0.0
         self._finished: datetime | None = None
         self._saved_dirs: list[Path] = []
         if accelerator is not None and self.config.report_to is not None:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)
-        check_can_add_rows(self._backbone.pair)
+        check_can_add(self._backbone)
         self._prepared = prepare_concepts(self._backbone, self.concepts, self.config)
 
     def train(self) -> list[ConceptProgress]:
@@ -154,10 +154,9 @@ class SupremeInitTextualInversionTrainer:
         """
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
-        for requested in self.concepts:  # something may have been loaded since
-            check_trigger_is_free(requested.placeholder_token, self._backbone.pair.tokenizer)
+        check_triggers_are_free(self._backbone, [requested.placeholder_token for requested in self.concepts])
         started = time.monotonic()
-        config, pair = self.config, self._backbone.pair
+        config, backbone = self.config, self._backbone
         accelerator = self.accelerator = self.accelerator or _make_accelerator(config)
         if config.output_dir is not None:
             check_writable(config.output_dir)
@@ -170,16 +169,21 @@ class SupremeInitTextualInversionTrainer:
             describers=self.describers,
             known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
         )
-        ready = ready_to_step(self._backbone, accelerator.device, checkpointing=config.gradient_checkpointing)
-        with self._concepts_added(concepts), ready:
-            rows = TrainableRows(pair, {concept.placeholder_token: concept.initial_rows for concept in concepts})
+        ready = ready_to_step(backbone, accelerator.device, checkpointing=config.gradient_checkpointing)
+        prompts = [prompt for concept in concepts for prompt in (*concept.prompts, concept.validation_prompt)]
+        with (
+            concepts_added(backbone, concepts),
+            ready,
+            remembered_prompts(backbone, backbone.described, prompts, accelerator.device),
+        ):
+            initial_rows = {concept.placeholder_token: concept.initial_rows for concept in concepts}
+            rows = TrainableRows(backbone.trained, initial_rows)
             try:
-                loop = TrainingLoop(self._backbone, concepts, rows, config, accelerator)
+                loop = TrainingLoop(backbone, concepts, rows, config, accelerator)
                 self._run(loop, checkpoint_path)
             finally:
                 rows.unwrap()
-        for concept in concepts:
-            write_rows(pair, concept.placeholder_token, concept.rows)
+        write_learned(backbone, concepts)
         self._seconds = time.monotonic() - started
         self._finished = datetime.now(UTC)
         self.results = concepts
@@ -188,7 +192,7 @@ class SupremeInitTextualInversionTrainer:
             steps = ", ".join(f"{concept.placeholder_token} at step {concept.step}" for concept in diverged)
             raise TrainingError(
                 f"expected finite losses, got NaN or infinity: {steps}; the rows that last worked are kept and can be "
-                f"saved; train again with a lower learning_rate (now {config.learning_rate}) or in float32"
+                f"saved; train again with a lower learning_rate (now {backbone.learning_rate(config)}) or in float32"
             )
         return concepts
 
@@ -210,7 +214,7 @@ class SupremeInitTextualInversionTrainer:
             with_pictures: Also write the training pictures, and so publish them with `push_to_hub`.
 
         Returns:
-            The embedding files.
+            The embedding files, one per concept and trained text encoder.
 
         Raises:
             TrainingError: Nothing was trained yet, or the concept is to be drawn and no longer loaded.
@@ -230,8 +234,8 @@ class SupremeInitTextualInversionTrainer:
         where = output_dir.resolve()
         self._saved_dirs = [*(one for one in self._saved_dirs if one != where), where]
         self.accelerator.wait_for_everyone()
-        weight_name = weight_name_for(self._backbone.pair.encoder_name)
-        return [folder / weight_name for folder in result_folders(self.results, output_dir)]
+        folders = result_folders(self.results, output_dir)
+        return [folder / name for folder in folders for name in weight_names(self._backbone)]
 
     def push_to_hub(
         self,
@@ -306,17 +310,6 @@ class SupremeInitTextualInversionTrainer:
                 f"expected a new folder for the result, got {str(invented)!r}, which exists; pass output_dir="
             )
         return invented
-
-    @contextlib.contextmanager
-    def _concepts_added(self, concepts: Sequence[ConceptProgress]) -> Iterator[None]:
-        """Add the concepts to the pipeline; if training fails or is interrupted, take them out again."""
-        pair = self._backbone.pair
-        add_rows(self.pipe, pair, {concept.placeholder_token: concept.initial_rows for concept in concepts})
-        try:
-            yield
-        except BaseException:
-            remove_rows(self.pipe, pair, [concept.placeholder_token for concept in concepts])
-            raise
 
     def _run(self, loop: TrainingLoop, checkpoint_path: Path | None) -> None:
         config, accelerator = self.config, loop.accelerator

@@ -1,27 +1,86 @@
 """Backbones: what is different between model families when rows are trained on them."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from ..errors import UnsupportedPipelineError
-from .base import Backbone, LatentDistribution
+from ..errors import ConfigError, UnsupportedPipelineError
+from .base import Backbone, LatentDistribution, is_clip
+from .defaults import FamilyDefaults
+from .diffusion import DiffusionBackbone
+from .flow import FlowBackbone
+from .flux import FluxBackbone
+from .pixart import PixArtSigmaBackbone
+from .sana import SanaBackbone
 from .stable_diffusion import StableDiffusionBackbone
+from .stable_diffusion_3 import StableDiffusion3Backbone
+from .stable_diffusion_xl import StableDiffusionXLBackbone
 
-__all__ = ["BACKBONES", "Backbone", "LatentDistribution", "StableDiffusionBackbone", "backbone_for"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "DiffusionBackbone",
+    "FamilyDefaults",
+    "FlowBackbone",
+    "LatentDistribution",
+    "backbone_for",
+    "is_clip",
+    "register_backbone",
+]
 
-BACKBONES: tuple[type[Backbone], ...] = (StableDiffusionBackbone,)
+BACKBONES: list[type[Backbone]] = [
+    StableDiffusionBackbone,
+    StableDiffusionXLBackbone,
+    StableDiffusion3Backbone,
+    FluxBackbone,
+    PixArtSigmaBackbone,
+    SanaBackbone,
+]
 
 
-def backbone_for(pipe: Any) -> Backbone:
+def register_backbone(backbone_class: type[Backbone]) -> type[Backbone]:
+    """Make the trainer train on the pipelines of another family; usable as a class decorator.
+
+    See ``docs/backbones.md``. Registering the same class twice is harmless.
+
+    Raises:
+        ConfigError: It is no `Backbone`, lacks a method, or another family already trains on its pipelines.
+    """
+    is_backbone = isinstance(backbone_class, type) and issubclass(backbone_class, Backbone)
+    if not is_backbone or not getattr(backbone_class, "pipeline_classes", ()):
+        raise ConfigError(
+            f"register_backbone: expected a subclass of Backbone with pipeline_classes, got {backbone_class!r}"
+        )
+    if lacking := sorted(getattr(backbone_class, "__abstractmethods__", ())):
+        raise ConfigError(f"register_backbone: {backbone_class.__name__} lacks {', '.join(lacking)}")
+    if backbone_class in BACKBONES:
+        return backbone_class
+    for known in BACKBONES:
+        if common := set(known.pipeline_classes) & set(backbone_class.pipeline_classes):
+            names = ", ".join(sorted(cls.__name__ for cls in common))
+            raise ConfigError(f"register_backbone: expected new pipeline classes, got {names} of {known.__name__}")
+    BACKBONES.append(backbone_class)
+    return backbone_class
+
+
+def backbone_for(pipe: Any, train_text_encoders: Sequence[str] = ()) -> Backbone:
     """Return the backbone that trains on `pipe`.
+
+    Args:
+        pipe: A pipeline.
+        train_text_encoders: Components whose rows are trained; empty: the family's default.
 
     Raises:
         UnsupportedPipelineError: There is none, or the pipeline lacks a part that training needs.
+        ConfigError: `train_text_encoders` names something else than text encoders of the pipeline.
     """
-    for backbone_class in BACKBONES:
-        if isinstance(pipe, backbone_class.pipeline_classes):
-            return backbone_class(pipe)
-    supported = ", ".join(cls.__name__ for backbone in BACKBONES for cls in backbone.pipeline_classes)
+    known = {cls: backbone for backbone in BACKBONES for cls in backbone.pipeline_classes}
+    for cls in type(pipe).__mro__:
+        if cls in known:
+            return known[cls](pipe, train_text_encoders)
+        if cls.__module__.startswith("diffusers.pipelines"):
+            break  # diffusers derives pipelines for other tasks from those we know
     raise UnsupportedPipelineError(
-        f"expected a pipeline that can be trained on ({supported}), got {type(pipe).__name__}; "
-        "rows trained on one of these load into any pipeline with the same text encoder"
+        f"expected a pipeline that can be trained on ({', '.join(cls.__name__ for cls in known)}), got "
+        f"{type(pipe).__name__}; rows trained on one of these load into any pipeline with the same text encoder, and "
+        "register_backbone() takes a Backbone for another family (docs/backbones.md)"
     )

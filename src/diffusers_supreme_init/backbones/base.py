@@ -1,11 +1,17 @@
 """The seam between the trainer and a model family."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from ..text_pairs import TextPair
+from ..config import SupremeInitConfig
+from ..errors import ConfigError, UnsupportedPipelineError
+from ..text_pairs import TextPair, find_text_pairs
+from .defaults import FamilyDefaults
 
 
 @dataclass(frozen=True)
@@ -14,58 +20,201 @@ class LatentDistribution:
 
     Attributes:
         mean: ``(batch, channels, height, width)``, float32.
-        std: The same shape; a latent sample is ``mean + std * standard normal``.
+        std: The same shape; a latent sample is ``mean + std * standard normal``. Zeros where the autoencoder is
+            deterministic.
     """
 
     mean: Tensor
     std: Tensor
 
 
-class Backbone(Protocol):
-    """One model family. Everything that is not said here is the same for all of them.
+@dataclass(frozen=True)
+class PooledConditioning:
+    """What families with a pooled text vector read.
 
     Attributes:
-        pipeline_classes: The pipelines it trains on.
+        embeds: ``(batch, tokens, width)``.
+        pooled: ``(batch, width)``.
+    """
+
+    embeds: Tensor
+    pooled: Tensor
+
+    def to(self, dtype: torch.dtype) -> "PooledConditioning":
+        """Return both in another dtype."""
+        return PooledConditioning(self.embeds.to(dtype), self.pooled.to(dtype))
+
+
+class Backbone(ABC):
+    """One model family on one pipeline. Everything that is not said here is the same for all of them.
+
+    A family is a subclass with the class attributes below and the abstract methods; `FlowBackbone` and
+    `DiffusionBackbone` have the methods that all flow-matching and all noise-schedule models share. See
+    ``docs/backbones.md``.
+
+    Attributes:
+        pipeline_classes: The pipelines it trains on, exactly these (and subclasses outside diffusers).
+        defaults: Learning rate and the like, each with its source.
+        required: Components without which it cannot train.
+        denoiser_name: Component that predicts.
+        max_sequence_length: Tokens that text encoders other than CLIP read; the default of the pipeline's
+            ``__call__``. None: there are only CLIPs.
+        resolution_multiple: Side of training pictures is a multiple of this, in pixels.
+        max_resolution: Their largest side in pixels; None: there is no limit.
+        call_options: Arguments with which the pipeline draws a prompt as training reads it.
+        supports_min_snr: Whether `snr_gamma` means something.
         pipe: The user's pipeline.
-        pair: The text encoder whose rows are trained.
+        pairs: The text encoders that read the prompt, in the order of the pipeline's components.
+        trained: Those of them whose rows are trained.
         autoencoder: The module that makes latents; it is not needed after that.
         denoiser: The module that predicts.
         resolution: Side in pixels of the pictures the model was made for.
-        num_train_timesteps: Timesteps are integers in [0, this).
         architecture: ModelSpec name of the model and the file, e.g. ``"stable-diffusion-v1/textual-inversion"``.
     """
 
     pipeline_classes: ClassVar[tuple[type, ...]]
-    pipe: Any
-    pair: TextPair
-    autoencoder: nn.Module
-    denoiser: nn.Module
+    defaults: ClassVar[FamilyDefaults]
+    required: ClassVar[tuple[str, ...]] = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler")
+    denoiser_name: ClassVar[str] = "transformer"
+    max_sequence_length: ClassVar[int | None] = None
+    resolution_multiple: int = 1
+    max_resolution: int | None = None
+    call_options: ClassVar[Mapping[str, Any]] = {}
+    supports_min_snr: ClassVar[bool] = False
+
     resolution: int
-    num_train_timesteps: int
     architecture: str
 
-    def __init__(self, pipe: Any) -> None: ...
+    def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
+        """Take a pipeline.
 
+        Args:
+            pipe: An instance of one of `pipeline_classes`.
+            train_text_encoders: Components whose rows are trained; empty: the family's default.
+
+        Raises:
+            UnsupportedPipelineError: The pipeline lacks a part that training needs, or differs from its family.
+            ConfigError: `train_text_encoders` names something else than text encoders of the pipeline.
+        """
+        missing = [name for name in self.required if getattr(pipe, name, None) is None]
+        if missing:
+            raise UnsupportedPipelineError(f"expected a complete pipeline, got one without {', '.join(missing)}")
+        self.pipe = pipe
+        self.autoencoder: Any = pipe.vae
+        self.denoiser: Any = getattr(pipe, self.denoiser_name)
+        self.pairs: tuple[TextPair, ...] = tuple(find_text_pairs(pipe))
+        self.trained: tuple[TextPair, ...] = self._choose(train_text_encoders)
+
+    @property
+    def described(self) -> tuple[TextPair, ...]:
+        """The text encoders whose rows are not trained; they read a concept's description instead."""
+        return tuple(pair for pair in self.pairs if pair not in self.trained)
+
+    @property
+    def device(self) -> torch.device:
+        """Where prompts are encoded: the device of the first trained text encoder."""
+        return self.trained[0].embedding.weight.device
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Floating-point dtype in which the denoiser takes its inputs."""
+        return self.denoiser.dtype
+
+    def window(self, pair: TextPair) -> int:
+        """Return how many tokens of a prompt a text encoder reads, those at the ends included."""
+        if is_clip(pair) or self.max_sequence_length is None:
+            return pair.tokenizer.model_max_length
+        return self.max_sequence_length
+
+    def learning_rate(self, config: SupremeInitConfig) -> float:
+        """Return the learning rate of a run: the one that was set, or the family's."""
+        return self.defaults.learning_rate if config.learning_rate is None else config.learning_rate
+
+    def check_config(self, config: SupremeInitConfig) -> None:
+        """Check settings that not every family has.
+
+        Raises:
+            ConfigError: `snr_gamma` or `resolution` makes no sense here.
+        """
+        name = type(self.pipe).__name__
+        if config.snr_gamma is not None and not self.supports_min_snr:
+            raise ConfigError(
+                f"snr_gamma: expected None for {name}, got {config.snr_gamma}; Min-SNR weights are defined for noise "
+                "schedules, not for flow matching"
+            )
+        resolution = config.resolution or self.resolution
+        if resolution % self.resolution_multiple:
+            raise ConfigError(
+                f"resolution: expected a multiple of {self.resolution_multiple} for {name}, got {resolution}"
+            )
+        if self.max_resolution is not None and resolution > self.max_resolution:
+            raise ConfigError(f"resolution: expected at most {self.max_resolution} for {name}, got {resolution}")
+
+    @torch.no_grad()
     def encode_pictures(self, pixel_values: Tensor) -> LatentDistribution:
         """Encode pictures ``(batch, 3, height, width)`` in [-1, 1]; float32, no gradient."""
-        ...
+        parameter = next(self.autoencoder.parameters())
+        posterior = self.autoencoder.encode(pixel_values.to(parameter)).latent_dist
+        config = self.autoencoder.config
+        shift, scale = config.get("shift_factor") or 0.0, config.scaling_factor
+        return LatentDistribution(mean=(posterior.mean.float() - shift) * scale, std=posterior.std.float() * scale)
 
+    @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> Any:
-        """Encode prompts with gradient to the rows; the result goes to `predict` as it is."""
-        ...
+        """Encode prompts with the pipeline's own code and gradient to the rows; `predict` gets the result."""
 
+    @abstractmethod
+    def draw_timestep(self, generator: torch.Generator, latent_size: tuple[int, int]) -> float:
+        """Draw the timestep of one training sample, whose latents have `latent_size` (height, width)."""
+
+    @abstractmethod
+    def spread_timestep(self, index: int, num_samples: int, latent_size: tuple[int, int]) -> float:
+        """Return timestep number `index` of `num_samples` that are spread evenly over what `draw_timestep` draws."""
+
+    @abstractmethod
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return the noisy latents z_t of paper section 3, ``(batch, channels, height, width)``."""
-        ...
 
-    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Any) -> Tensor:
-        """Return the denoiser's prediction, of the shape of `noisy_latents`."""
-        ...
+    @abstractmethod
+    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Any, geometry: Tensor) -> Tensor:
+        """Return the denoiser's prediction, of the shape of `noisy_latents`.
 
+        Args:
+            noisy_latents: ``(batch, channels, height, width)``.
+            timesteps: ``(batch,)``, as drawn.
+            conditioning: What `encode_prompts` returned.
+            geometry: ``(batch, 6)``: height and width of the whole picture, top and left of the crop after scaling,
+                height and width of the crop, all in pixels.
+        """
+
+    @abstractmethod
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return what `predict` should have said: noise, velocity or latents."""
-        ...
 
     def min_snr_weights(self, timesteps: Tensor, gamma: float) -> Tensor:
         """Return Min-SNR loss weights ``(batch,)`` for this family's target (arXiv:2303.09556)."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__} has no Min-SNR weights")
+
+    def _choose(self, names: Sequence[str]) -> tuple[TextPair, ...]:
+        known = {pair.encoder_name: pair for pair in self.pairs}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"train_text_encoders: expected some of {', '.join(known)}, got {', '.join(map(repr, unknown))}"
+            )
+        clips = [name for name, pair in known.items() if is_clip(pair)]
+        wanted = names or clips or list(known)[:1]
+        chosen = tuple(pair for name, pair in known.items() if name in wanted)
+        for pair in chosen:
+            for other in self.pairs:
+                if other not in chosen and other.tokenizer is pair.tokenizer:
+                    raise ConfigError(
+                        f"train_text_encoders: expected {other.encoder_name} beside {pair.encoder_name}, which shares "
+                        "its tokenizer object; train both, or give each a tokenizer of its own (copy.deepcopy)"
+                    )
+        return chosen
+
+
+def is_clip(pair: TextPair) -> bool:
+    """Whether a text encoder is a CLIP: small, and with a window of its own."""
+    return type(pair.encoder).__name__.startswith("CLIP")

@@ -1,0 +1,69 @@
+"""What differs between families among the settings, in one table, with the source of each number."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyDefaults:
+    """Settings of a family where the user gives none.
+
+    Attributes:
+        learning_rate: Of AdamW on the rows.
+        learning_rate_source: Where it comes from.
+        dtype: Precision that the frozen parts are usually loaded in: a hint, nothing is cast.
+        dtype_source: Where that comes from.
+        guidance: Value of a guidance embedding while training; None: the family has none.
+        guidance_source: Where it comes from.
+    """
+
+    learning_rate: float
+    learning_rate_source: str
+    dtype: str
+    dtype_source: str
+    guidance: float | None = None
+    guidance_source: str = ""
+
+
+_PAPER_RATE = "the paper's, section A.3: its code passes 5e-4 and multiplies it by the batch size of 4"
+_SAME_CLIP = "that of Stable Diffusion 1: what is trained is the same CLIP-L, beside a CLIP-G or alone"
+_NO_PUBLISHED_RATE = "that of Stable Diffusion 1; none is published for rows of this text encoder, none was measured"
+
+STABLE_DIFFUSION = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source=_PAPER_RATE,
+    dtype="float16",
+    dtype_source="the published weights have a variant of it",
+)
+STABLE_DIFFUSION_XL = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source=f"{_SAME_CLIP}; invoke-training's sample configuration for SDXL has 2e-3 as well",
+    dtype="float16",
+    dtype_source="the published weights have a variant of it; the autoencoder is run in float32 here",
+)
+STABLE_DIFFUSION_3 = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source=_SAME_CLIP,
+    dtype="float16",
+    dtype_source="the published weights of 3 are float16, those of 3.5 bfloat16",
+)
+FLUX = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source=_SAME_CLIP,
+    dtype="bfloat16",
+    dtype_source="the published weights are bfloat16",
+    guidance=1.0,
+    guidance_source="sd-scripts' advice for training on Flux.1-dev: at 1 the distilled model predicts the velocity of "
+    "the data, not an extrapolated one",
+)
+PIXART_SIGMA = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source=_NO_PUBLISHED_RATE,
+    dtype="float16",
+    dtype_source="the model card's example",
+)
+SANA = FamilyDefaults(
+    learning_rate=5e-3,
+    learning_rate_source="the textual-inversion baseline of Directional Textual Inversion, which trains on Sana",
+    dtype="bfloat16",
+    dtype_source="the model card: text encoder and autoencoder in bfloat16",
+)

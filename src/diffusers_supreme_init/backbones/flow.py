@@ -1,0 +1,62 @@
+"""Families of flow matching: Stable Diffusion 3, Flux, Sana."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UnsupportedPipelineError
+from .base import Backbone
+
+
+class FlowBackbone(Backbone):
+    """Noise is mixed in on a straight line, and the denoiser predicts the velocity along it, noise minus latents.
+
+    The loss is its mean squared error at timesteps drawn from a logit-normal density, shifted towards noise as the
+    scheduler shifts those of sampling: arXiv:2403.03206, equations 19 and 23, of Stable Diffusion 3. The logit-normal
+    density whose mode moves with the resolution is also that of Flux (arXiv:2506.15742, section 3), and an unmoved
+    one with the scheduler's shift that of Sana (its published training configurations).
+    """
+
+    def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
+        super().__init__(pipe, train_text_encoders)
+        config = pipe.scheduler.config
+        if not (type(pipe.scheduler).__name__.startswith("FlowMatch") or config.get("use_flow_sigmas")):
+            raise UnsupportedPipelineError(
+                f"expected a flow-matching scheduler for {type(pipe).__name__}, got {type(pipe.scheduler).__name__}"
+            )
+        self.num_train_timesteps: int = config.num_train_timesteps
+
+    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:
+        """Return the number of tokens the denoiser makes of latents, by which a dynamic shift is set."""
+        patch_size = self.denoiser.config.get("patch_size") or 1
+        return (latent_size[0] // patch_size) * (latent_size[1] // patch_size)
+
+    def draw_timestep(self, generator: torch.Generator, latent_size: tuple[int, int]) -> float:  # noqa: D102
+        return self._timestep(torch.randn((), generator=generator, dtype=torch.float64), latent_size)
+
+    def spread_timestep(self, index: int, num_samples: int, latent_size: tuple[int, int]) -> float:  # noqa: D102
+        quantile = torch.tensor((index + 0.5) / num_samples, dtype=torch.float64)
+        return self._timestep(torch.special.ndtri(quantile), latent_size)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102
+        sigmas = (timesteps.to(latents) / self.num_train_timesteps).view(-1, 1, 1, 1)
+        return (1 - sigmas) * latents + sigmas * noise
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102
+        return noise - latents
+
+    def _timestep(self, normal: Tensor, latent_size: tuple[int, int]) -> float:
+        # Shifting t to s t / (1 + (s - 1) t) adds log s to its logit.
+        return float(torch.sigmoid(normal + self._log_shift(latent_size))) * self.num_train_timesteps
+
+    def _log_shift(self, latent_size: tuple[int, int]) -> float:
+        config = self.pipe.scheduler.config
+        if not config.get("use_dynamic_shifting"):
+            return math.log(config.get("shift") or config.get("flow_shift") or 1.0)
+        first, last = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        mu = low + (high - low) * (self.num_image_tokens(latent_size) - first) / (last - first)
+        return mu if config.get("time_shift_type", "exponential") == "exponential" else math.log(mu)

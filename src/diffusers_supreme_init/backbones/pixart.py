@@ -1,0 +1,54 @@
+"""PixArt-Sigma: T5 alone, and a transformer that predicts noise and its variance."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from diffusers import PixArtSigmaPipeline
+from torch import Tensor
+
+from ..errors import UnsupportedPipelineError
+from . import defaults
+from .diffusion import DiffusionBackbone
+
+
+class PixArtSigmaBackbone(DiffusionBackbone):
+    """See `Backbone`. The variance that the transformer also predicts has no part in the loss."""
+
+    pipeline_classes: ClassVar[tuple[type, ...]] = (PixArtSigmaPipeline,)
+    defaults = defaults.PIXART_SIGMA
+    max_sequence_length = 300
+    call_options: ClassVar = {"clean_caption": False, "use_resolution_binning": False}
+
+    def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
+        super().__init__(pipe, train_text_encoders)
+        config = pipe.transformer.config
+        if config.in_channels != pipe.vae.config.latent_channels or pipe.transformer.use_additional_conditions:
+            raise UnsupportedPipelineError(
+                f"expected a transformer that reads only {pipe.vae.config.latent_channels} latent channels, got "
+                "another; train on a PixArt-Sigma model"
+            )
+        self.resolution = config.sample_size * pipe.vae_scale_factor
+        self.resolution_multiple = config.patch_size * pipe.vae_scale_factor
+        self.architecture = "pixart-sigma/textual-inversion"
+
+    def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102 - see `Backbone`
+        embeds, mask, _, _ = self.pipe.encode_prompt(
+            prompts,
+            do_classifier_free_guidance=False,
+            device=self.device,
+            max_sequence_length=self.max_sequence_length,
+        )
+        return embeds, mask
+
+    def predict(  # noqa: D102
+        self, noisy_latents: Tensor, timesteps: Tensor, conditioning: tuple[Tensor, Tensor], geometry: Tensor
+    ) -> Tensor:
+        embeds, mask = conditioning
+        prediction = self.denoiser(
+            noisy_latents.to(self.compute_dtype),
+            encoder_hidden_states=embeds.to(self.compute_dtype),
+            encoder_attention_mask=mask,
+            timestep=timesteps,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        ).sample
+        return prediction[:, : noisy_latents.shape[1]]

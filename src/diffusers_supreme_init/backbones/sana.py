@@ -1,0 +1,70 @@
+"""Sana: Gemma alone, behind an instruction, and a deterministic autoencoder."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import SanaPipeline
+from torch import Tensor
+
+from ..errors import UnsupportedPipelineError
+from ..text_pairs import TextPair
+from . import defaults
+from .base import LatentDistribution
+from .flow import FlowBackbone
+
+
+class SanaBackbone(FlowBackbone):
+    """See `Backbone`. Prompts stand behind the instruction that the pipeline puts before them when it draws."""
+
+    pipeline_classes: ClassVar[tuple[type, ...]] = (SanaPipeline,)
+    defaults = defaults.SANA
+    max_sequence_length = 300
+    call_options: ClassVar = {"clean_caption": False, "use_resolution_binning": False}
+
+    def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
+        super().__init__(pipe, train_text_encoders)
+        config = pipe.transformer.config
+        if config.in_channels != pipe.vae.config.latent_channels:
+            raise UnsupportedPipelineError(
+                f"expected a transformer that reads {pipe.vae.config.latent_channels} latent channels, got "
+                f"{config.in_channels}; train on the text-to-image model"
+            )
+        self.resolution = config.sample_size * pipe.vae_scale_factor
+        self.resolution_multiple = config.patch_size * pipe.vae_scale_factor
+        self.architecture = "sana/textual-inversion"
+        arguments = inspect.signature(type(pipe).__call__).parameters
+        self._instruction = arguments["complex_human_instruction"].default
+
+    def window(self, pair: TextPair) -> int:  # noqa: D102 - see `Backbone`
+        return super().window(pair) - 2  # the pipeline counts its instruction's ends into the prompt's room
+
+    @torch.no_grad()
+    def encode_pictures(self, pixel_values: Tensor) -> LatentDistribution:  # noqa: D102
+        parameter = next(self.autoencoder.parameters())
+        latents = self.autoencoder.encode(pixel_values.to(parameter)).latent.float()
+        latents = latents * self.autoencoder.config.scaling_factor
+        return LatentDistribution(mean=latents, std=torch.zeros_like(latents))
+
+    def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102
+        embeds, mask, _, _ = self.pipe.encode_prompt(
+            prompts,
+            do_classifier_free_guidance=False,
+            device=self.device,
+            max_sequence_length=self.max_sequence_length,
+            complex_human_instruction=self._instruction,
+        )
+        return embeds, mask
+
+    def predict(  # noqa: D102
+        self, noisy_latents: Tensor, timesteps: Tensor, conditioning: tuple[Tensor, Tensor], geometry: Tensor
+    ) -> Tensor:
+        embeds, mask = conditioning
+        prediction = self.denoiser(
+            noisy_latents.to(self.compute_dtype),
+            encoder_hidden_states=embeds.to(self.compute_dtype),
+            encoder_attention_mask=mask,
+            timestep=timesteps * self.denoiser.config.timestep_scale,
+        ).sample
+        return prediction[:, : noisy_latents.shape[1]]
