@@ -54,7 +54,7 @@ class CompareArguments:
     )
     steps: list[int] = field(default_factory=lambda: [0, 10, 30, 100], metadata={"help": "Columns of the sheet."})
     prompt: str = field(default="a photo of a {}", metadata={"help": "What is drawn; '{}' is the concept."})
-    learning_rate: float = field(default=SupremeInitConfig().learning_rate, metadata={"help": "As in training."})
+    learning_rate: float | None = field(default=None, metadata={"help": "Default: that of the model family."})
     num_inference_steps: int = field(default=30, metadata={"help": "Steps of the sampler."})
     guidance_scale: float | None = field(default=None, metadata={"help": "Default: 4 for the toybox, else 7.5."})
     seed: int = field(default=0, metadata={"help": "Of training and of the pictures."})

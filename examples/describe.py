@@ -36,6 +36,7 @@ from diffusers_supreme_init import (
     SupremeInitError,
     propose_initializer,
 )
+from diffusers_supreme_init.backbones import family_defaults
 from diffusers_supreme_init.describers import Mask
 from diffusers_supreme_init.files import check_writable
 
@@ -143,10 +144,19 @@ def parse(
 def load_pipeline(name: str, dtype: str, **options: Any) -> Any:
     """Load a pipeline.
 
+    Args:
+        name: Hub id or folder.
+        dtype: Precision of its weights; ``"auto"``: on a GPU the usual one of its family, else float32.
+        options: Further arguments of ``from_pretrained``.
+
     Raises:
         ConfigError: There is none of that name, or the Hub cannot be reached.
     """
     try:
+        if dtype == "auto":
+            config = DiffusionPipeline.load_config(name, revision=options.get("revision"))
+            defaults = family_defaults(str(config["_class_name"]))
+            dtype = defaults.dtype if defaults is not None and torch.cuda.is_available() else "float32"
         return DiffusionPipeline.from_pretrained(name, dtype=getattr(torch, dtype), **options)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

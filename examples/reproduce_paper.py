@@ -15,7 +15,7 @@ Writes report.md, results.csv and the figures; below `runs/` is what it resumes 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from diffusers_supreme_init import (
     SupremeInitError,
     load_concepts,
 )
+from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.evaluation import EDITING_PROMPTS
 from diffusers_supreme_init.files import check_writable, json_bytes, write_atomically
 from diffusers_supreme_init.metrics import (
@@ -72,7 +73,7 @@ class ReproduceArguments:
     max_train_steps: int = field(default=150, metadata={"help": "Steps of the paper's settings."})
     steps_beyond: int = field(default=60, metadata={"help": "Steps of the comparisons that go beyond the paper."})
     paper_only: bool = field(default=False, metadata={"help": "Leave out what goes beyond the paper."})
-    learning_rate: float = field(default=SupremeInitConfig().learning_rate, metadata={"help": "As in training."})
+    learning_rate: float | None = field(default=None, metadata={"help": "Default: that of the model family."})
     train_batch_size: int = field(default=SupremeInitConfig().train_batch_size, metadata={"help": "As in training."})
     max_forward_batch_size: int = field(default=16, metadata={"help": "Samples that go through the model at once."})
     validation_samples: int = field(default=32, metadata={"help": "Noises of the fixed-noise loss."})
@@ -132,6 +133,7 @@ def set_up(run: ReproduceArguments) -> Experiment:
     pipe.set_progress_bar_config(disable=True)
     names = ("max_train_steps", "learning_rate", "train_batch_size", "max_forward_batch_size", "validation_samples")
     config = SupremeInitConfig(**{name: getattr(run, name) for name in (*names, "resolution")})
+    config = replace(config, learning_rate=backbone_for(pipe).learning_rate(config))  # the report names it
     num_inference_steps, guidance_scale = (15, 4.0) if is_toybox(run.pretrained_model_name_or_path) else (30, 7.5)
     if run.num_inference_steps is not None:
         num_inference_steps = run.num_inference_steps

@@ -47,8 +47,11 @@ class RunArguments:
     revision: str | None = field(default=None, metadata={"help": "Revision of the pipeline on the Hub."})
     variant: str | None = field(default=None, metadata={"help": "Variant of the weights, e.g. 'fp16'."})
     dtype: str = field(
-        default="float32",
-        metadata={"help": "Precision of the frozen weights.", "choices": ["float32", "bfloat16", "float16"]},
+        default="auto",
+        metadata={
+            "help": "Precision of the frozen weights; 'auto': on a GPU the usual one of the model's family.",
+            "choices": ["auto", "float32", "bfloat16", "float16"],
+        },
     )
     images: list[str] = field(default_factory=list, metadata={"help": "Pictures, or folders of pictures."})
     mask: list[str] = field(default_factory=list, metadata={"help": "One mask per picture, for --masked_loss."})
@@ -179,10 +182,12 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         sys.exit(f"error: {error}")
     if trainer.accelerator is not None and not trainer.accelerator.is_main_process:
         return files
-    for concept, file in zip(trainer.results, files, strict=True):
+    num_encoders = len(files) // max(len(trainer.results), 1)
+    for index, concept in enumerate(trainer.results):
+        own = ", ".join(map(str, files[index * num_encoders : (index + 1) * num_encoders]))
         losses = concept.mean_validation_losses()
         change = f", fixed-noise loss {losses[min(losses)]:.4f} -> {losses[max(losses)]:.4f}" if losses else ""
-        print(f"{concept.placeholder_token}: {concept.status} after {concept.step} steps{change}: {file}")
+        print(f"{concept.placeholder_token}: {concept.status} after {concept.step} steps{change}: {own}")
     if published is not None:
         print(f"published: {published.url}" + ("" if published.is_new_commit else " (it held the same already)"))
     return files

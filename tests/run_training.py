@@ -1,6 +1,7 @@
 """A training run in a process of its own, which may be told to kill itself; not a test, run by `test_resume.py`.
 
 python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--float64]
+    [--pipeline FOLDER]
 """
 
 import argparse
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from conftest import build_tiny_pipeline, random_picture
+from diffusers import DiffusionPipeline
 
 from diffusers_supreme_init import (
     Concept,
@@ -63,10 +65,13 @@ def main() -> None:
     parser.add_argument("--kill-at-step", type=int)
     parser.add_argument("--kill-at-save", type=int)
     parser.add_argument("--float64", action="store_true")
+    parser.add_argument("--pipeline", type=Path, help="folder of a pipeline; default: a tiny Stable Diffusion")
     parser.add_argument("--describers", type=json.loads, help="folders of describers; the words are found by them")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pipe = build_tiny_pipeline()
+    if arguments.pipeline is not None:
+        pipe = DiffusionPipeline.from_pretrained(arguments.pipeline)
     if arguments.float64:
         pipe.to(torch.float64)
     if arguments.kill_at_step is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
+from training_families import TRAINING_FAMILIES
 
 from diffusers_supreme_init import CheckpointError, SupremeInitConfig, SupremeInitTextualInversionTrainer
 
@@ -72,6 +73,39 @@ def test_three_kills_change_no_byte(uninterrupted: dict[str, bytes], tmp_path: P
     assert resume_after(kills, tmp_path) == uninterrupted
 
 
+FAMILY_SETTINGS: dict[str, Any] = {
+    "max_train_steps": 4,
+    "resolution": 16,
+    "validation_steps": ["0", "every:2"],
+    "snapshot_steps": ["2"],
+}
+
+
+@pytest.fixture(params=TRAINING_FAMILIES, ids=lambda case: case.name)
+def family_option(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """Options of a run on a pipeline of each family, from a folder."""
+    request.param.build().save_pretrained(tmp_path / "pipeline")
+    return ["--pipeline", str(tmp_path / "pipeline")]
+
+
+def test_kills_change_no_byte_in_any_family(family_option: list[str], tmp_path: Path) -> None:
+    finished = run(tmp_path / "plain", *family_option, **FAMILY_SETTINGS)
+    assert finished.returncode == 0, finished.stderr
+    expected = results(tmp_path / "plain")
+    assert len(expected) >= 6
+    # In a step, and while the checkpoint of the next one is written.
+    for option, number in (("--kill-at-step", 2), ("--kill-at-save", 2)):
+        killed = run(tmp_path / "killed", option, str(number), *family_option, **FAMILY_SETTINGS)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    finished = run(tmp_path / "killed", *family_option, **FAMILY_SETTINGS)
+    assert finished.returncode == 0, finished.stderr
+    assert results(tmp_path / "killed") == expected
+
+
+def test_two_processes_give_the_rows_of_one_in_any_family(family_option: list[str], tmp_path: Path) -> None:
+    check_launched_equals_plain(tmp_path, 2, *family_option, **FAMILY_SETTINGS)
+
+
 @pytest.mark.slow
 def test_kills_at_every_step_and_in_every_save_change_no_byte(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
     steps = [("--kill-at-step", step) for step in range(8)]
@@ -102,15 +136,19 @@ def test_kills_from_outside_at_random_moments_change_no_byte(uninterrupted: dict
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_accelerate_launch_with_several_processes_gives_the_same_rows(num_processes: int, tmp_path: Path) -> None:
     """1 and 2 CPU processes, started as users start them, against a plain run; float64, 20 steps, 3 concepts."""
-    settings = SETTINGS | {"max_train_steps": 20, "early_stopping_patience": 0, "max_forward_batch_size": 4}
-    plain = run(tmp_path / "plain", "--float64", **settings)
+    check_launched_equals_plain(tmp_path, num_processes, max_train_steps=20)
+
+
+def check_launched_equals_plain(tmp_path: Path, num_processes: int, *arguments: str, **settings: Any) -> None:
+    settings = SETTINGS | {"early_stopping_patience": 0, "max_forward_batch_size": 4} | settings
+    plain = run(tmp_path / "plain", "--float64", *arguments, **settings)
     assert plain.returncode == 0, plain.stderr
     # `accelerate launch --cpu` starts one process whatever --num_processes says (accelerate 1.15). Its launcher of
     # several processes is --multi_gpu; the environment variable puts them on the CPU.
     several = ["--multi_gpu", "--main_process_port", "0"] if num_processes > 1 else ["--cpu"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", *several, "--num_machines", "1"]
     launch += ["--num_processes", str(num_processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    script = command(tmp_path / "launched", "--float64", **settings)[1:]
+    script = command(tmp_path / "launched", "--float64", *arguments, **settings)[1:]
     environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
     launched = subprocess.run([*launch, *script], capture_output=True, text=True, timeout=600, env=environment)
     assert launched.returncode == 0, launched.stderr

@@ -20,6 +20,8 @@ LIBRARY_TEMPLATE_NAME = "library_card_template.md"
 SNIPPET_MARK = "# this folder or repository"
 """Ends the lines of a card's snippets in which publishing writes the repository; other lines are the user's."""
 
+_STOCK_FAMILIES = re.compile(r"stable-diffusion(-v1|-v2|/)")
+
 
 def model_card_template() -> str:
     """Return the text of the template, from an installed wheel or a checkout alike."""
@@ -68,6 +70,7 @@ def render_model_card(
         base_model=base_model,
         base_revision=revision,
         encoder=embedding.encoder.class_name if embedding.encoder else None,
+        stock_can_load=_stock_can_load(embedding.architecture, 1 + len(others)),
         initializer_tokens=embedding.initializer_tokens,
         initializer=training.get("initializer"),
         num_pictures=num_pictures,
@@ -79,6 +82,15 @@ def render_model_card(
         settings=_settings_for_reading(training.get("settings", {})),
         versions=versions or {},
     )
+
+
+def _stock_can_load(architecture: str | None, num_encoders: int) -> bool:
+    """Whether diffusers alone draws the same from a concept: only with the single CLIP of Stable Diffusion 1 and 2.
+
+    In SDXL and Flux its pooled vector is that of a placeholder token (huggingface/diffusers#10754), the T5 of Flux
+    reads the name letter by letter, and pipelines without CLIP have no such loader.
+    """
+    return num_encoders == 1 and (architecture is None or _STOCK_FAMILIES.match(architecture) is not None)
 
 
 def render_library_card(concepts: Mapping[str, LearnedEmbedding]) -> str:

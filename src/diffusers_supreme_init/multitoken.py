@@ -30,6 +30,7 @@ __all__ = [
     "PreTrainedTokenizerFast",
     "ProcessorMixin",
     "arm",
+    "attaches_spaces",
     "find_trigger",
     "forget_trigger",
     "has_token",
@@ -105,6 +106,15 @@ def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
     """Whether a token is in a tokenizer's vocabulary or among its added tokens."""
     token_id = tokenizer.convert_tokens_to_ids(token)  # the unknown token's id, or None, if it is not there
     return token_id is not None and tokenizer.convert_ids_to_tokens(token_id) == token
+
+
+def attaches_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the first token of a word holds the space before it, so that a text's first word is another token.
+
+    So it is in byte-level vocabularies (Qwen: ``a``, ``Ġa``) and in Gemma's (``a``, ``▁a``), not in CLIP's and T5's. of a concept then start from tokens with their space, and the space before a trigger is theirs.
+    """
+    first, *_, last = tokenizer.tokenize("a a")
+    return first != last
 
 
 def arm(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None = None) -> None:
@@ -190,6 +200,8 @@ class MultiTokenMixin:
                 elif entry is None or not has_token(self, entry[0]):  # type: ignore[arg-type]
                     done += match[0]
                 else:
+                    if done.endswith(" ") and attaches_spaces(self):  # type: ignore[arg-type]
+                        done = done[:-1]
                     done += "".join(entry)  # a space in between would be a token of byte-level tokenizers
             done += part[position:]
         return done

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from .errors import InitializerError, PlaceholderTokenError, SupremeInitWarning
-from .multitoken import find_trigger, has_token, holds_trigger, is_row_name
+from .multitoken import attaches_spaces, find_trigger, has_token, holds_trigger, is_row_name
 
 _DANGLING_WORDS = frozenset(("a", "an", "the", "and", "or", "of", "with", "in", "on", "at", "by", "for", "to", "from"))
 
@@ -119,7 +119,7 @@ def tokenize_initializer(
         raise InitializerError(f"num_vectors: expected at least 1, or None for one per token, got {num_vectors}")
     if not text.strip():
         raise InitializerError(f"initializer: expected a description such as 'a red mug', got {text!r}")
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = _ids_of(text, tokenizer)
     if not ids:
         raise InitializerError(f"initializer: expected a description with at least one token, got {text!r} with none")
     foreign = sorted(
@@ -140,6 +140,12 @@ def tokenize_initializer(
     )
 
 
+def _ids_of(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of a description as they are in the middle of a prompt, where a space comes before it."""
+    in_prompt = f" {text.lstrip()}" if attaches_spaces(tokenizer) else text
+    return tokenizer(in_prompt, add_special_tokens=False, verbose=False)["input_ids"]
+
+
 @dataclass(frozen=True)
 class TokenLimit:
     """How many tokens of a description fit one text encoder, as its tokenizer counts them."""
@@ -149,7 +155,7 @@ class TokenLimit:
 
     def count(self, text: str) -> int:
         """Return the number of tokens of a text, without those at its ends."""
-        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return len(_ids_of(text, self.tokenizer))
 
     def num_beyond(self, text: str) -> int:
         """Return how many tokens of a text do not fit."""

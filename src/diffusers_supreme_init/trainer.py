@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from .checkpoint import find_checkpoint, fingerprint, read_found_words, restore_
 from .concepts import Concept
 from .config import SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
-from .errors import CheckpointError, ConfigError, OutputError, TrainingError
+from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError
 from .files import check_writable
 from .frozen import check_trainable, ready_to_step
 from .hub_connection import check_repo_id
@@ -28,6 +29,7 @@ from .pictures import PictureSource
 from .preparation import prepare_concepts
 from .previews import draw_previews
 from .progress import ConceptProgress
+from .prompt_cleaning import why_lost
 from .publishing import Publication, push_to_hub
 from .remembered_prompts import remembered_prompts
 from .results import result_folders, weight_names, write_snapshots
@@ -102,6 +104,10 @@ class SupremeInitTextualInversionTrainer:
 
         Raises:
             SupremeInitError: One of its subclasses, saying what was expected, what was got and what to do.
+
+        Warns:
+            SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; or its name is
+                not delimited.
         """
         self.pipe = pipe
         self.config = config or SupremeInitConfig()
@@ -135,6 +141,9 @@ class SupremeInitTextualInversionTrainer:
         check_trainable(self._backbone)
         check_can_add(self._backbone)
         self._prepared = prepare_concepts(self._backbone, self.concepts, self.config)
+        for concept in self.concepts:
+            if (why := why_lost(pipe, concept.placeholder_token)) is not None:
+                warnings.warn(f"{concept.placeholder_token}: {why}", SupremeInitWarning, stacklevel=2)
 
     def train(self) -> list[ConceptProgress]:
         """Train all concepts; afterwards they are loaded on the pipeline.

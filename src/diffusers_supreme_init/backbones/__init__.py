@@ -23,6 +23,7 @@ __all__ = [
     "FlowBackbone",
     "LatentDistribution",
     "backbone_for",
+    "family_defaults",
     "is_clip",
     "register_backbone",
 ]
@@ -60,6 +61,12 @@ def register_backbone(backbone_class: type[Backbone]) -> type[Backbone]:
             raise ConfigError(f"register_backbone: expected new pipeline classes, got {names} of {known.__name__}")
     BACKBONES.append(backbone_class)
     return backbone_class
+
+
+def family_defaults(pipeline_class: str) -> FamilyDefaults | None:
+    """Return the usual settings of a pipeline class, ``"FluxPipeline"``; None where it cannot be trained on."""
+    of_class = {cls.__name__: backbone.defaults for backbone in BACKBONES for cls in backbone.pipeline_classes}
+    return of_class.get(pipeline_class)
 
 
 def backbone_for(pipe: Any, train_text_encoders: Sequence[str] = ()) -> Backbone:

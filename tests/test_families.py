@@ -1,0 +1,526 @@
+"""The guarantees of training, on every family: what starts equal, moves, is minimised, and is drawn afterwards."""
+
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, assert_same, random_picture, snapshot_of
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from tiny.every_family import FAMILY
+from tiny.families import run
+from training_families import TRAINING_FAMILIES, TRAINING_FAMILY, TrainingFamily, stable_diffusion
+
+from diffusers_supreme_init import (
+    Concept,
+    ConfigError,
+    InitializerError,
+    PlaceholderTokenError,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    SupremeInitWarning,
+    UnsupportedPipelineError,
+    backbones,
+)
+from diffusers_supreme_init.backbones import Backbone, backbone_for
+from diffusers_supreme_init.backbones.stable_diffusion_3 import StableDiffusion3Backbone
+from diffusers_supreme_init.sampling import Sample, denoising_losses
+from diffusers_supreme_init.text_pairs import find_text_pairs
+
+CAPTION = "a red mug with white boats"
+SIDE = 16
+"""Of training pictures, in pixels."""
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* when it cleans prompts")
+
+each_family = pytest.mark.parametrize("case", TRAINING_FAMILIES, ids=lambda case: case.name)
+
+
+def make_trainer(
+    pipe: Any, *, token: str = "<mug>", initializer: Any = CAPTION, concepts: Any = None, **options: Any
+) -> SupremeInitTextualInversionTrainer:
+    settings = {"max_train_steps": 2, "validation_samples": 0, "resolution": SIDE, "train_batch_size": 2} | options
+    if concepts is None:
+        concepts = [Concept(images=random_picture(), placeholder_token=token, initializer=initializer)]
+    return SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=SupremeInitConfig(**settings))
+
+
+def conditioning(pipe: Any, prompt: str) -> list[torch.Tensor]:
+    """Return all that a denoiser is told of a prompt."""
+    with torch.no_grad():
+        encoded = backbone_for(pipe).encode_prompts([prompt])
+    parts = vars(encoded).values() if hasattr(encoded, "__dict__") and not torch.is_tensor(encoded) else encoded
+    return [encoded] if torch.is_tensor(encoded) else list(parts)
+
+
+def random_latents(backbone: Backbone, num: int = 1, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = backbone.encode_pictures(torch.zeros(1, 3, SIDE, SIDE)).mean.shape[1:]
+    return torch.randn(num, *shape, generator=generator)
+
+
+# What starts equal
+
+
+@each_family
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_step_zero_equals_the_description_to_the_last_bit(case: TrainingFamily, dtype: torch.dtype) -> None:
+    pipe = case.build().to(dtype)
+    templates = ("a photo of {}", "an oil painting of {} in the snow, with a dog", "{}")
+    literal = [conditioning(pipe, template.format(CAPTION)) for template in templates]
+    (result,) = make_trainer(pipe, max_train_steps=0).train()
+    assert tuple(result.rows) == case.trained
+    for template, expected in zip(templates, literal, strict=True):
+        got = conditioning(pipe, template.format("<mug>"))
+        assert len(got) == len(expected)
+        for one, other in zip(got, expected, strict=True):
+            assert torch.equal(one, other)
+        different = conditioning(pipe, template.format("a dog"))
+        assert any(not torch.equal(one, other) for one, other in zip(different, expected, strict=True))
+
+
+@each_family
+def test_every_encoder_starts_from_its_own_tokens(case: TrainingFamily) -> None:
+    pipe = case.build()
+    pairs = {pair.encoder_name: pair for pair in find_text_pairs(pipe)}
+    before, whole = "photo", f"photo {CAPTION}"
+    expected = {}
+    for name in case.trained:
+        ids = [pairs[name].tokenizer(text, add_special_tokens=False).input_ids for text in (before, whole)]
+        expected[name] = ids[1][len(ids[0]) :]
+    (result,) = make_trainer(pipe, max_train_steps=0, train_text_encoders=[]).train()
+    for name, ids in expected.items():
+        assert list(result.initializer[name].token_ids) == ids
+        assert torch.equal(result.rows[name], pairs[name].embedding.weight[ids].detach())
+
+
+# What moves
+
+
+def assert_only_rows_moved(pipe: Any, before: dict[str, Any], trained: tuple[str, ...]) -> None:
+    """Assert that matrices of the trained encoders grew at their end or in padding, and nothing else changed."""
+    after = snapshot_of(pipe)
+    for name in before:
+        module, _, what = name.partition(".")
+        if not isinstance(pipe.components.get(module), torch.nn.Module):
+            continue
+        if module not in trained or what in ("training", "requires_grad", "modules"):
+            assert_same(before[name], after[name], name)
+        elif not what:
+            for key, weight in before[name].items():
+                kept = after[name][key]
+                if not torch.equal(kept[: len(weight)], weight):
+                    # Tied names of one matrix; its padding behind the vocabulary may hold rows now.
+                    assert weight.shape[1:] == kept.shape[1:]
+                    assert weight.ndim == 2
+                    vocabulary = len(next(p for p in find_text_pairs(pipe) if p.encoder_name == module).tokenizer)
+                    num_rows = vocabulary - len(weight)
+                    assert num_rows < 30
+                    assert torch.equal(kept[: vocabulary - 20], weight[: vocabulary - 20])
+
+
+@each_family
+def test_rows_of_every_trained_encoder_move_and_nothing_else(
+    case: TrainingFamily, unchanged: Callable[[Any], None]
+) -> None:
+    pipe = case.build()
+    run(case.family, pipe, "a dog")  # the libraries leave marks on modules that were called
+    unchanged(pipe)
+    before = snapshot_of(pipe)
+    (result,) = make_trainer(pipe).train()
+    assert tuple(result.rows) == case.trained
+    for name in case.trained:
+        assert (result.rows[name] != result.initial_rows[name]).any(dim=1).all(), name
+    assert_only_rows_moved(pipe, before, case.trained)
+    pipe.unload_multitoken_inversion("<mug>")  # and everything is as it was
+
+
+def choices() -> list[Any]:
+    return [
+        pytest.param("stable_diffusion_xl", ["text_encoder_2"], id="second-of-sdxl"),
+        pytest.param("stable_diffusion_3", ["text_encoder_3"], id="t5-of-sd3"),
+        pytest.param("stable_diffusion_3", ["text_encoder", "text_encoder_2", "text_encoder_3"], id="all-of-sd3"),
+        pytest.param("flux_dev", ["text_encoder_2"], id="t5-of-flux"),
+        pytest.param("flux_dev", ["text_encoder_2", "text_encoder"], id="both-of-flux"),
+    ]
+
+
+@pytest.mark.parametrize(("name", "chosen"), choices())
+def test_encoders_can_be_chosen_and_the_others_read_the_description(
+    name: str, chosen: list[str], tmp_path: Path, unchanged: Callable[[Any], None]
+) -> None:
+    case = TRAINING_FAMILY[name]
+    pipe, fresh = case.build(), case.build()
+    run(case.family, pipe, "a dog")
+    unchanged(pipe)
+    literal = conditioning(pipe, f"a photo of {CAPTION}")
+    before = snapshot_of(pipe)
+    make_trainer(pipe, max_train_steps=0, train_text_encoders=chosen).train()
+    for one, other in zip(conditioning(pipe, "a photo of <mug>"), literal, strict=True):
+        assert torch.equal(one, other)
+    pipe.unload_multitoken_inversion("<mug>")
+    trainer = make_trainer(pipe, train_text_encoders=chosen)
+    (result,) = trainer.train()
+    assert sorted(result.rows) == sorted(chosen)
+    assert all((result.rows[key] != result.initial_rows[key]).any(dim=1).all() for key in chosen)
+    assert_only_rows_moved(pipe, before, tuple(chosen))
+    files = trainer.save(tmp_path)
+    assert len(files) == len(chosen)
+    fresh.load_multitoken_inversion(tmp_path)
+    assert np.array_equal(run(case.family, fresh, "a photo of <mug>"), run(case.family, pipe, "a photo of <mug>"))
+    pipe.unload_multitoken_inversion("<mug>")
+
+
+# What is minimised
+
+
+@each_family
+@pytest.mark.parametrize("fraction", [0.02, 0.5, 0.97])
+def test_loss_is_the_published_objective(case: TrainingFamily, fraction: float) -> None:
+    pipe = case.build()
+    backbone = backbone_for(pipe)
+    latents, noise = random_latents(backbone), random_latents(backbone, seed=1)
+    timestep = (
+        fraction * 1000 if case.objective.__name__ in ("stable_diffusion_3", "flux", "sana") else int(1000 * fraction)
+    )
+    geometry = torch.tensor([[40.0, 56.0, 0.0, 3.0, SIDE, SIDE]])
+    with torch.no_grad():
+        expected = case.objective(pipe, "A photo of a red mug", latents, noise, torch.tensor([timestep]), geometry)
+        sample = Sample(latents[0], noise[0], timestep, "A photo of a red mug", None, geometry[0])
+        (loss,) = denoising_losses(backbone, [sample], torch.device("cpu"))
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+@each_family
+def test_a_batch_has_the_losses_of_its_samples(case: TrainingFamily) -> None:
+    """Different prompts, timesteps, sizes and latents, each with its own."""
+    pipe = case.build()
+    backbone = backbone_for(pipe)
+    prompts = ("a photo of a red mug", "a dog in the park at night , running after two large cats", "a boat")
+    samples = [
+        Sample(
+            random_latents(backbone, seed=index)[0],
+            random_latents(backbone, seed=10 + index)[0],
+            backbone.spread_timestep(index, 3, (8, 8)),
+            prompt,
+            None,
+            torch.tensor([40.0 + index, 56.0, 0.0, index, SIDE, SIDE]),
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    with torch.no_grad():
+        together = denoising_losses(backbone, samples, torch.device("cpu"))
+        alone = torch.cat([denoising_losses(backbone, [one], torch.device("cpu")) for one in samples])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert len(set(alone.tolist())) == 3
+
+
+@pytest.mark.parametrize("name", ["stable_diffusion_3", "flux_dev", "sana"])
+def test_flow_timesteps_are_logit_normal_shifted_as_the_scheduler_shifts(name: str) -> None:
+    pipe = TRAINING_FAMILY[name].build()
+    backbone: Any = backbone_for(pipe)
+    size = (8, 8)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.tensor([backbone.draw_timestep(generator, size) for _ in range(4000)]) / 1000
+    uniform = (torch.arange(999) + 0.5) / 999
+    normal = torch.sigmoid(torch.distributions.Normal(0.0, 1.0).icdf(uniform)).numpy()
+    scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    if scheduler.config.use_dynamic_shifting:  # 16 tokens, on the line through 0.5 at 256 and 1.15 at 4096
+        mu = 0.5 + (16 - 256) * (1.15 - 0.5) / (4096 - 256)
+        scheduler.set_timesteps(sigmas=normal, mu=mu)
+    else:
+        scheduler.set_timesteps(sigmas=normal)
+    expected = scheduler.sigmas[:-1].double().sort().values
+    spread = torch.tensor([backbone.spread_timestep(index, 999, size) for index in range(999)]).double() / 1000
+    torch.testing.assert_close(spread, expected, rtol=1e-4, atol=1e-5)
+    # The largest gap between the drawn and the expected distribution; beyond 1.63 / sqrt(n) once in a hundred.
+    share_below = (drawn[:, None] <= spread[None]).double().mean(dim=0)
+    assert (share_below - uniform.double()).abs().max() < 1.63 / len(drawn) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["stable_diffusion", "stable_diffusion_xl", "pixart_sigma"])
+def test_diffusion_timesteps_are_uniform(name: str) -> None:
+    backbone = backbone_for(TRAINING_FAMILY[name].build())
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.tensor([backbone.draw_timestep(generator, (8, 8)) for _ in range(4000)])
+    assert drawn.dtype == torch.int64
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) <= 999
+    share_below = (drawn[:, None] <= torch.arange(1000)[None]).double().mean(dim=0)
+    assert (share_below - (torch.arange(1000) + 1) / 1000).abs().max() < 1.63 / len(drawn) ** 0.5
+    spread = [backbone.spread_timestep(index, 10, (8, 8)) for index in range(10)]
+    assert spread == [50, 150, 250, 350, 450, 550, 650, 750, 850, 950]
+
+
+def test_sdxl_is_told_the_picture_and_its_crop() -> None:
+    """A picture of 40 by 24 becomes a square of 16: scaled by 16 / 24, and 5 px are cut off on either side."""
+    pipe = TRAINING_FAMILY["stable_diffusion_xl"].build()
+    told: list[list[float]] = []
+    original = pipe.unet.forward
+
+    def record(*args: Any, added_cond_kwargs: Any, **kwargs: Any) -> Any:
+        told.extend(added_cond_kwargs["time_ids"].tolist())
+        return original(*args, added_cond_kwargs=added_cond_kwargs, **kwargs)
+
+    pipe.unet.forward = record
+    picture = random_picture((40, 24))
+    concepts = [Concept(images=picture, placeholder_token="<mug>", initializer=CAPTION)]
+    make_trainer(pipe, concepts=concepts, max_train_steps=1).train()
+    assert told == [[24, 40, 0, 5, 16, 16]] * 2
+    told.clear()
+    pipe.unload_multitoken_inversion()
+    make_trainer(pipe, concepts=concepts, max_train_steps=1, center_crop=False).train()
+    assert told == [[24, 40, 0, 0, 16, 16]] * 2
+
+
+@each_family
+def test_latents_are_what_the_pipeline_decodes(case: TrainingFamily) -> None:
+    """What a pipeline's decoder makes of our latents is what its autoencoder makes of the picture."""
+    pipe = case.build()
+    backbone = backbone_for(pipe)
+    pixels = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    config = pipe.vae.config
+    latents = backbone.encode_pictures(pixels).mean
+    with torch.no_grad():
+        encoded = pipe.vae.encode(pixels)
+        plain = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latent
+        # As every pipeline does before decoding.
+        undone = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+    torch.testing.assert_close(undone, plain, rtol=1e-5, atol=1e-6)
+
+
+# What is drawn after
+
+
+@each_family
+def test_trained_equals_saved_equals_loaded(case: TrainingFamily, tmp_path: Path) -> None:
+    pipe, fresh = case.build(), case.build()
+    untrained = run(case.family, pipe, f"a photo of {CAPTION} on a wooden table")
+    trainer = make_trainer(pipe, learning_rate=0.1)
+    trainer.train()
+    files = trainer.save(tmp_path)
+    names = ["learned_embeds.safetensors", "learned_embeds_2.safetensors", "learned_embeds_3.safetensors"]
+    assert [path.name for path in files] == names[: len(case.trained)]
+    fresh.load_multitoken_inversion(tmp_path)
+    expected = run(case.family, pipe, "a photo of <mug> on a wooden table")
+    assert np.array_equal(run(case.family, fresh, "a photo of <mug> on a wooden table"), expected)
+    assert not np.array_equal(expected, untrained)
+
+
+@each_family
+def test_sample_pictures_and_card_of_every_family(case: TrainingFamily, tmp_path: Path) -> None:
+    pipe = case.build()
+    trainer = make_trainer(pipe, max_train_steps=1)
+    trainer.train()
+    trainer.save(tmp_path, sample_prompts=["a photo of a {}"])
+    assert Image.open(tmp_path / "images" / "0.png").size[0] > 0
+    card = (tmp_path / "README.md").read_text()
+    assert ("With diffusers alone" in card) == (case.objective is stable_diffusion)
+    assert card.count("initializer token |") == len(case.trained)
+
+
+# Options on each family
+
+
+@each_family
+def test_several_concepts_learn_as_if_alone(case: TrainingFamily) -> None:
+    def concept(index: int) -> Concept:
+        words = ("a red mug", "a dog in the park at night")[index]
+        return Concept(images=random_picture(seed=index), placeholder_token=f"<c{index}>", initializer=words)
+
+    together = make_trainer(case.build(), concepts=[concept(0), concept(1)]).train()
+    for index, result in enumerate(together):
+        (alone,) = make_trainer(case.build(), concepts=[concept(index)]).train()
+        for name in case.trained:
+            moved = (result.rows[name] - result.initial_rows[name]).abs().max()
+            torch.testing.assert_close(result.rows[name], alone.rows[name], rtol=0, atol=float(moved) * 0.05)
+
+
+@each_family
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_masks_several_pictures_and_half_precision(case: TrainingFamily, dtype: torch.dtype) -> None:
+    pipe = case.build().to(dtype)
+    mask = Image.new("L", (40, 40), 0)
+    mask.paste(255, (8, 8, 32, 32))
+    concepts = [
+        Concept(
+            images=[random_picture(seed=1), random_picture(seed=2)],
+            mask=[mask, mask],
+            placeholder_token="<mug>",
+            initializer=CAPTION,
+        ),
+        Concept(images=random_picture(seed=3), mask=mask, placeholder_token="<dog>", initializer="a dog"),
+    ]
+    # In fp16 the first steps only bring the loss scale down.
+    results = make_trainer(pipe, concepts=concepts, masked_loss=True, validation_samples=2, max_train_steps=8).train()
+    for result in results:
+        assert result.status == "finished"
+        for name in case.trained:
+            assert result.rows[name].dtype == torch.float32
+            assert torch.isfinite(result.rows[name]).all()
+            assert (result.rows[name] != result.initial_rows[name]).any(dim=1).all()
+    assert {parameter.dtype for parameter in pipe.vae.parameters()} == {dtype}
+
+
+@each_family
+def test_mixed_precision_and_gradient_checkpointing(case: TrainingFamily) -> None:
+    (plain,) = make_trainer(case.build()).train()
+    (mixed,) = make_trainer(case.build(), mixed_precision="bf16", gradient_checkpointing=True).train()
+    for name in case.trained:
+        assert torch.isfinite(mixed.rows[name]).all()
+        assert not torch.equal(mixed.rows[name], mixed.initial_rows[name])
+        assert (mixed.rows[name] - plain.rows[name]).abs().max() <= 2 * (
+            plain.rows[name] - plain.initial_rows[name]
+        ).abs().max()
+
+
+# Bad input
+
+
+def test_a_description_that_fits_t5_but_not_clip_is_refused(unchanged: Callable[[Any], None]) -> None:
+    pipe = TRAINING_FAMILY["stable_diffusion_3"].build()
+    unchanged(pipe)
+    with pytest.raises(InitializerError, match=r"expected at most \d+ tokens .* got 72 in text_encoder; shorten"):
+        make_trainer(pipe, initializer="a red mug with white boats in the park " * 8)
+
+
+def test_a_description_that_fits_clip_but_not_t5_is_refused(
+    unchanged: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StableDiffusion3Backbone, "max_sequence_length", 32)  # the real 256 are more than CLIP's 77
+    pipe = TRAINING_FAMILY["stable_diffusion_3"].build()
+    unchanged(pipe)
+    words = "a red mug with white boats in the park at night , " * 3
+    with pytest.raises(InitializerError, match=r"text_encoder_3 can read \(32 tokens .* got \d+ tokens .* shorten it"):
+        make_trainer(pipe, initializer=words)
+    with pytest.raises(InitializerError, match=r"expected at most \d+ tokens .* got \d+ in text_encoder_3; shorten"):
+        make_trainer(pipe, initializer=words, train_text_encoders=["text_encoder_3"])
+    make_trainer(TRAINING_FAMILY["stable_diffusion_3_without_t5"].build(), initializer=words)
+
+
+@pytest.mark.parametrize(
+    ("name", "component", "message"),
+    [
+        ("stable_diffusion_xl", "text_encoder_2", "got one without text_encoder_2"),
+        ("stable_diffusion_3", "text_encoder", "got one without text_encoder"),
+        ("flux_dev", "text_encoder_2", "got one without text_encoder_2"),
+        ("pixart_sigma", "text_encoder", "got one without text_encoder"),
+        ("sana", "vae", "got one without vae"),
+    ],
+)
+def test_pipelines_that_lack_a_part_are_refused(name: str, component: str, message: str) -> None:
+    pipe = TRAINING_FAMILY[name].build()
+    pipe.register_modules(**{component: None})
+    with pytest.raises(UnsupportedPipelineError, match=message):
+        make_trainer(pipe)
+
+
+@pytest.mark.parametrize("name", ["hunyuan_dit", "aura_flow", "animate_diff"])
+def test_other_pipelines_are_refused_with_a_way_out(name: str) -> None:
+    with pytest.raises(UnsupportedPipelineError, match=r"StableDiffusionXLPipeline.*SanaPipeline.*register_backbone"):
+        make_trainer(FAMILY[name].build())
+
+
+@each_family
+def test_a_pipeline_that_holds_concepts_keeps_them(case: TrainingFamily) -> None:
+    pipe = case.build()
+    make_trainer(pipe, token="<first>", initializer="a dog", learning_rate=0.1).train()
+    expected = run(case.family, pipe, "a photo of <first>")
+    alone = case.build()
+    (fresh,) = make_trainer(alone).train()
+    (second,) = make_trainer(pipe).train()
+    for name in case.trained:
+        assert torch.equal(second.rows[name], fresh.rows[name])
+    assert np.array_equal(run(case.family, pipe, "a photo of <first>"), expected)
+    with pytest.raises(PlaceholderTokenError, match="already loaded"):
+        make_trainer(pipe)
+    pipe.unload_multitoken_inversion("<first>")
+    assert np.array_equal(run(case.family, pipe, "a photo of <mug>"), run(case.family, alone, "a photo of <mug>"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "flux_dev",
+            {"train_text_encoders": ["text_encoder_3"]},
+            "expected some of text_encoder, text_encoder_2, got",
+        ),
+        ("flux_dev", {"snr_gamma": 5.0}, "snr_gamma: expected None for FluxPipeline"),
+        ("sana", {"snr_gamma": 5.0}, "snr_gamma: expected None for SanaPipeline"),
+        ("flux_dev", {"resolution": 18}, "resolution: expected a multiple of 4 for FluxPipeline, got 18"),
+        ("stable_diffusion_3", {"resolution": 64}, "resolution: expected at most 16 for StableDiffusion3Pipeline"),
+    ],
+)
+def test_settings_that_a_family_lacks_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(TRAINING_FAMILY[name].build(), **options)
+
+
+def test_a_token_that_the_pipeline_would_clean_away_is_warned_of() -> None:
+    with pytest.warns(SupremeInitWarning, match=r"<mug>: PixArtSigmaPipeline changes or removes it .*clean_caption"):
+        make_trainer(TRAINING_FAMILY["pixart_sigma"].build())
+    make_trainer(TRAINING_FAMILY["pixart_sigma"].build(), token="%mug%")
+
+
+# A family of one's own
+
+
+@pytest.fixture
+def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "BACKBONES", list(backbones.BACKBONES))
+
+
+@pytest.mark.usefixtures("_registry")
+def test_the_documented_adapter_trains_another_family(tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "backbones.md").read_text(), re.DOTALL)
+    exec(code, {"__name__": "documented"})
+    family = FAMILY["aura_flow"]
+    pipe, fresh = family.build(), family.build()
+    run(family, pipe, "a dog")
+    unchanged(pipe)
+    literal = conditioning(pipe, f"a photo of {CAPTION}")
+    make_trainer(pipe, max_train_steps=0).train()
+    for one, other in zip(conditioning(pipe, "a photo of <mug>"), literal, strict=True):
+        assert torch.equal(one, other)
+    pipe.unload_multitoken_inversion("<mug>")
+    trainer = make_trainer(pipe)
+    (result,) = trainer.train()
+    assert (result.rows["text_encoder"] != result.initial_rows["text_encoder"]).any(dim=1).all()
+    trainer.save(tmp_path)
+    fresh.load_multitoken_inversion(tmp_path)
+    assert np.array_equal(run(family, fresh, "a photo of <mug>"), run(family, pipe, "a photo of <mug>"))
+    pipe.unload_multitoken_inversion("<mug>")
+
+
+@pytest.mark.usefixtures("_registry")
+def test_what_is_no_backbone_is_not_registered() -> None:
+    class Unfinished(backbones.FlowBackbone):
+        pipeline_classes = (FAMILY["aura_flow"].pipeline_class,)
+
+    class Taken(backbones.FluxBackbone):
+        pipeline_classes = (FAMILY["flux"].pipeline_class,)
+
+    for wrong, message in (
+        (dict, "expected a subclass of Backbone with pipeline_classes, got <class 'dict'>"),
+        (backbones.FlowBackbone, "expected a subclass of Backbone with pipeline_classes"),
+        (Unfinished, "Unfinished lacks encode_prompts, predict"),
+        (Taken, "expected new pipeline classes, got FluxPipeline of FluxBackbone"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            backbones.register_backbone(wrong)
+    assert backbones.register_backbone(backbones.FluxBackbone) is backbones.FluxBackbone  # again: harmless
+
+
+def test_a_shared_tokenizer_of_which_only_one_encoder_learns_is_refused() -> None:
+    pipe = TRAINING_FAMILY["stable_diffusion_xl"].build()
+    pipe.register_modules(tokenizer_2=pipe.tokenizer)
+    with pytest.raises(ConfigError, match="shares its tokenizer object"):
+        make_trainer(pipe, train_text_encoders=["text_encoder_2"])
+    pipe.register_modules(tokenizer_2=copy.deepcopy(pipe.tokenizer))
+    make_trainer(pipe, train_text_encoders=["text_encoder_2"])
