@@ -157,6 +157,8 @@ def load_pipeline(name: str, dtype: str, **options: Any) -> Any:
             config = DiffusionPipeline.load_config(name, revision=options.get("revision"))
             defaults = family_defaults(str(config["_class_name"]))
             dtype = defaults.dtype if defaults is not None and torch.cuda.is_available() else "float32"
+            if dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+                dtype = "float16"
         return DiffusionPipeline.from_pretrained(name, dtype=getattr(torch, dtype), **options)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

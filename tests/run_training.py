@@ -71,7 +71,9 @@ def main() -> None:
     torch.set_num_threads(1)
     pipe = build_tiny_pipeline()
     if arguments.pipeline is not None:
-        pipe = DiffusionPipeline.from_pretrained(arguments.pipeline)
+        parts = DiffusionPipeline.load_config(arguments.pipeline)
+        absent = {name: None for name, part in parts.items() if part == [None, None]}
+        pipe = DiffusionPipeline.from_pretrained(arguments.pipeline, **absent)
     if arguments.float64:
         pipe.to(torch.float64)
     if arguments.kill_at_step is not None:

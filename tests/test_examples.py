@@ -16,9 +16,12 @@ import torch
 from conftest import ROOT, TOYBOX
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
+from tiny.describers import build_clip
+from tiny.every_family import FAMILY
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from diffusers_supreme_init import DescriberConfig, SupremeInitConfig, read_embedding
+from diffusers_supreme_init import DescriberConfig, SupremeInitConfig, evaluation, read_embedding
+from diffusers_supreme_init.metrics import CLIPEmbedder, CLIPImageSimilarity, CLIPTextSimilarity
 
 EXAMPLES = ROOT / "examples"
 
@@ -38,7 +41,7 @@ def test_first_python_of_the_readme_comes_early() -> None:
 def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The toybox stands in for Hub ids, its mug and a scene for photos, 2 steps for 100, the CPU for CUDA.
 
-    SDXL is stood for by the toybox with a second text encoder.
+    SDXL is stood for by the toybox with a second text encoder, the default metrics by those of a tiny CLIP.
     """
     shutil.copy(TOYBOX / "concepts" / "mug.png", tmp_path / "mug.png")
     Image.open(tmp_path / "mug.png").convert("RGB").save(tmp_path / "mug.jpg")
@@ -74,14 +77,17 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(DescriberConfig, "__post_init__", of_the_toybox)
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", classmethod(from_toybox))
     monkeypatch.setattr(SupremeInitConfig, "__post_init__", two_steps)
+    clip = CLIPEmbedder(build_clip(tmp_path / "clip"))
+    monkeypatch.setattr(evaluation, "default_metrics", lambda: [CLIPImageSimilarity(clip), CLIPTextSimilarity(clip)])
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(compile(block.replace('.to("cuda")', '.to("cpu")'), "README.md", "exec"), {})
     assert Image.open("beach.png").size == (64, 64)
     assert Path("out/mug/learned_embeds.safetensors").is_file()
     assert Image.open("crop.png").width > 64
     assert Path("out/two/star/learned_embeds.safetensors").is_file()
+    assert Path("out/evaluation/evaluation.json").is_file()
 
 
 def test_paths_and_targets_that_the_readme_names_exist() -> None:
@@ -116,6 +122,32 @@ def test_train_without_options_trains_on_the_mug_of_the_toybox_and_generate_draw
     pictures = [np.asarray(Image.open(path)) for path in paths]
     assert pictures[0].shape == (64, 64, 3)
     assert not np.array_equal(pictures[0], pictures[1])
+
+
+@pytest.mark.parametrize(("options", "numbers"), [([], (1, 2)), (["--train_text_encoders", "text_encoder_2"], (2,))])
+def test_train_on_a_pipeline_with_two_text_encoders(
+    options: list[str], numbers: tuple[int, ...], tmp_path: Path, script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FAMILY["stable_diffusion_xl"].build().save_pretrained(tmp_path / "sdxl")
+    out = tmp_path / "mug"
+    arguments = ["--pretrained_model_name_or_path", str(tmp_path / "sdxl"), "--output_dir", str(out)]
+    arguments += ["--images", str(TOYBOX / "concepts" / "mug.png"), "--placeholder_token", "<mug>"]
+    arguments += [
+        "--initializer",
+        "a red mug",
+        "--max_train_steps",
+        "2",
+        "--validation_samples",
+        "2",
+        "--resolution",
+        "16",
+    ]
+    files = script("train.py")["main"]([*arguments, *options])
+    names = {1: "learned_embeds.safetensors", 2: "learned_embeds_2.safetensors"}
+    assert files == [out / names[number] for number in numbers]
+    told = capsys.readouterr().out
+    assert "<mug>: finished after 2 steps, fixed-noise loss" in told
+    assert all(str(file) in told for file in files)
 
 
 def test_a_folder_with_a_card_of_ones_own_is_refused_before_training(tmp_path: Path, script: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT, assert_same, random_picture, snapshot_of
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
+from safetensors.torch import load_file
 from tiny.every_family import FAMILY
 from tiny.families import run
 from training_families import TRAINING_FAMILIES, TRAINING_FAMILY, TrainingFamily, stable_diffusion
@@ -26,6 +27,7 @@ from diffusers_supreme_init import (
     SupremeInitWarning,
     UnsupportedPipelineError,
     backbones,
+    convert_embedding,
 )
 from diffusers_supreme_init.backbones import Backbone, backbone_for
 from diffusers_supreme_init.backbones.stable_diffusion_3 import StableDiffusion3Backbone
@@ -312,6 +314,26 @@ def test_trained_equals_saved_equals_loaded(case: TrainingFamily, tmp_path: Path
     assert not np.array_equal(expected, untrained)
 
 
+@pytest.mark.parametrize(
+    ("name", "chosen", "keys"),
+    [
+        ("stable_diffusion_xl", [], ["clip_l", "clip_g"]),
+        ("stable_diffusion_3", ["text_encoder", "text_encoder_2", "text_encoder_3"], ["clip_l", "clip_g", "t5xxl"]),
+        ("flux_dev", ["text_encoder", "text_encoder_2"], ["clip_l", "t5xxl"]),
+    ],
+)
+def test_comfyui_file_of_several_encoders(name: str, chosen: list[str], keys: list[str], tmp_path: Path) -> None:
+    trainer = make_trainer(TRAINING_FAMILY[name].build(), train_text_encoders=chosen)
+    (result,) = trainer.train()
+    trainer.save(tmp_path / "mug")
+    # Tiny encoders have other widths than those by which the keys are known, so the keys are given.
+    convert_embedding(tmp_path / "mug", tmp_path / "mug.safetensors", format="comfyui", encoder_keys=keys)
+    written = load_file(tmp_path / "mug.safetensors")
+    assert list(written) == sorted(keys)
+    for key, rows in zip(keys, result.rows.values(), strict=True):
+        assert torch.equal(written[key], rows)
+
+
 @each_family
 def test_sample_pictures_and_card_of_every_family(case: TrainingFamily, tmp_path: Path) -> None:
     pipe = case.build()
@@ -496,6 +518,17 @@ def test_the_documented_adapter_trains_another_family(tmp_path: Path, unchanged:
     fresh.load_multitoken_inversion(tmp_path)
     assert np.array_equal(run(family, fresh, "a photo of <mug>"), run(family, pipe, "a photo of <mug>"))
     pipe.unload_multitoken_inversion("<mug>")
+
+
+def test_documented_defaults_are_those_of_the_code() -> None:
+    lines = []
+    for backbone in backbones.BACKBONES:
+        defaults = backbone.defaults
+        for setting in ("learning_rate", "dtype", "guidance"):
+            value, source = getattr(defaults, setting), getattr(defaults, f"{setting}_source")
+            if value is not None:
+                lines.append(f"| `{backbone.pipeline_classes[0].__name__}` | `{setting}` | {value} | {source} |")
+    assert "\n".join(lines) in (ROOT / "docs" / "backbones.md").read_text()
 
 
 @pytest.mark.usefixtures("_registry")

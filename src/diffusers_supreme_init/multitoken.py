@@ -111,7 +111,8 @@ def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
 def attaches_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the first token of a word holds the space before it, so that a text's first word is another token.
 
-    So it is in byte-level vocabularies (Qwen: ``a``, ``Ġa``) and in Gemma's (``a``, ``▁a``), not in CLIP's and T5's. of a concept then start from tokens with their space, and the space before a trigger is theirs.
+    So it is in byte-level vocabularies (Qwen: ``a``, ``Ġa``) and in Gemma's (``a``, ``▁a``), not in CLIP's and T5's.
+    Rows of a concept then start from tokens with their space, and the space before a trigger is theirs.
     """
     first, *_, last = tokenizer.tokenize("a a")
     return first != last

@@ -79,7 +79,7 @@ class Backbone(ABC):
     max_sequence_length: ClassVar[int | None] = None
     resolution_multiple: int = 1
     max_resolution: int | None = None
-    call_options: ClassVar[Mapping[str, Any]] = {}
+    call_options: Mapping[str, Any] = {}
     supports_min_snr: ClassVar[bool] = False
 
     resolution: int

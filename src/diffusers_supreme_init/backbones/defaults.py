@@ -26,25 +26,26 @@ class FamilyDefaults:
 
 _PAPER_RATE = "the paper's, section A.3: its code passes 5e-4 and multiplies it by the batch size of 4"
 _SAME_CLIP = "that of Stable Diffusion 1: what is trained is the same CLIP-L, beside a CLIP-G or alone"
+_WIDE_EXPONENT = "the exponents of float32: in float16 the first steps are spent on finding a loss scale"
 _NO_PUBLISHED_RATE = "that of Stable Diffusion 1; none is published for rows of this text encoder, none was measured"
 
 STABLE_DIFFUSION = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source=_PAPER_RATE,
-    dtype="float16",
-    dtype_source="the published weights have a variant of it",
+    dtype="bfloat16",
+    dtype_source=_WIDE_EXPONENT,
 )
 STABLE_DIFFUSION_XL = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source=f"{_SAME_CLIP}; invoke-training's sample configuration for SDXL has 2e-3 as well",
-    dtype="float16",
-    dtype_source="the published weights have a variant of it; the autoencoder is run in float32 here",
+    dtype="bfloat16",
+    dtype_source=f"{_WIDE_EXPONENT}; the autoencoder runs in float32 whatever it is loaded in",
 )
 STABLE_DIFFUSION_3 = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source=_SAME_CLIP,
-    dtype="float16",
-    dtype_source="the published weights of 3 are float16, those of 3.5 bfloat16",
+    dtype="bfloat16",
+    dtype_source=f"{_WIDE_EXPONENT}; the published weights of 3.5 are bfloat16, those of 3 float16",
 )
 FLUX = FamilyDefaults(
     learning_rate=2e-3,
@@ -58,8 +59,8 @@ FLUX = FamilyDefaults(
 PIXART_SIGMA = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source=_NO_PUBLISHED_RATE,
-    dtype="float16",
-    dtype_source="the model card's example",
+    dtype="bfloat16",
+    dtype_source=f"{_WIDE_EXPONENT}, and T5 can overflow",
 )
 SANA = FamilyDefaults(
     learning_rate=5e-3,

@@ -17,7 +17,6 @@ class PixArtSigmaBackbone(DiffusionBackbone):
     pipeline_classes: ClassVar[tuple[type, ...]] = (PixArtSigmaPipeline,)
     defaults = defaults.PIXART_SIGMA
     max_sequence_length = 300
-    call_options: ClassVar = {"clean_caption": False, "use_resolution_binning": False}
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
@@ -29,6 +28,7 @@ class PixArtSigmaBackbone(DiffusionBackbone):
             )
         self.resolution = config.sample_size * pipe.vae_scale_factor
         self.resolution_multiple = config.patch_size * pipe.vae_scale_factor
+        self.call_options = {"clean_caption": False, "use_resolution_binning": False}
         self.architecture = "pixart-sigma/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102 - see `Backbone`

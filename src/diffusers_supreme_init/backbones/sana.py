@@ -21,7 +21,6 @@ class SanaBackbone(FlowBackbone):
     pipeline_classes: ClassVar[tuple[type, ...]] = (SanaPipeline,)
     defaults = defaults.SANA
     max_sequence_length = 300
-    call_options: ClassVar = {"clean_caption": False, "use_resolution_binning": False}
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
@@ -33,6 +32,12 @@ class SanaBackbone(FlowBackbone):
             )
         self.resolution = config.sample_size * pipe.vae_scale_factor
         self.resolution_multiple = config.patch_size * pipe.vae_scale_factor
+        self.call_options = {  # drawn are 1024 px whatever the model is, unless the call says otherwise
+            "height": self.resolution,
+            "width": self.resolution,
+            "clean_caption": False,
+            "use_resolution_binning": False,
+        }
         self.architecture = "sana/textual-inversion"
         arguments = inspect.signature(type(pipe).__call__).parameters
         self._instruction = arguments["complex_human_instruction"].default

@@ -1,0 +1,89 @@
+"""Frozen parts may be quantised: rows learn through them, and not a bit of them changes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline, PipelineQuantizationConfig
+from diffusers import QuantoConfig as DenoiserQuantoConfig
+from test_families import CAPTION, conditioning, make_trainer
+from tiny.families import run
+from training_families import TRAINING_FAMILY
+from transformers import QuantoConfig as EncoderQuantoConfig
+
+pytestmark = [
+    # Quanto goes with diffusers 1.0; until then it is the quantiser that runs on a CPU and imports without a word.
+    pytest.mark.filterwarnings("ignore:.*(Quanto|torch_dtype).* is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.* when it cleans prompts"),
+]
+
+QUANTISED = {
+    "stable_diffusion_xl": ["unet"],
+    "stable_diffusion_3": ["transformer", "text_encoder_3"],
+    "flux_dev": ["transformer", "text_encoder_2"],
+    "pixart_sigma": ["transformer", "text_encoder"],
+    "sana": ["transformer"],
+}
+
+
+def load_quantised(name: str, folder: Path) -> Any:
+    """Save a family's tiny pipeline and load it as users do who have less memory."""
+    if not folder.exists():
+        TRAINING_FAMILY[name].build().save_pretrained(folder)
+    mapping = {
+        part: EncoderQuantoConfig(weights="int8") if "encoder" in part else DenoiserQuantoConfig(weights_dtype="int8")
+        for part in QUANTISED[name]
+    }
+    pipe = DiffusionPipeline.from_pretrained(
+        folder, quantization_config=PipelineQuantizationConfig(quant_mapping=mapping), dtype=torch.float32
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_rows_learn_and_quantised_weights_stay(name: str, tmp_path: Path) -> None:
+    case = TRAINING_FAMILY[name]
+    pipe, fresh = (load_quantised(name, tmp_path / "pipeline") for _ in range(2))
+    for part in QUANTISED[name]:
+        assert any("QBytes" in type(weight).__name__ for weight in getattr(pipe, part).parameters()), part
+    frozen = [part for part in (*QUANTISED[name], "vae") if part not in case.trained]
+    before = {part: weights_of(getattr(pipe, part)) for part in frozen}
+    literal = conditioning(pipe, f"a photo of {CAPTION}")
+    make_trainer(pipe, max_train_steps=0).train()
+    for one, other in zip(conditioning(pipe, "a photo of <mug>"), literal, strict=True):
+        assert torch.equal(one, other)
+    pipe.unload_multitoken_inversion("<mug>")
+    trainer = make_trainer(pipe, validation_samples=2)
+    (result,) = trainer.train()
+    assert result.status == "finished"
+    for rows in case.trained:
+        assert (result.rows[rows] != result.initial_rows[rows]).any(dim=1).all()
+    for part, weights in before.items():
+        after = weights_of(getattr(pipe, part))
+        assert after.keys() == weights.keys()
+        assert all(torch.equal(after[key], weights[key]) for key in weights), part
+    trainer.save(tmp_path / "mug")
+    fresh.load_multitoken_inversion(tmp_path / "mug")
+    assert np.array_equal(run(case.family, fresh, "a photo of <mug>"), run(case.family, pipe, "a photo of <mug>"))
+
+
+def test_gradients_through_int8_are_those_of_the_weights_it_stands_for(tmp_path: Path) -> None:
+    """The same run on the weights that the quantised ones stand for gives nearly the same rows."""
+    quantised = load_quantised("flux_dev", tmp_path / "pipeline")
+    plain = TRAINING_FAMILY["flux_dev"].build()
+    with torch.no_grad():
+        for part in QUANTISED["flux_dev"]:
+            meant = dict(getattr(quantised, part).named_parameters())
+            for key, weight in getattr(plain, part).named_parameters():
+                weight.copy_(meant[key].dequantize() if hasattr(meant[key], "dequantize") else meant[key])
+    (one,) = make_trainer(quantised).train()
+    (other,) = make_trainer(plain).train()
+    moved = (other.rows["text_encoder"] - other.initial_rows["text_encoder"]).abs().max()
+    assert (one.rows["text_encoder"] - other.rows["text_encoder"]).abs().max() < 0.1 * moved
