@@ -20,6 +20,7 @@ from diffusers_supreme_init import (
 )
 from diffusers_supreme_init.backbones import StableDiffusionBackbone
 from diffusers_supreme_init.metrics import denoising_mse
+from diffusers_supreme_init.saved_folder import publishable_files
 
 CAPTION = "a red mug with white stripes"
 SAMPLING = {"num_inference_steps": 2, "guidance_scale": 2.0}
@@ -168,3 +169,46 @@ def test_the_file_tells_the_type_of_arguments_that_json_cannot_hold(trained: Any
     latents = torch.zeros(1, 4, 8, 8)
     result = dataclasses.replace(measure(trained.pipe, editing_prompts=()), sampling={"latents": latents, "eta": 0.5})
     assert json.loads(result.write(tmp_path).read_text())["sampling"] == {"latents": "Tensor", "eta": 0.5}
+
+
+# With the concept, to its folder and card
+
+
+def test_an_evaluation_is_saved_shown_on_the_card_and_published(trained: Any, tmp_path: Path) -> None:
+    result = measure(trained.pipe, editing_prompts=["a photo of a {} in the snow"], denoising_samples=4)
+    trained.save(tmp_path, evaluations=[result])
+    assert (tmp_path / "evaluation.json").read_bytes() == result.write(tmp_path / "alone").read_bytes()
+    assert "evaluation.json" in publishable_files(tmp_path)
+    assert "evaluation.json" in json.loads((tmp_path / "training.json").read_text())["files"]
+    card = (tmp_path / "README.md").read_text()
+    shown, edited = (group["brightness"] for group in (result.reconstruction, result.editing))
+    cells = " | ".join(f"{score.mean:.3f} ± {score.std:.3f}" for score in (shown, edited))
+    assert f"| difference of brightness | lower | {cells} |" in card
+    assert "In new sentences: `a photo of <mug> in the snow`." in card
+    assert f"| fixed-noise denoising loss | lower | {sum(result.denoising_mse) / 4:.4f} |  |" in card
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    trained.save(tmp_path, evaluations=[result])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_an_evaluation_of_rows_that_are_replaced_goes_with_them(trained: Any, tmp_path: Path) -> None:
+    trained.save(tmp_path, evaluations=[measure(trained.pipe, editing_prompts=())])
+    trained.save(tmp_path)
+    assert not (tmp_path / "evaluation.json").exists()
+    assert "## Evaluation" not in (tmp_path / "README.md").read_text()
+
+
+def test_one_that_was_written_beside_a_saved_concept_is_published_and_stays(trained: Any, tmp_path: Path) -> None:
+    trained.save(tmp_path)
+    path = measure(trained.pipe, editing_prompts=()).write(tmp_path)
+    assert "evaluation.json" in publishable_files(tmp_path)
+    trained.save(tmp_path)
+    assert path.exists()  # no save wrote it
+
+
+def test_evaluations_of_other_concepts_are_refused_before_anything_is_written(trained: Any, tmp_path: Path) -> None:
+    result = measure(trained.pipe, editing_prompts=())
+    for wrong in ([dataclasses.replace(result, placeholder_token="<cat>")], [result, result]):
+        with pytest.raises(ConfigError, match=r"evaluations: expected at most one of each of <mug>, got <"):
+            trained.save(tmp_path / "out", evaluations=wrong)
+    assert not (tmp_path / "out").exists()

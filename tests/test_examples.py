@@ -87,7 +87,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     assert Path("out/mug/learned_embeds.safetensors").is_file()
     assert Image.open("crop.png").width > 64
     assert Path("out/two/star/learned_embeds.safetensors").is_file()
-    assert Path("out/evaluation/evaluation.json").is_file()
+    assert Path("out/mug/evaluation.json").is_file()
 
 
 def test_paths_and_targets_that_the_readme_names_exist() -> None:
@@ -239,7 +239,7 @@ def test_train_takes_a_list_of_concepts(tmp_path: Path, script: Any) -> None:
     [
         (["--images", "a.png"], "error: expected --images, --placeholder_token and --initializer together"),
         (["--images", "a.png", "--concepts", "b.jsonl"], "error: expected either --concepts or --images, got both"),
-        (["--learning_rate", "-1"], "error: learning_rate: expected above 0, got -1.0"),
+        (["--learning_rate", "-1"], "error: learning_rate: expected above 0, or None, got -1.0"),
         (["--points", "40"], "error: expected 2 numbers with commas, as in --points 40,22, got '40'"),
         (["--points", "40,22"], "error: expected --images with a region or with --candidates, got none"),
         (["--points", "1,2", "--points", "3,4"], "error: --points was given more than once; write all its values"),

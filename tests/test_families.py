@@ -314,6 +314,15 @@ def test_trained_equals_saved_equals_loaded(case: TrainingFamily, tmp_path: Path
     assert not np.array_equal(expected, untrained)
 
 
+def test_rows_of_an_encoder_that_is_no_longer_trained_go_from_the_folder(tmp_path: Path) -> None:
+    build = TRAINING_FAMILY["stable_diffusion_xl"].build
+    for chosen, expected in (([], 2), (["text_encoder"], 1)):
+        trainer = make_trainer(build(), train_text_encoders=chosen)
+        trainer.train()
+        trainer.save(tmp_path)
+        assert len(list(tmp_path.glob("learned_embeds*"))) == expected
+
+
 @pytest.mark.parametrize(
     ("name", "chosen", "keys"),
     [

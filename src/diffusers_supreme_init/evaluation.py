@@ -17,6 +17,7 @@ from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_ms
 from .multitoken import find_trigger, has_token
 from .pictures import PictureSource, find_pictures, fit_to_square, load_picture
 from .randomness import generator_for
+from .saved_folder import EVALUATION_NAME
 from .templates import VALIDATION_TEMPLATE, check_templates, describe_in_prompt, fill_template
 from .text_pairs import find_text_pairs
 from .version import __version__
@@ -27,8 +28,6 @@ _TAKEN = frozenset({"prompt", "generator", "num_images_per_prompt", "output_type
 _JSON_TYPES = (bool, int, float, str, type(None))
 
 _Pictures: TypeAlias = tuple[tuple[Image.Image, ...], ...]
-
-EVALUATION_NAME = "evaluation.json"
 
 RECONSTRUCTION_PROMPTS = ("A photo of {}", "A photo of a {}", "A good photo of a {}")
 """The prompts by which the paper measures what was learned (section A.3); ``{}`` is the concept."""

@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .embedding_file import WEIGHT_NAMES
 from .errors import InitializerError
 from .placeholders import InitializerTokens, tokenize_initializer
 from .text_pairs import TextPair
 
 logger = logging.getLogger(__name__)
-
-_WEIGHT_NAMES = ("learned_embeds.safetensors", *(f"learned_embeds_{number}.safetensors" for number in (2, 3, 4)))
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def find_saved_embedding(initializer: str | os.PathLike[str]) -> list[Path]:
     """
     path = Path(initializer)
     try:
-        if path.is_dir() and (found := [path / name for name in _WEIGHT_NAMES if (path / name).is_file()]):
+        if path.is_dir() and (found := [path / name for name in WEIGHT_NAMES if (path / name).is_file()]):
             return found
         if path.is_file() and path.suffix == ".safetensors":
             return [path]

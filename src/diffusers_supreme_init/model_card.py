@@ -34,6 +34,7 @@ def render_model_card(
     others: Sequence[LearnedEmbedding] = (),
     sample_prompts: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the Markdown of a concept's card; facts that are unknown are left out.
 
@@ -42,6 +43,7 @@ def render_model_card(
         others: The same concept for the other text encoders it was trained for.
         sample_prompts: Prompts of ``images/0.png``, ``images/1.png``, ... beside the card.
         versions: ``{package: version}`` that it was trained with.
+        evaluation: What ``evaluation.json`` says of it.
     """
     training = embedding.training
     losses = training.get("validation_loss") or {}
@@ -81,7 +83,30 @@ def render_model_card(
         has_samples=bool(sample_prompts),
         settings=_settings_for_reading(training.get("settings", {})),
         versions=versions or {},
+        evaluation=evaluation,
+        scores=_scores_for_reading(evaluation or {}),
     )
+
+
+def _scores_for_reading(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return metric, which way is good, and the means on reconstruction and editing prompts."""
+    groups = [evaluation.get("reconstruction", {}), evaluation.get("editing", {})]
+    names = dict.fromkeys(name for group in groups for name in group)
+    rows = []
+    for name in names:
+        score = next(group[name] for group in groups if name in group)
+        means = [_mean_for_reading(group[name]) if name in group else "" for group in groups]
+        rows.append((score["label"], "higher" if score["higher_is_better"] else "lower", means[0], means[1]))
+    if (loss := evaluation.get("denoising_mse")) is not None:
+        rows.append(("fixed-noise denoising loss", "lower", f"{loss['mean']:.4f}", ""))
+    return rows
+
+
+def _mean_for_reading(score: Mapping[str, Any]) -> str:
+    if math.isnan(score["mean"]):
+        return ""  # a metric that has nothing to say of these prompts
+    spread = score["std_over_seeds"]
+    return f"{score['mean']:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
 
 
 def _stock_can_load(architecture: str | None, num_encoders: int) -> bool:

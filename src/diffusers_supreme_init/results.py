@@ -19,11 +19,12 @@ from PIL import Image
 from .backbones import Backbone
 from .config import SupremeInitConfig
 from .embedding_file import LearnedEmbedding, embedding_bytes, weight_name_for, write_embedding
+from .evaluation import Evaluation
 from .files import hub_id, json_bytes, without_nan
 from .model_card import CARD_NAME, image_name, render_library_card, render_model_card
 from .progress import ConceptProgress
 from .samples import Sample
-from .saved_folder import RECORD_NAME
+from .saved_folder import EVALUATION_NAME, RECORD_NAME
 from .text_pairs import TextPair, identify_encoder
 from .version import __version__
 
@@ -77,11 +78,12 @@ def weight_names(backbone: Backbone) -> list[str]:
     return [weight_name_for(pair.encoder_name) for pair in backbone.trained]
 
 
-def file_names(backbone: Backbone, *, num_samples: int, num_pictures: int) -> list[str]:
+def file_names(backbone: Backbone, *, num_samples: int, num_pictures: int, is_evaluated: bool) -> list[str]:
     """Return the names of what `concept_files` makes, before anything is drawn."""
     pictures = [picture_name(index) for index in range(num_pictures)]
     samples = [image_name(index) for index in range(num_samples)]
-    return sorted([*weight_names(backbone), CARD_NAME, RECORD_NAME, *samples, *pictures])
+    evaluation = [EVALUATION_NAME] if is_evaluated else []
+    return sorted([*weight_names(backbone), CARD_NAME, RECORD_NAME, *evaluation, *samples, *pictures])
 
 
 def concept_files(
@@ -94,6 +96,7 @@ def concept_files(
     device: torch.device,
     samples: Sequence[Sample] = (),
     pictures: Sequence[Image.Image] = (),
+    evaluation: Evaluation | None = None,
 ) -> tuple[LearnedEmbedding, dict[str, bytes]]:
     """Return a concept's first embedding, and ``{name: bytes}`` of all files that may be published of it.
 
@@ -106,6 +109,7 @@ def concept_files(
         device: Where it ran.
         samples: Pictures for the card, ``images/0.png`` ...
         pictures: Training pictures, ``pictures/0.png`` ...; only if the user wants them published.
+        evaluation: Of this concept.
     """
     embeddings = learned_embeddings(backbone, concept, config)
     embedding, *others = embeddings.values()
@@ -120,15 +124,22 @@ def concept_files(
         "initializer_tokens": {pair.encoder_name: list(_tokens_of(concept, pair)) for pair in backbone.trained},
         "losses": concept.losses,
         "validation_losses": concept.validation_losses,
-        "files": file_names(backbone, num_samples=len(samples), num_pictures=len(pictures)),
+        "files": file_names(
+            backbone, num_samples=len(samples), num_pictures=len(pictures), is_evaluated=evaluation is not None
+        ),
     }
     card = render_model_card(
-        embedding, others=others, sample_prompts=[one.prompt for one in samples], versions=versions()
+        embedding,
+        others=others,
+        sample_prompts=[one.prompt for one in samples],
+        versions=versions(),
+        evaluation=None if evaluation is None else evaluation.to_dict(),
     )
     return embedding, {
         **{name: embedding_bytes(one) for name, one in embeddings.items()},
         CARD_NAME: card.encode(),
         RECORD_NAME: json_bytes(record),
+        **({} if evaluation is None else {EVALUATION_NAME: json_bytes(evaluation.to_dict())}),
         **{image_name(index): _png(sample.image) for index, sample in enumerate(samples)},
         **{picture_name(index): _png(picture) for index, picture in enumerate(pictures)},
     }

@@ -22,9 +22,11 @@ from .model_card import CARD_NAME
 logger = logging.getLogger(__name__)
 
 RECORD_NAME = "training.json"
+EVALUATION_NAME = "evaluation.json"
 
 NUMBERED_PICTURE = re.compile(r"(images|pictures)/\d+\.png")
-_FIXED_NAMES = (*WEIGHT_NAMES, CARD_NAME, RECORD_NAME)
+_FIXED_NAMES = (*WEIGHT_NAMES, CARD_NAME, RECORD_NAME, EVALUATION_NAME)
+_OPTIONAL_NAMES = (*WEIGHT_NAMES, EVALUATION_NAME)
 _ELSEWHERE = "choose another output_dir"
 
 
@@ -41,7 +43,7 @@ def check_replaceable(folder: Path, names: Iterable[str], sources: Collection[Pa
     """
     names = list(names)
     ours = recorded_files(folder)
-    for name in [*names, *_stale_pictures(folder, names)]:
+    for name in [*names, *_stale_files(folder, names)]:
         path = folder / name
         if path.resolve() in sources:
             raise OutputError(f"cannot replace {str(path)!r}: it is a picture that was trained on; {_ELSEWHERE}")
@@ -67,12 +69,12 @@ def is_saved_folder(folder: Path) -> bool:
 
 
 def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write what `check_replaceable` allowed, each file whole or not at all; pictures that are left over go.
+    """Write what `check_replaceable` allowed, each file whole or not at all; what only the last save wrote goes.
 
     Raises:
         OutputError: The folder cannot be written; saving again is possible.
     """
-    stale = _stale_pictures(folder, contents)
+    stale = _stale_files(folder, contents)
     # First what says which files are ours: if the disk is full after it, the next save knows its own.
     for name in sorted(contents, key=lambda name: name != RECORD_NAME):
         write_atomically(folder / name, contents[name])
@@ -130,10 +132,14 @@ def concept_folders(folder: Path) -> list[Path]:
 
 def _listed(record: Mapping[str, Any], folder: Path) -> set[str]:
     """Return what a record lists of what may be ours; of one without a list, what its time wrote."""
+    return {*_FIXED_NAMES, *filter(NUMBERED_PICTURE.fullmatch, _names_in(record, folder))}
+
+
+def _names_in(record: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return what a record lists; of one without a list, the pictures of the card."""
     listed = record.get("files")
-    if not isinstance(listed, list):
-        listed = _pictures_of_card(folder)
-    return {*_FIXED_NAMES, *(name for name in listed if isinstance(name, str) and NUMBERED_PICTURE.fullmatch(name))}
+    names = listed if isinstance(listed, list) else _pictures_of_card(folder)
+    return [name for name in names if isinstance(name, str)]
 
 
 def _pictures_of_card(folder: Path) -> list[Any]:
@@ -144,9 +150,11 @@ def _pictures_of_card(folder: Path) -> list[Any]:
         return []
 
 
-def _stale_pictures(folder: Path, names: Collection[str]) -> list[str]:
-    earlier = {name for name in recorded_files(folder) - set(names) if NUMBERED_PICTURE.fullmatch(name)}
-    return sorted(name for name in earlier if (folder / name).is_file())
+def _stale_files(folder: Path, names: Collection[str]) -> list[str]:
+    """Return what the last save wrote and the next one will not: pictures, an evaluation, rows of a text encoder."""
+    listed = set(_names_in(_read_record(folder) or {}, folder)) & recorded_files(folder) - set(names)
+    optional = {name for name in listed if name in _OPTIONAL_NAMES or NUMBERED_PICTURE.fullmatch(name)}
+    return sorted(name for name in optional if (folder / name).is_file())
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,8 @@ from .backbones import Backbone
 from .concepts import Concept
 from .config import SupremeInitConfig
 from .describers import Region
-from .errors import PictureError
+from .errors import ConfigError, PictureError
+from .evaluation import Evaluation
 from .model_card import CARD_NAME
 from .pictures import PictureSource, find_pictures, load_picture
 from .progress import ConceptProgress
@@ -49,18 +50,30 @@ def save_run(
     *,
     sample_prompts: Sequence[str],
     with_pictures: bool,
+    evaluations: Sequence[Evaluation],
     device: torch.device,
 ) -> None:
     """Write each concept to its folder, see `SupremeInitTextualInversionTrainer.save`.
 
     Raises:
+        ConfigError: An evaluation is that of no concept, or of one that has another; nothing was written.
         TrainingError: A concept is to be drawn and no longer loaded; nothing was written.
         OutputError: Something would be destroyed that no earlier save wrote, and nothing was written; or the folder
             cannot be written.
     """
     folders = result_folders(run.results, output_dir)
     pictures = [find_pictures(concept.images) if with_pictures else [] for concept in run.concepts]
-    _check_folders(run, output_dir, folders, len(sample_prompts), [len(one) for one in pictures])
+    by_token = _by_token(evaluations, [concept.placeholder_token for concept in run.results])
+    names = [
+        file_names(
+            run.backbone,
+            num_samples=len(sample_prompts),
+            num_pictures=len(of_concept),
+            is_evaluated=concept.placeholder_token in by_token,
+        )
+        for concept, of_concept in zip(run.results, pictures, strict=True)
+    ]
+    _check_folders(run, output_dir, dict(zip(folders, names, strict=True)))
     made, contents = {}, {}
     for concept, folder, of_concept in zip(run.results, folders, pictures, strict=True):
         made[folder.name], contents[folder] = concept_files(
@@ -72,6 +85,7 @@ def save_run(
             device=device,
             samples=draw_samples(run.backbone, concept, sample_prompts, seed=run.config.seed, device=device),
             pictures=[load_picture(one).image for one in of_concept],
+            evaluation=by_token.get(concept.placeholder_token),
         )
     if len(folders) > 1:
         contents[output_dir] = library_files(made)
@@ -79,16 +93,22 @@ def save_run(
         replace_files(folder, files)
 
 
-def _check_folders(
-    run: FinishedRun, output_dir: Path, folders: Sequence[Path], num_samples: int, nums_pictures: Sequence[int]
-) -> None:
+def _by_token(evaluations: Sequence[Evaluation], tokens: Sequence[str]) -> dict[str, Evaluation]:
+    by_token = {one.placeholder_token: one for one in evaluations}
+    unknown = [token for token in by_token if token not in tokens]
+    if unknown or len(by_token) < len(evaluations):
+        got = ", ".join(one.placeholder_token for one in evaluations)
+        raise ConfigError(f"evaluations: expected at most one of each of {', '.join(tokens)}, got {got}")
+    return by_token
+
+
+def _check_folders(run: FinishedRun, output_dir: Path, names: Mapping[Path, Sequence[str]]) -> None:
     sources = _trained_files(run.concepts)
-    check_kind(output_dir, is_library=len(folders) > 1)
-    if len(folders) > 1:
+    check_kind(output_dir, is_library=len(names) > 1)
+    if len(names) > 1:
         check_replaceable(output_dir, [CARD_NAME, RECORD_NAME], sources)
-    for folder, num_pictures in zip(folders, nums_pictures, strict=True):
-        names = file_names(run.backbone, num_samples=num_samples, num_pictures=num_pictures)
-        check_replaceable(folder, names, sources)
+    for folder, of_folder in names.items():
+        check_replaceable(folder, of_folder, sources)
 
 
 def _trained_files(concepts: Sequence[Concept]) -> set[Path]:

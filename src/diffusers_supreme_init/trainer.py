@@ -21,6 +21,7 @@ from .concepts import Concept
 from .config import SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
 from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError
+from .evaluation import Evaluation
 from .files import check_writable
 from .frozen import check_trainable, ready_to_step
 from .hub_connection import check_repo_id
@@ -211,6 +212,7 @@ class SupremeInitTextualInversionTrainer:
         *,
         sample_prompts: Sequence[str] = (),
         with_pictures: bool = False,
+        evaluations: Sequence[Evaluation] = (),
     ) -> list[Path]:
         """Write each concept: ``learned_embeds.safetensors``, a model card, ``training.json``, sample pictures.
 
@@ -221,12 +223,15 @@ class SupremeInitTextualInversionTrainer:
             output_dir: Made if missing.
             sample_prompts: Prompts of pictures for the card, ``"a photo of a {}"``; each is drawn once.
             with_pictures: Also write the training pictures, and so publish them with `push_to_hub`.
+            evaluations: What `evaluate` said of the concepts: its means go to the card, all of it to
+                ``evaluation.json``.
 
         Returns:
             The embedding files, one per concept and trained text encoder.
 
         Raises:
             TrainingError: Nothing was trained yet, or the concept is to be drawn and no longer loaded.
+            ConfigError: An evaluation is that of another concept.
             OutputError: The folder cannot be written, or holds something that no earlier save wrote.
         """
         if not self.results or self.accelerator is None or self._finished is None:
@@ -238,6 +243,7 @@ class SupremeInitTextualInversionTrainer:
                 output_dir,
                 sample_prompts=sample_prompts,
                 with_pictures=with_pictures,
+                evaluations=evaluations,
                 device=self.accelerator.device,
             )
         where = output_dir.resolve()
