@@ -19,28 +19,24 @@ transformers loads it. Attention is the fused kernel of CUDA, which makes no mat
 are made up and have one token per word; this matters only to the instruction that Sana puts before its prompts.
 
 Not counted: the CUDA context (about 0.5 GB), workspaces of cuDNN, cuBLAS and fused kernels, the allocator's rounding
-and fragmentation. GB are 10^9 bytes.
+and fragmentation, and with 4-bit weights those of the layer that computes. GB are 10^9 bytes.
 """
 
 import argparse
 import contextlib
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
 import torch
+from fake_accelerator import ACCELERATOR, LiveBytes, fake_accelerator
 from PIL import Image
 from real_sizes import CAPTION, CASES, Case
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from transformers.modeling_outputs import BaseModelOutput
 
-from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, TrainingError
+from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, TrainingError, loop
 from diffusers_supreme_init.added_concepts import concepts_added
 from diffusers_supreme_init.backbones import Backbone, backbone_for, is_clip
 from diffusers_supreme_init.frozen import frozen, gradient_checkpointing
@@ -52,17 +48,11 @@ from diffusers_supreme_init.sampling import Sample, denoising_losses
 
 VARIANTS = {
     "4 at once": SupremeInitConfig(),
-    "checkpointed": SupremeInitConfig(gradient_checkpointing=True),
+    "4, checkpointed": SupremeInitConfig(gradient_checkpointing=True),
     "1 at a time": SupremeInitConfig(max_forward_batch_size=1),
     "1, checkpointed": SupremeInitConfig(max_forward_batch_size=1, gradient_checkpointing=True),
 }
 """Settings that are compared, as the table names them."""
-
-VALIDATION_BATCH_SIZE = 8
-"""Samples of the fixed-noise loss that `TrainingLoop.validate` takes at once."""
-
-ACCELERATOR = torch.device("meta")
-"""Stands for the accelerator: nothing that stays on the host is there."""
 
 NF4_BYTES = 4.5 / 8
 """Of a weight in bitsandbytes' 4-bit format: 4 bits, and a float32 scale for each 64 weights."""
@@ -70,86 +60,6 @@ NF4_BYTES = 4.5 / 8
 CONCEPT = Concept(
     images=Image.new("RGB", (64, 64)), placeholder_token="<mug>", initializer=CAPTION, templates=["a photo of {}"]
 )
-
-
-class LiveBytes(TorchDispatchMode):
-    """While entered, follow the storages that operators make on a device.
-
-    `torch.distributed._tools.mem_tracker.MemTracker` would do, but it hooks the gradient of every weight, and so fails
-    where they are frozen.
-
-    Attributes:
-        now: Bytes that are alive.
-        peak: The largest `now` so far.
-    """
-
-    def __init__(self, device: torch.device, modules: Sequence[nn.Module] = ()) -> None:
-        """Count the weights and buffers of modules from the beginning."""
-        super().__init__()
-        self.now = self.peak = 0
-        self._device = device
-        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        for module in modules:
-            for tensor in (*module.parameters(), *module.buffers()):
-                self._follow(tensor)
-
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = operator(*args, **(kwargs or {}))
-        for value in tree_iter(made):
-            if isinstance(value, Tensor):
-                self._follow(value)
-        return made
-
-    def _follow(self, tensor: Tensor) -> None:
-        # torch keeps a storage's Python object as long as anything, autograd included, holds the storage.
-        storage = tensor.untyped_storage()
-        key, num_bytes = id(storage), storage.nbytes()
-        if tensor.device != self._device or key in self._alive:
-            return
-
-        def release(_: Any) -> None:
-            del self._alive[key]
-            self.now -= num_bytes
-
-        self._alive[key] = weakref.ref(storage, release)
-        self.now += num_bytes
-        self.peak = max(self.peak, self.now)
-
-
-def fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """`scaled_dot_product_attention` as on CUDA: a kernel keeps query, key, value, result, and a number per query.
-
-    CUDA's flash kernel, which takes no mask, keeps the same. Masks are prepared as for the kernel that takes them:
-    numbers, with rows padded to a multiple of 8, before they are spread over heads without a copy.
-    """
-    assert not enable_gqa, "no family here groups its heads in the kernel"
-    if attn_mask is not None:
-        num_keys = key.shape[-2]
-        numbers = attn_mask.to(query.dtype)
-        if num_keys % 8:
-            numbers = functional.pad(numbers, (0, -num_keys % 8))[..., :num_keys]
-        attn_mask = numbers.expand(*query.shape[:-1], num_keys)
-    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
-    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
-    result: Tensor = kernel(query, key, value, attn_mask, needs_grad, dropout_p, is_causal, scale=scale)[0]
-    return result
-
-
-@contextlib.contextmanager
-def fake_accelerator() -> Iterator[None]:
-    """While entered, tensors have no memory, and `ACCELERATOR` attends as CUDA does."""
-    attention = mock.patch.object(functional, "scaled_dot_product_attention", fused_attention)
-    with FakeTensorMode(allow_non_fake_inputs=True), attention:
-        yield
 
 
 def build(case: Case, device: torch.device) -> Any:
@@ -274,10 +184,10 @@ class Computed:
     resolution: int
     concept: str
     num_parameters: dict[str, int]
-    denoiser_bytes: tuple[float, float]
-    peaks: dict[str, dict[str, float]]
+    denoiser_bytes: tuple[int, int]
+    peaks: dict[str, dict[str, int]]
 
-    def quantised(self, variant: str) -> dict[str, float]:
+    def quantised(self, variant: str) -> dict[str, int]:
         """Return the peaks with a denoiser in 4 bits, which stays on the accelerator from beginning to end."""
         whole, small = self.denoiser_bytes
         return {
@@ -294,7 +204,7 @@ def compute(case: Case) -> Computed:
         weights = list(backbone.denoiser.parameters())
         linear = [part.weight for part in backbone.denoiser.modules() if isinstance(part, nn.Linear)]
         whole = sum(weight.nbytes for weight in weights)
-        quantised = whole - sum(weight.nbytes - weight.numel() * NF4_BYTES for weight in linear)
+        quantised = round(whole - sum(weight.nbytes - weight.numel() * NF4_BYTES for weight in linear))
         pictures = pictures_peak(backbone, ACCELERATOR)
         with in_training(backbone) as concept:
             prompts = prompts_peak(backbone, concept, ACCELERATOR)
@@ -314,17 +224,9 @@ def compute(case: Case) -> Computed:
 
 def _peaks_of_passes(backbone: Backbone, concept: ConceptProgress, config: SupremeInitConfig) -> dict[str, int]:
     limit, checkpointing = config.max_forward_batch_size, config.gradient_checkpointing
-    return {
-        "validation": losses_peak(backbone, concept, limit or VALIDATION_BATCH_SIZE, ACCELERATOR, train=False),
-        "step": losses_peak(
-            backbone,
-            concept,
-            limit or config.train_batch_size,
-            ACCELERATOR,
-            train=True,
-            checkpointing=checkpointing,
-        ),
-    }
+    validated, trained = limit or loop._VALIDATION_BATCH_SIZE, limit or config.train_batch_size
+    step = losses_peak(backbone, concept, trained, ACCELERATOR, train=True, checkpointing=checkpointing)
+    return {"validation": losses_peak(backbone, concept, validated, ACCELERATOR, train=False), "step": step}
 
 
 def measure(case: Case, config: SupremeInitConfig) -> int:
@@ -343,7 +245,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def highest(peaks: dict[str, float]) -> str:
+def highest(peaks: dict[str, int]) -> str:
     """Return the highest of some peaks, in GB, and its phase."""
     phase = max(peaks, key=peaks.__getitem__)
     return f"{peaks[phase] / 1e9:.1f} ({phase})"
@@ -353,32 +255,22 @@ def main() -> None:
     """Compute, measure if asked to, and print tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [case.name for case in CASES]
-    parser.add_argument("--cases", nargs="*", default=names, help=f"Some of {', '.join(names)}; all by default.")
+    parser.add_argument("--cases", nargs="*", choices=names, default=names, help="Which families; all by default.")
     parser.add_argument("--measure", action="store_true", help="Also train for two steps, on CUDA.")
     options = parser.parse_args()
     cases = [case for case in CASES if case.name in options.cases]
     found = {case.name: compute(case) for case in cases}
 
     print(f"Peak memory in GB, computed, and the phase that sets it; a concept that starts from {CAPTION!r}\n")
-    header = [
-        "family",
-        "text encoders trained",
-        "resolution",
-        "parameters of a concept",
-        *VARIANTS,
-        "denoiser in 4 bit",
+    last = list(VARIANTS)[-1]
+    about = ["family", "text encoders trained", "resolution, px", "parameters of a concept"]
+    rows = [
+        [name, one.trained, str(one.resolution), one.concept]
+        + [highest(one.peaks[variant]) for variant in VARIANTS]
+        + [highest(one.quantised(last))]
+        for name, one in found.items()
     ]
-    print(
-        table(
-            header,
-            [
-                [name, one.trained, str(one.resolution), one.concept]
-                + [highest(one.peaks[variant]) for variant in VARIANTS]
-                + [highest(one.quantised(list(VARIANTS)[-1]))]
-                for name, one in found.items()
-            ],
-        )
-    )
+    print(table([*about, *VARIANTS, f"{last}, denoiser in 4 bits"], rows))
     print("Every phase, GB, computed\n")
     phases = [
         [name, variant, *(f"{peak / 1e9:.1f}" if peak else "" for peak in peaks.values())]
@@ -393,12 +285,15 @@ def main() -> None:
         print(f"- {case.name}, {case.dtype}: {', '.join(parts)}")
     if options.measure:
         print(f"\nPeak memory in GB, measured on {torch.cuda.get_device_name()} / computed\n")
-        for case in cases:
-            cells = [
-                f"{measure(case, config) / 1e9:.1f} / {max(found[case.name].peaks[variant].values()) / 1e9:.1f}"
-                for variant, config in VARIANTS.items()
-            ]
-            print(table(["family", *VARIANTS], [[case.name, *cells]]), flush=True)
+        print(table(["family", *VARIANTS], [[case.name, *_compared(case, found[case.name])] for case in cases]))
+
+
+def _compared(case: Case, computed: Computed) -> Iterator[str]:
+    room = torch.cuda.get_device_properties("cuda").total_memory
+    for variant, config in VARIANTS.items():
+        expected = max(computed.peaks[variant].values())
+        measured = f"{measure(case, config) / 1e9:.1f}" if expected < room else "does not fit"
+        yield f"{measured} / {expected / 1e9:.1f}"
 
 
 if __name__ == "__main__":

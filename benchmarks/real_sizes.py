@@ -4,7 +4,7 @@ What is not said here is the default of the class. Each function names the repos
 follows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +62,29 @@ def words(max_length: int) -> WordTokenizer:
     vocabulary = {token: index for index, token in enumerate([*special, *CAPTION.split()])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    names: dict[str, Any] = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
     return WordTokenizer(tokenizer_object=tokenizer, model_max_length=max_length, **names)
 
 
 def clip_l(model: type[Any] = CLIPTextModel) -> Any:
     """OpenAI's CLIP-L: openai/clip-vit-large-patch14."""
-    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    sizes: dict[str, Any] = {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    }
     return model(CLIPTextConfig(vocab_size=49408, projection_dim=768, **sizes))
 
 
 def clip_g() -> CLIPTextModelWithProjection:
     """OpenCLIP's bigG: text_encoder_2 of stabilityai/stable-diffusion-xl-base-1.0."""
-    sizes = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
+    sizes: dict[str, Any] = {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 20,
+    }
     return CLIPTextModelWithProjection(
         CLIPTextConfig(vocab_size=49408, projection_dim=1280, hidden_act="gelu", **sizes)
     )
@@ -82,14 +92,17 @@ def clip_g() -> CLIPTextModelWithProjection:
 
 def t5_xxl() -> T5EncoderModel:
     """The encoder of google/t5-v1_1-xxl."""
-    sizes = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24}
+    sizes: dict[str, Any] = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24}
     return T5EncoderModel(T5Config(vocab_size=32128, feed_forward_proj="gated-gelu", **sizes))
 
 
 def autoencoder(latent_channels: int = 4, **options: Any) -> AutoencoderKL:
     """The autoencoder that all families but Sana share, in the sizes of its latents."""
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    widths = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
+    blocks: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
+    widths: dict[str, Any] = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
     return AutoencoderKL(latent_channels=latent_channels, **blocks, **widths, **options)
 
 
@@ -130,9 +143,14 @@ def stable_diffusion_1_5() -> Any:
 
 def stable_diffusion_2_1() -> Any:
     """stabilityai/stable-diffusion-2-1."""
-    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+    sizes: dict[str, Any] = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+    }
     text_encoder = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_act="gelu", **sizes))
-    heads = {"attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}
+    heads: dict[str, Any] = {"attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}
     unet = UNet2DConditionModel(sample_size=96, cross_attention_dim=1024, **heads)
     return stable_diffusion(text_encoder, unet, prediction_type="v_prediction")
 
@@ -206,7 +224,7 @@ def flux() -> Any:
 
 def pixart_sigma() -> Any:
     """PixArt-alpha/PixArt-Sigma-XL-2-1024-MS."""
-    options = {"caption_channels": 4096, "interpolation_scale": 2, "use_additional_conditions": False}
+    options: dict[str, Any] = {"caption_channels": 4096, "interpolation_scale": 2, "use_additional_conditions": False}
     return PixArtSigmaPipeline(
         transformer=PixArtTransformer2DModel(sample_size=128, out_channels=8, **options),
         scheduler=scheduler(DPMSolverMultistepScheduler, beta_start=0.0001, beta_end=0.02, beta_schedule="linear"),
@@ -256,7 +274,7 @@ class Case:
     name: str
     build: Callable[[], Any]
     dtype: str
-    published: dict[str, float]
+    published: Mapping[str, float]
 
 
 CLIP_L = {"text_encoder": 123}
