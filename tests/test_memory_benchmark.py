@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,6 +41,20 @@ def test_what_is_computed_is_what_is_executed() -> None:
     assert computed == pytest.approx(executed, rel=0.01)
     assert computed["validation"] < computed["4, checkpointed"] < computed["4"]
     assert computed["1"] < computed["4"]
+
+
+@pytest.mark.slow
+def test_what_is_computed_is_what_is_executed_at_real_size() -> None:  # 7 GB
+    case = replace(real_sizes.CASES[0], dtype="float32")
+
+    def step(device: torch.device) -> int:
+        backbone = backbone_for(memory.build(case, device))
+        with memory.in_training(backbone) as concept:
+            return memory.losses_peak(backbone, concept, 1, device, train=True)
+
+    with memory.fake_accelerator():
+        computed = step(memory.ACCELERATOR)
+    assert computed == pytest.approx(step(torch.device("cpu")), rel=0.001)
 
 
 def test_storages_are_followed_from_birth_to_death() -> None:
