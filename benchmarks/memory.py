@@ -10,7 +10,7 @@ PEFT's rows. So a peak is one of live tensors: weights, what autograd saves, and
 The pipeline is on the CPU at first, and parts come to the accelerator as a run needs them. Its phases are:
 
 - ``pictures``: the autoencoder, in float32, encodes a picture and its mirror image;
-- ``prompts``: text encoders that are not trained, CLIPs aside, read a prompt, beside all that the steps need;
+- ``prompts``: text encoders that are not trained, CLIPs aside, read a prompt, beside the other text encoders;
 - ``validation``: the fixed-noise loss, without gradient;
 - ``step``: forward and backward pass.
 
@@ -115,9 +115,9 @@ def pictures_peak(backbone: Backbone, device: torch.device) -> int:
 
 def prompts_peak(backbone: Backbone, concept: ConceptProgress, device: torch.device) -> int:
     """Let the large text encoders that are not trained read a prompt; 0 if there are none."""
-    if not (large := _large(backbone)):
+    if not _large(backbone):
         return 0
-    with torch.no_grad(), LiveBytes(device, [*_on_call(backbone), *large]) as live:
+    with torch.no_grad(), LiveBytes(device, [pair.encoder for pair in backbone.pairs]) as live:
         backbone.encode_prompts([concept.prompts[0]])
     return live.peak
 
@@ -139,7 +139,7 @@ def losses_peak(
             stack.enter_context(_remembering(encoder))
         stack.enter_context(gradient_checkpointing(backbone.denoiser, enabled=checkpointing))
         stack.enter_context(torch.set_grad_enabled(train))
-        live = stack.enter_context(LiveBytes(device, _on_call(backbone)))
+        live = stack.enter_context(LiveBytes(device, [*_on_call(backbone), backbone.denoiser]))
         losses = denoising_losses(backbone, samples, device)
         if train:
             losses.sum().backward()
@@ -147,9 +147,8 @@ def losses_peak(
 
 
 def _on_call(backbone: Backbone) -> list[nn.Module]:
-    """Return what `ready_to_step` has on the accelerator."""
-    encoders = [pair.encoder for pair in backbone.pairs if pair in backbone.trained or is_clip(pair)]
-    return [*encoders, backbone.denoiser]
+    """Return the text encoders that `ready_to_step` has on the accelerator beside the denoiser."""
+    return [pair.encoder for pair in backbone.pairs if pair in backbone.trained or is_clip(pair)]
 
 
 def _large(backbone: Backbone) -> list[nn.Module]:
@@ -191,7 +190,8 @@ class Computed:
         """Return the peaks with a denoiser in 4 bits, which stays on the accelerator from beginning to end."""
         whole, small = self.denoiser_bytes
         return {
-            phase: peak + small - (0 if phase == "pictures" else whole) for phase, peak in self.peaks[variant].items()
+            phase: peak + small - (whole if phase in ("validation", "step") else 0)
+            for phase, peak in self.peaks[variant].items()
         }
 
 

@@ -14,13 +14,12 @@ from .choice import score_candidates
 from .config import SupremeInitConfig
 from .describers import Describers
 from .errors import DescriberError, RegionError
-from .frozen import ready_to_encode, ready_to_step
 from .latents import PictureLatents, TrainingPictures, encode_concept
 from .loop import autocast_dtype
+from .phases import ready_to_encode, ready_to_step
 from .preparation import PreparedConcept, begin_concept, initialize_concept
 from .progress import ConceptProgress
 from .proposals import candidate_table, find_words
-from .remembered_prompts import remembered_prompts
 from .selection import select_pictures, training_pictures
 from .templates import fill_template
 
@@ -140,10 +139,7 @@ def _choose(
             for concept, found in zip(prepared, candidates, strict=True)
             for candidate in (found.usable if found is not None and len(found.usable) > 1 else ())
         ]
-        with (
-            ready_to_step(backbone, accelerator.device),
-            remembered_prompts(backbone, backbone.described, prompts, accelerator.device),
-        ):
+        with ready_to_step(backbone, accelerator.device, prompts):
             for index, found in enumerate(candidates):
                 if found is None or len(found.usable) < 2:
                     continue

@@ -7,7 +7,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from .backbones import Backbone, is_clip
+from .backbones import Backbone
 from .errors import UnsupportedPipelineError
 
 
@@ -81,32 +81,6 @@ def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
             part.training = was_training
         for weight, required_grad in requires_grad:
             weight.requires_grad_(required_grad)
-
-
-@contextlib.contextmanager
-def ready_to_step(backbone: Backbone, device: torch.device, *, checkpointing: bool = False) -> Iterator[None]:
-    """Freeze what the steps need and put it on a device; the autoencoder makes room.
-
-    Text encoders that are not trained stay where they are, unless they are CLIPs, which are small: what they make of
-    each prompt is remembered, see `remembered_prompts`.
-    """
-    denoiser = backbone.denoiser
-    on_call = [pair.encoder for pair in backbone.pairs if pair in backbone.trained or is_clip(pair)]
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(frozen([*(pair.encoder for pair in backbone.pairs), denoiser]))
-        for module in (*on_call, denoiser):
-            stack.enter_context(on_device(module, device))
-        stack.enter_context(on_device(backbone.autoencoder, torch.device("cpu")))
-        stack.enter_context(gradient_checkpointing(denoiser, enabled=checkpointing))
-        yield
-
-
-@contextlib.contextmanager
-def ready_to_encode(backbone: Backbone, device: torch.device) -> Iterator[None]:
-    """Freeze the autoencoder and put it on a device, in float32 if it is half precision."""
-    autoencoder = backbone.autoencoder
-    with frozen([autoencoder]), upcast(autoencoder), on_device(autoencoder, device):
-        yield
 
 
 @contextlib.contextmanager

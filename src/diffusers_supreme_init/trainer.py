@@ -23,16 +23,16 @@ from .describers import Describers, Region
 from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError
 from .evaluation import Evaluation
 from .files import check_writable
-from .frozen import check_trainable, ready_to_step
+from .frozen import check_trainable
 from .hub_connection import check_repo_id
 from .loop import TrainingLoop
+from .phases import ready_to_step
 from .pictures import PictureSource
 from .preparation import prepare_concepts
 from .previews import draw_previews
 from .progress import ConceptProgress
 from .prompt_cleaning import why_lost
 from .publishing import Publication, push_to_hub
-from .remembered_prompts import remembered_prompts
 from .results import result_folders, weight_names, write_snapshots
 from .rows import TrainableRows
 from .samples import SAMPLE_PROMPTS
@@ -179,12 +179,10 @@ class SupremeInitTextualInversionTrainer:
             describers=self.describers,
             known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
         )
-        ready = ready_to_step(backbone, accelerator.device, checkpointing=config.gradient_checkpointing)
         prompts = [prompt for concept in concepts for prompt in (*concept.prompts, concept.validation_prompt)]
         with (
             concepts_added(backbone, concepts),
-            ready,
-            remembered_prompts(backbone, backbone.described, prompts, accelerator.device),
+            ready_to_step(backbone, accelerator.device, prompts, checkpointing=config.gradient_checkpointing),
         ):
             initial_rows = {concept.placeholder_token: concept.initial_rows for concept in concepts}
             rows = TrainableRows(backbone.trained, initial_rows)
