@@ -31,6 +31,7 @@ from diffusers_supreme_init import (
 )
 from diffusers_supreme_init.backbones import Backbone, backbone_for
 from diffusers_supreme_init.backbones.stable_diffusion_3 import StableDiffusion3Backbone
+from diffusers_supreme_init.metrics import denoising_mse
 from diffusers_supreme_init.sampling import Sample, denoising_losses
 from diffusers_supreme_init.text_pairs import find_text_pairs
 
@@ -353,6 +354,16 @@ def test_sample_pictures_and_card_of_every_family(case: TrainingFamily, tmp_path
     card = (tmp_path / "README.md").read_text()
     assert ("With diffusers alone" in card) == (case.objective is stable_diffusion)
     assert card.count("initializer token |") == len(case.trained)
+
+
+@each_family
+def test_the_loss_of_a_loaded_concept_is_that_of_training(case: TrainingFamily) -> None:
+    pipe = case.build()
+    (result,) = make_trainer(pipe, validation_samples=4).train()
+    measured = denoising_mse(pipe, random_picture(), result.validation_prompt, num_samples=4, resolution=SIDE)
+    torch.testing.assert_close(
+        measured, torch.tensor(result.validation_losses[2], dtype=torch.float64), rtol=1e-4, atol=1e-5
+    )
 
 
 # Options on each family
