@@ -198,12 +198,16 @@ def test_an_evaluation_of_rows_that_are_replaced_goes_with_them(trained: Any, tm
     assert "## Evaluation" not in (tmp_path / "README.md").read_text()
 
 
-def test_one_that_was_written_beside_a_saved_concept_is_published_and_stays(trained: Any, tmp_path: Path) -> None:
+def test_one_that_no_save_wrote_is_not_published_and_stays(trained: Any, tmp_path: Path) -> None:
+    """It may be that of rows which are gone."""
     trained.save(tmp_path)
-    path = measure(trained.pipe, editing_prompts=()).write(tmp_path)
+    result = measure(trained.pipe, editing_prompts=())
+    path = result.write(tmp_path)
+    assert "evaluation.json" not in publishable_files(tmp_path)
+    trained.save(tmp_path)
+    assert path.exists()
+    trained.save(tmp_path, evaluations=[result])
     assert "evaluation.json" in publishable_files(tmp_path)
-    trained.save(tmp_path)
-    assert path.exists()  # no save wrote it
 
 
 def test_evaluations_of_other_concepts_are_refused_before_anything_is_written(trained: Any, tmp_path: Path) -> None:

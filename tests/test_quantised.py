@@ -13,6 +13,8 @@ from tiny.families import run
 from training_families import TRAINING_FAMILY
 from transformers import QuantoConfig as EncoderQuantoConfig
 
+from diffusers_supreme_init.frozen import on_device
+
 pytestmark = [
     # Quanto goes with diffusers 1.0; until then it is the quantiser that runs on a CPU and imports without a word.
     pytest.mark.filterwarnings("ignore:.*(Quanto|torch_dtype).* is deprecated:FutureWarning"),
@@ -87,3 +89,14 @@ def test_gradients_through_int8_are_those_of_the_weights_it_stands_for(tmp_path:
     (other,) = make_trainer(plain).train()
     moved = (other.rows["text_encoder"] - other.initial_rows["text_encoder"]).abs().max()
     assert (one.rows["text_encoder"] - other.rows["text_encoder"]).abs().max() < 0.1 * moved
+
+
+def test_quantised_parts_come_to_the_device_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quantiser that loads on the CPU leaves it to others to move what it made."""
+    transformer, asked = load_quantised("flux_dev", tmp_path / "pipeline").transformer, []
+    monkeypatch.setattr(type(transformer), "to", lambda self, device: asked.append(str(device)))
+    with on_device(transformer, torch.device("meta")):
+        assert asked == ["meta"]
+    assert asked == ["meta", "cpu"]
+    with on_device(transformer, torch.device("cpu")):  # it is there
+        assert len(asked) == 2

@@ -163,7 +163,7 @@ def test_pipelines_that_cannot_be_trained_on(pipe: Any) -> None:
     with pytest.raises(UnsupportedPipelineError, match=r"reads 4 latent channels, got 9 \(inpainting\?\)"):
         make_trainer(inpainting)
     unknown = build_tiny_pipeline("flow_prediction")
-    with pytest.raises(UnsupportedPipelineError, match="got 'flow_prediction'"):
+    with pytest.raises(UnsupportedPipelineError, match=r"got DDIMScheduler .*\(prediction_type 'flow_prediction'\)"):
         make_trainer(unknown)
 
 

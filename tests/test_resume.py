@@ -81,7 +81,16 @@ FAMILY_SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=TRAINING_FAMILIES, ids=lambda case: case.name)
+FAST = ("stable_diffusion_xl", "flux_dev", "sana")
+"""Families whose processes are started by `make test`; the others take their turn in `make test-slow`."""
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(case, id=case.name, marks=[] if case.name in FAST else pytest.mark.slow)
+        for case in TRAINING_FAMILIES
+    ]
+)
 def family_option(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     """Options of a run on a pipeline of each family, from a folder."""
     request.param.build().save_pretrained(tmp_path / "pipeline")

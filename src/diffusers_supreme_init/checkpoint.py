@@ -158,8 +158,8 @@ def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequenc
     return {
         "settings": settings,
         "model": {
-            **{pair.encoder_name: _model_digest(pair.encoder) for pair in backbone.pairs},
             "trained": [pair.encoder_name for pair in backbone.trained],
+            **{pair.encoder_name: _model_digest(pair.encoder) for pair in backbone.pairs},
             "denoiser": _model_digest(backbone.denoiser),
         },
         "concepts": {concept.placeholder_token: concept.fingerprint() for concept in concepts},

@@ -33,9 +33,9 @@ def check_trainable(backbone: Backbone) -> None:
 
 @contextlib.contextmanager
 def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Move a module for a while; a quantised one stays where it was loaded."""
+    """Move a module for a while; a quantised one that is on an accelerator already stays there."""
     home = next(module.parameters()).device
-    if is_quantised(module):
+    if home == device or (is_quantised(module) and home.type != "cpu"):
         yield
         return
     try:

@@ -35,6 +35,7 @@ def render_model_card(
     sample_prompts: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    call_options: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the Markdown of a concept's card; facts that are unknown are left out.
 
@@ -44,6 +45,7 @@ def render_model_card(
         sample_prompts: Prompts of ``images/0.png``, ``images/1.png``, ... beside the card.
         versions: ``{package: version}`` that it was trained with.
         evaluation: What ``evaluation.json`` says of it.
+        call_options: Arguments without which the pipeline would lose the placeholder token.
     """
     training = embedding.training
     losses = training.get("validation_loss") or {}
@@ -83,6 +85,7 @@ def render_model_card(
         has_samples=bool(sample_prompts),
         settings=_settings_for_reading(training.get("settings", {})),
         versions=versions or {},
+        prompt_options="".join(f", {name}={value!r}" for name, value in (call_options or {}).items()),
         evaluation=evaluation,
         scores=_scores_for_reading(evaluation or {}),
     )

@@ -109,13 +109,15 @@ def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
 
 
 def attaches_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the first token of a word holds the space before it, so that a text's first word is another token.
+    """Whether the first token of a word holds the space before it, so that a word without one is another token.
 
     So it is in byte-level vocabularies (Qwen: ``a``, ``Ġa``) and in Gemma's (``a``, ``▁a``), not in CLIP's and T5's.
     Rows of a concept then start from tokens with their space, and the space before a trigger is theirs.
     """
-    first, *_, last = tokenizer.tokenize("a a")
-    return first != last
+    is_armed = isinstance(tokenizer, MultiTokenMixin)  # whose own method would read a trigger "a a" as rows
+    base: Any = super(MultiTokenMixin, tokenizer) if is_armed else tokenizer
+    alone, twice = base.tokenize("a"), base.tokenize("a a")
+    return len(twice) == 2 * len(alone) and twice != alone * 2
 
 
 def arm(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None = None) -> None:

@@ -1,13 +1,17 @@
-"""Which parts of a pipeline are on the accelerator when: pictures are encoded, prompts are read, steps are made."""
+"""Which parts of a pipeline are on the accelerator while it encodes pictures, reads prompts, trains, and draws."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
 
 import torch
+from torch import nn
 
 from .backbones import Backbone, is_clip
 from .frozen import frozen, gradient_checkpointing, on_device, upcast
 from .remembered_prompts import remembered_prompts
+
+NO_PROMPT = ""
+"""What guidance compares a prompt with; who draws lets the text encoders read it beside the prompts."""
 
 
 @contextlib.contextmanager
@@ -20,7 +24,7 @@ def ready_to_encode(backbone: Backbone, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ready_to_step(
-    backbone: Backbone, device: torch.device, prompts: Iterable[str] = (), *, checkpointing: bool = False
+    backbone: Backbone, device: torch.device, prompts: Iterable[str], *, checkpointing: bool = False
 ) -> Iterator[None]:
     """Freeze what the steps need and put it on a device; the autoencoder makes room.
 
@@ -43,4 +47,16 @@ def ready_to_step(
         stack.enter_context(remembered_prompts(backbone, backbone.described, prompts, device))
         stack.enter_context(on_device(denoiser, device))
         stack.enter_context(gradient_checkpointing(denoiser, enabled=checkpointing))
+        yield
+
+
+@contextlib.contextmanager
+def ready_to_draw(backbone: Backbone, device: torch.device) -> Iterator[None]:
+    """Put what only drawing needs on a device too: the autoencoder, a safety checker; within `ready_to_step`."""
+    readers = [pair.encoder for pair in backbone.pairs]
+    parts = [part for part in backbone.pipe.components.values() if isinstance(part, nn.Module)]
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            if all(getattr(part, "_orig_mod", part) is not reader for reader in readers):
+                stack.enter_context(on_device(part, device))
         yield

@@ -10,10 +10,18 @@ from PIL import Image
 
 from .backbones import Backbone
 from .config import SupremeInitConfig
-from .frozen import on_device
+from .phases import ready_to_draw
 from .progress import ConceptProgress
 from .randomness import generator_for
 from .templates import fill_template
+
+
+def preview_prompts(concepts: Sequence[ConceptProgress], config: SupremeInitConfig) -> list[str]:
+    """Return `validation_prompt` for each concept; nothing if there is none."""
+    template = config.validation_prompt
+    if template is None:
+        return []
+    return [fill_template(template, concept.placeholder_token, concept.description) for concept in concepts]
 
 
 @torch.no_grad()
@@ -29,11 +37,9 @@ def draw_previews(
     Returns:
         The pictures written, ``output_dir/previews/step-N.png``; trackers get them as well.
     """
-    pipe, prompt = backbone.pipe, config.validation_prompt or ""
-    rows = []
-    with on_device(backbone.autoencoder, accelerator.device):
-        for concept in concepts:
-            text = fill_template(prompt, concept.placeholder_token, concept.description)
+    pipe, rows = backbone.drawing_pipe, []
+    with ready_to_draw(backbone, accelerator.device):
+        for text in preview_prompts(concepts, config):
             generators = [
                 generator_for(config.seed, "", 0, index, "preview") for index in range(config.num_validation_images)
             ]

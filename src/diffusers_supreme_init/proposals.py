@@ -22,6 +22,7 @@ from .pictures import PictureSource, find_pictures
 from .placeholders import tokenize_initializer
 from .preparation import PreparedConcept, initializer_limits, prepare_concepts
 from .selection import SelectedPicture, select_pictures, training_pictures
+from .templates import fill_template
 
 _UNNAMED = "<initializer-proposal>"
 """Stands for the concept that nobody has named yet; no draw of the fixed-noise loss depends on it."""
@@ -134,13 +135,15 @@ def propose_initializer(
         chosen = training_pictures(pictures, prepared.masks, concept.train_on, masked_loss=config.masked_loss)
         with ready_to_encode(backbone, device):
             latents = encode_concept(backbone, chosen, config)
-        with ready_to_step(backbone, device):
+        template = prepared.validation_template
+        prompts = [fill_template(template, candidate.text, candidate.text) for candidate in found.usable]
+        with ready_to_step(backbone, device, prompts):
             found = score_candidates(
                 backbone,
                 latents,
                 found,
                 config,
-                template=prepared.validation_template,
+                template=template,
                 num_samples=describers.config.score_samples,
                 device=device,
                 autocast_dtype=AUTOCAST_DTYPES[config.mixed_precision or "no"],

@@ -48,6 +48,7 @@ def remembered_prompts(
 def _remembering(encoder: Any) -> Iterator[None]:
     """Replace an encoder's forward pass by a look-up, one prompt at a time, so that batches make no difference."""
     forward, known = encoder.forward, {}
+    of_user = vars(encoder).get("forward")  # somebody may have replaced it before us
 
     def look_up(input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
         made = []
@@ -68,3 +69,5 @@ def _remembering(encoder: Any) -> Iterator[None]:
         yield
     finally:
         del encoder.forward
+        if of_user is not None:
+            encoder.forward = of_user

@@ -33,6 +33,9 @@ _LOCAL_SETTINGS = frozenset(
 )
 """Settings of the user's machine; they change no learned number and are never written into what may be published."""
 
+_CLEANING = ("clean_caption",)
+"""Arguments of pipelines that would otherwise clean a placeholder token away."""
+
 
 def learned_embeddings(
     backbone: Backbone, concept: ConceptProgress, config: SupremeInitConfig, *, step: int | None = None
@@ -134,6 +137,7 @@ def concept_files(
         sample_prompts=[one.prompt for one in samples],
         versions=versions(),
         evaluation=None if evaluation is None else evaluation.to_dict(),
+        call_options={name: backbone.call_options[name] for name in _CLEANING if name in backbone.call_options},
     )
     return embedding, {
         **{name: embedding_bytes(one) for name, one in embeddings.items()},

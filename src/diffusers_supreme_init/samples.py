@@ -1,6 +1,5 @@
 """A learned concept -> pictures for its card."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from .backbones import Backbone
 from .errors import TrainingError
-from .frozen import on_device
+from .phases import NO_PROMPT, ready_to_draw, ready_to_step
 from .progress import ConceptProgress
 from .randomness import generator_for
 from .templates import fill_template
@@ -56,14 +55,12 @@ def draw_samples(
         return []  # without touching a pipeline that may be offloaded by now
     _check_is_loaded(backbone, concept)
     samples = []
-    modules = [*(pair.encoder for pair in backbone.pairs), backbone.denoiser, backbone.autoencoder]
-    with contextlib.ExitStack() as stack:
-        for module in modules:
-            stack.enter_context(on_device(module, device))
-        for index, prompt in enumerate(prompts):
-            text = fill_template(prompt, concept.placeholder_token, concept.description)
+    texts = [fill_template(prompt, concept.placeholder_token, concept.description) for prompt in prompts]
+    pipe = backbone.drawing_pipe
+    with ready_to_step(backbone, device, [*texts, NO_PROMPT]), ready_to_draw(backbone, device):
+        for index, text in enumerate(texts):
             generator = generator_for(seed, concept.placeholder_token, 0, index, "sample")
-            (image,) = backbone.pipe(
+            (image,) = pipe(
                 text, num_inference_steps=num_inference_steps, generator=generator, **backbone.call_options
             ).images
             samples.append(Sample(text, image))

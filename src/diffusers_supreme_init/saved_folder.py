@@ -25,8 +25,8 @@ RECORD_NAME = "training.json"
 EVALUATION_NAME = "evaluation.json"
 
 NUMBERED_PICTURE = re.compile(r"(images|pictures)/\d+\.png")
-_FIXED_NAMES = (*WEIGHT_NAMES, CARD_NAME, RECORD_NAME, EVALUATION_NAME)
-_OPTIONAL_NAMES = (*WEIGHT_NAMES, EVALUATION_NAME)
+_FIRST_NAMES = (*WEIGHT_NAMES, CARD_NAME, RECORD_NAME)
+_FIXED_NAMES = (*_FIRST_NAMES, EVALUATION_NAME)
 _ELSEWHERE = "choose another output_dir"
 
 
@@ -87,7 +87,7 @@ def recorded_files(folder: Path) -> set[str]:
     record = _read_record(folder)
     if record is None or not {"placeholder_token", "folders"} & record.keys():
         return set()
-    return _listed(record, folder)
+    return {*_FIXED_NAMES, *_written(record, folder)}
 
 
 def publishable_files(folder: Path) -> list[str]:
@@ -106,7 +106,7 @@ def publishable_files(folder: Path) -> list[str]:
         logger.warning("%s: not published, since the last save did not write them: %s", folder, ", ".join(others))
     found = {folder / CARD_NAME}
     for one in {folder, *folders}:
-        found |= {one / name for name in _listed(_read_record(one) or {}, one) if (one / name).is_file()}
+        found |= {one / name for name in _written(_read_record(one) or {}, one) if (one / name).is_file()}
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
@@ -130,16 +130,12 @@ def concept_folders(folder: Path) -> list[Path]:
     return [folder]
 
 
-def _listed(record: Mapping[str, Any], folder: Path) -> set[str]:
+def _written(record: Mapping[str, Any], folder: Path) -> set[str]:
     """Return what a record lists of what may be ours; of one without a list, what its time wrote."""
-    return {*_FIXED_NAMES, *filter(NUMBERED_PICTURE.fullmatch, _names_in(record, folder))}
-
-
-def _names_in(record: Mapping[str, Any], folder: Path) -> list[str]:
-    """Return what a record lists; of one without a list, the pictures of the card."""
     listed = record.get("files")
-    names = listed if isinstance(listed, list) else _pictures_of_card(folder)
-    return [name for name in names if isinstance(name, str)]
+    names = listed if isinstance(listed, list) else [*_FIRST_NAMES, *_pictures_of_card(folder)]
+    ours = [name for name in names if isinstance(name, str)]
+    return {name for name in ours if name in _FIXED_NAMES or NUMBERED_PICTURE.fullmatch(name)}
 
 
 def _pictures_of_card(folder: Path) -> list[Any]:
@@ -152,9 +148,9 @@ def _pictures_of_card(folder: Path) -> list[Any]:
 
 def _stale_files(folder: Path, names: Collection[str]) -> list[str]:
     """Return what the last save wrote and the next one will not: pictures, an evaluation, rows of a text encoder."""
-    listed = set(_names_in(_read_record(folder) or {}, folder)) & recorded_files(folder) - set(names)
-    optional = {name for name in listed if name in _OPTIONAL_NAMES or NUMBERED_PICTURE.fullmatch(name)}
-    return sorted(name for name in optional if (folder / name).is_file())
+    record = _read_record(folder)
+    last = _written(record, folder) if record is not None and is_saved_folder(folder) else set()
+    return sorted(name for name in last - {*names, CARD_NAME, RECORD_NAME} if (folder / name).is_file())
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:

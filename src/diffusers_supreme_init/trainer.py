@@ -26,10 +26,10 @@ from .files import check_writable
 from .frozen import check_trainable
 from .hub_connection import check_repo_id
 from .loop import TrainingLoop
-from .phases import ready_to_step
+from .phases import NO_PROMPT, ready_to_step
 from .pictures import PictureSource
 from .preparation import prepare_concepts
-from .previews import draw_previews
+from .previews import draw_previews, preview_prompts
 from .progress import ConceptProgress
 from .prompt_cleaning import why_lost
 from .publishing import Publication, push_to_hub
@@ -180,6 +180,8 @@ class SupremeInitTextualInversionTrainer:
             known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
         )
         prompts = [prompt for concept in concepts for prompt in (*concept.prompts, concept.validation_prompt)]
+        if config.validation_prompt is not None:
+            prompts += [*preview_prompts(concepts, config), NO_PROMPT]
         with (
             concepts_added(backbone, concepts),
             ready_to_step(backbone, accelerator.device, prompts, checkpointing=config.gradient_checkpointing),

@@ -53,7 +53,8 @@ class Backbone(ABC):
     ``docs/backbones.md``.
 
     Attributes:
-        pipeline_classes: The pipelines it trains on, exactly these (and subclasses outside diffusers).
+        pipeline_classes: The pipelines it trains on, exactly these (and subclasses outside diffusers). The first draws
+            from a prompt alone.
         defaults: Learning rate and the like, each with its source.
         required: Components without which it cannot train.
         denoiser_name: Component that predicts.
@@ -104,6 +105,12 @@ class Backbone(ABC):
         self.denoiser: Any = getattr(pipe, self.denoiser_name)
         self.pairs: tuple[TextPair, ...] = tuple(find_text_pairs(pipe))
         self.trained: tuple[TextPair, ...] = self._choose(train_text_encoders)
+        readers = {pair.encoder_name for pair in self.pairs}
+        for name, part in pipe.components.items():
+            if name.startswith("text_encoder") and part is not None and name not in readers:
+                raise UnsupportedPipelineError(
+                    f"{name}: expected a text encoder of transformers with its tokenizer, got {type(part).__name__}"
+                )
 
     @property
     def described(self) -> tuple[TextPair, ...]:
@@ -119,6 +126,18 @@ class Backbone(ABC):
     def compute_dtype(self) -> torch.dtype:
         """Floating-point dtype in which the denoiser takes its inputs."""
         return self.denoiser.dtype
+
+    @property
+    def drawing_pipe(self) -> Any:
+        """The pipeline that draws from a prompt alone: the user's own, or one of the same parts if it asks for more.
+
+        ``from_pipe`` would cast the parts to float32.
+        """
+        cls = self.pipeline_classes[0]
+        if isinstance(self.pipe, cls):
+            return self.pipe
+        options = {name: value for name, value in self.pipe.config.items() if name == "requires_safety_checker"}
+        return cls(**self.pipe.components, **options)
 
     def window(self, pair: TextPair) -> int:
         """Return how many tokens of a prompt a text encoder reads, those at the ends included."""

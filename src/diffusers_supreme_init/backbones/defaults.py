@@ -24,7 +24,7 @@ class FamilyDefaults:
     guidance_source: str = ""
 
 
-_PAPER_RATE = "the paper's, section A.3: its code passes 5e-4 and multiplies it by the batch size of 4"
+_PAPER_RATE = "the code of the paper: it passes 5e-4 and multiplies it by the batch size of 4"
 _SAME_CLIP = "that of Stable Diffusion 1: what is trained is the same CLIP-L, beside a CLIP-G or alone"
 _WIDE_EXPONENT = "the exponents of float32: in float16 the first steps are spent on finding a loss scale"
 _NO_PUBLISHED_RATE = "that of Stable Diffusion 1; none is published for rows of this text encoder, none was measured"

@@ -32,7 +32,8 @@ class DiffusionBackbone(Backbone):
         if is_flow or "sigma_data" in config or not {"beta_schedule", "trained_betas"} & set(config):
             raise UnsupportedPipelineError(
                 f"expected a scheduler with a noise schedule (betas) for {type(pipe).__name__}, got "
-                f"{type(pipe.scheduler).__name__}, of another kind of model"
+                f"{type(pipe.scheduler).__name__} of another kind of model (prediction_type "
+                f"{config.get('prediction_type')!r})"
             )
         # The pipeline's own scheduler holds the state of sampling; this one only knows the noise levels.
         self.noise_scheduler = DDPMScheduler.from_config(config)

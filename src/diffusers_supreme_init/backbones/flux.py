@@ -53,7 +53,8 @@ class FluxBackbone(FlowBackbone):
         conditioning = conditioning.to(dtype)
         guidance = None
         if self.denoiser.config.guidance_embeds:
-            guidance = torch.full((len(noisy_latents),), self.defaults.guidance or 1.0, device=noisy_latents.device)
+            assert self.defaults.guidance is not None, "the family's defaults have one"
+            guidance = noisy_latents.new_full((len(noisy_latents),), self.defaults.guidance)
         packed = self.denoiser(
             hidden_states=_pack(noisy_latents).to(dtype),
             timestep=timesteps / self.num_train_timesteps,

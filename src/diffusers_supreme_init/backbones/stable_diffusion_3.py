@@ -31,8 +31,8 @@ class StableDiffusion3Backbone(FlowBackbone):
         self.resolution = config.sample_size * pipe.vae_scale_factor
         self.resolution_multiple = config.patch_size * pipe.vae_scale_factor
         self.max_resolution = config.pos_embed_max_size * self.resolution_multiple
-        version = "3.5" if config.get("qk_norm") else "3"
-        self.architecture = f"stable-diffusion-v{version}/textual-inversion"
+        version = "3-5" if config.get("qk_norm") else "3"
+        self.architecture = f"stable-diffusion-{version}/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> PooledConditioning:  # noqa: D102 - see `Backbone`
         embeds, _, pooled, _ = self.pipe.encode_prompt(

@@ -10,7 +10,7 @@ from ..errors import UnsupportedPipelineError
 from . import defaults
 from .base import PooledConditioning
 from .diffusion import DiffusionBackbone
-from .stable_diffusion import check_latent_channels
+from .stable_diffusion import check_unet
 
 _NUM_SIZE_IDS = 6
 
@@ -25,17 +25,13 @@ class StableDiffusionXLBackbone(DiffusionBackbone):
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
-        check_latent_channels(pipe)
+        check_unet(pipe)
         config = pipe.unet.config
         width = pipe.text_encoder_2.config.projection_dim + _NUM_SIZE_IDS * (config.addition_time_embed_dim or 0)
         if config.addition_embed_type != "text_time" or config.projection_class_embeddings_input_dim != width:
             raise UnsupportedPipelineError(
                 f"expected a UNet that reads a pooled vector and {_NUM_SIZE_IDS} sizes, got another (a refiner?); "
                 "train on the base model"
-            )
-        if config.time_cond_proj_dim is not None:
-            raise UnsupportedPipelineError(
-                "expected a model without guidance distillation, got an LCM; train on its base"
             )
         self.resolution = config.sample_size * pipe.vae_scale_factor
         self.architecture = "stable-diffusion-xl-v1-base/textual-inversion"

@@ -66,6 +66,6 @@ def denoising_mse(
     device = next(backbone.denoiser.parameters()).device
     with ready_to_encode(backbone, device):
         latents = encode_concept(backbone, TrainingPictures(pictures, None, masked=False), config, progress_bar=False)
-    with ready_to_step(backbone, device):
+    with ready_to_step(backbone, device, [prompt]):
         losses = fixed_noise_losses(backbone, PromptedPictures(prompt, latents), config, device)
     return torch.tensor(losses, dtype=torch.float64)
