@@ -12,7 +12,8 @@ The pipeline is on the CPU at first, and parts come to the accelerator as a run 
 - ``pictures``: the autoencoder, in float32, encodes a picture and its mirror image;
 - ``prompts``: text encoders that are not trained, CLIPs aside, read a prompt, beside the other text encoders;
 - ``validation``: the fixed-noise loss, without gradient;
-- ``step``: forward and backward pass.
+- ``step``: forward and backward pass;
+- ``drawing``: only for previews and pictures of the card: the autoencoder decodes one, beside all that the steps need.
 
 Frozen parts have the dtype in which they are usually loaded; T5 has some layers in float32 beside float16, as
 transformers loads it. Attention is the fused kernel of CUDA, which makes no matrix of tokens by tokens. The tokenizers
@@ -113,6 +114,15 @@ def pictures_peak(backbone: Backbone, device: torch.device) -> int:
     return live.peak
 
 
+def drawing_peak(backbone: Backbone, device: torch.device) -> int:
+    """Decode a picture, in the dtype in which the autoencoder was loaded."""
+    decoder, size = backbone.autoencoder, backbone.resolution // backbone.pipe.vae_scale_factor
+    latents = torch.zeros(1, decoder.config.latent_channels, size, size, dtype=decoder.dtype, device=device)
+    with torch.no_grad(), LiveBytes(device, [*_on_call(backbone), backbone.denoiser, decoder]) as live:
+        decoder.decode(latents)
+    return live.peak
+
+
 def prompts_peak(backbone: Backbone, concept: ConceptProgress, device: torch.device) -> int:
     """Let the large text encoders that are not trained read a prompt; 0 if there are none."""
     if not _large(backbone):
@@ -176,7 +186,8 @@ class Computed:
         concept: Rows and width of a concept in each of them.
         num_parameters: By component.
         denoiser_bytes: Of its weights: as they are, and with those of linear layers in 4 bits.
-        peaks: Bytes by variant and phase.
+        peaks: Bytes by variant and phase of training.
+        drawing: Bytes while a picture is drawn.
     """
 
     trained: str
@@ -185,6 +196,7 @@ class Computed:
     num_parameters: dict[str, int]
     denoiser_bytes: tuple[int, int]
     peaks: dict[str, dict[str, int]]
+    drawing: int
 
     def quantised(self, variant: str) -> dict[str, int]:
         """Return the peaks with a denoiser in 4 bits, which stays on the accelerator from beginning to end."""
@@ -205,6 +217,7 @@ def compute(case: Case) -> Computed:
         linear = [part.weight for part in backbone.denoiser.modules() if isinstance(part, nn.Linear)]
         whole = sum(weight.nbytes for weight in weights)
         quantised = round(whole - sum(weight.nbytes - weight.numel() * NF4_BYTES for weight in linear))
+        drawing = drawing_peak(backbone, ACCELERATOR)
         pictures = pictures_peak(backbone, ACCELERATOR)
         with in_training(backbone) as concept:
             prompts = prompts_peak(backbone, concept, ACCELERATOR)
@@ -219,6 +232,7 @@ def compute(case: Case) -> Computed:
         counts,
         (whole, quantised),
         peaks,
+        drawing,
     )
 
 
@@ -273,11 +287,11 @@ def main() -> None:
     print(table([*about, *VARIANTS, f"{last}, denoiser in 4 bits"], rows))
     print("Every phase, GB, computed\n")
     phases = [
-        [name, variant, *(f"{peak / 1e9:.1f}" if peak else "" for peak in peaks.values())]
+        [name, variant, *(f"{peak / 1e9:.1f}" if peak else "" for peak in (*peaks.values(), one.drawing))]
         for name, one in found.items()
         for variant, peaks in one.peaks.items()
     ]
-    print(table(["family", "variant", "pictures", "prompts", "validation", "step"], phases))
+    print(table(["family", "variant", "pictures", "prompts", "validation", "step", "drawing"], phases))
     print("Parameters, millions: as built (as published)\n")
     for case in cases:
         counts = found[case.name].num_parameters
