@@ -32,7 +32,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     load_concepts,
 )
-from diffusers_supreme_init.hub_connection import check_repo_id
+from diffusers_supreme_init.publishing import check_can_push
 from diffusers_supreme_init.samples import SAMPLE_PROMPTS
 from diffusers_supreme_init.saved_folder import check_replaceable
 
@@ -103,12 +103,12 @@ def check_hub_arguments(hub: HubArguments) -> None:
 
     Raises:
         ConfigError: An option is missing.
-        PublishError: The repository's name is none.
+        PublishError: The repository's name is none, or nobody is logged in who can push there.
     """
     if hub.push_to_hub != (hub.hub_model_id is not None):
         raise ConfigError("expected --push_to_hub and --hub_model_id together, got only one of them")
     if hub.hub_model_id is not None:
-        check_repo_id(hub.hub_model_id)
+        check_can_push(hub.hub_model_id, create_pr=hub.create_pr)
 
 
 def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> list[Concept]:

@@ -17,11 +17,11 @@ import huggingface_hub
 import pytest
 import torch
 from accelerate import cpu_offload
-from conftest import HIDDEN_SIZE, TOYBOX, build_tiny_pipeline, random_picture
+from conftest import HIDDEN_SIZE, ROOT, TOYBOX, build_tiny_pipeline, random_picture
 from diffusers import StableDiffusionPipeline
 from hub.client import HubWorker, hub_worker, run_client
 from hub.faults import Fault
-from hub.server import READ_TOKEN
+from hub.server import READ_TOKEN, WRITE_TOKEN
 from huggingface_hub.utils import _http
 from safetensors import safe_open
 
@@ -492,7 +492,6 @@ def test_saving_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_train_py_publishes(tmp_path: Path) -> None:
-    from conftest import ROOT
     from hub.server import HubServer
 
     options = ["--push_to_hub", "--hub_model_id", "user/mug", "--max_train_steps", "2", "--validation_samples", "2"]
@@ -518,6 +517,45 @@ def test_train_py_publishes(tmp_path: Path) -> None:
         ).check()
         assert f"published: {server.url}/user/mug" in done.stdout
         assert "images/0.png" in server.files("user/mug")
+
+
+def test_train_py_asks_before_training_whether_it_may_publish(hub: HubWorker, tmp_path: Path) -> None:
+    def train(token: str | None, repo_id: str = "user/mug", *more: str) -> Any:
+        options = ["--push_to_hub", "--hub_model_id", repo_id, "--output_dir", str(tmp_path / "out"), *more]
+        code = f"import runpy; runpy.run_path('examples/train.py')['main']({options!r})"
+        return hub.run(f"import os, sys; os.chdir({str(ROOT)!r}); sys.path.insert(0, 'examples')\n{code}", token=token)
+
+    for made, message in (
+        (train(None), "log in with `hf auth login`, or pass token="),
+        (train(READ_TOKEN), "expected a token that may write, got one that may only read"),
+        (train(WRITE_TOKEN, "other/mug"), "expected a repository of user; choose one"),
+        (train(WRITE_TOKEN, "mug"), "expected a repository 'user/name', got 'mug'"),
+    ):
+        assert made.error_type == "SystemExit"
+        assert message in (made.error or "")
+    assert not (tmp_path / "out").exists()
+    assert not hub.server.count("POST", "/api/repos/create")
+
+
+def test_whether_one_may_push_is_no_matter_of_a_hub_that_is_down(hub: HubWorker) -> None:
+    code = "from diffusers_supreme_init.publishing import check_can_push\ncheck_can_push('{}', create_pr={})"
+    hub.run(code.format("user/mug", False)).check()
+    hub.run(code.format("other/mug", True)).check()
+    hub.server.add_fault(Fault("GET", "/api/whoami-v2", 503, times=None))
+    hub.run(code.format("user/mug", False)).check()
+
+
+def test_rows_of_an_encoder_that_is_no_longer_trained_go_from_the_repository(hub: HubWorker, folder: Path) -> None:
+    shutil.copy(folder / "learned_embeds.safetensors", folder / "learned_embeds_2.safetensors")
+    record = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").write_text(
+        json.dumps(record | {"files": [*record["files"], "learned_embeds_2.safetensors"]})
+    )
+    hub.run(f"push({str(folder)!r})").check()
+    assert "learned_embeds_2.safetensors" in hub.server.files("user/mug")
+    (folder / "training.json").write_text(json.dumps(record))
+    hub.run(f"push({str(folder)!r})").check()
+    assert "learned_embeds_2.safetensors" not in hub.server.files("user/mug")
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.errors import LocalTokenNotFoundError, RevisionNotFoundError
 
 from .errors import OutputError, PublishError
 from .files import write_atomically
 from .hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, one_line, status_of, within
 from .published_files import PublishedFiles, read_published_files, with_complete_cards
-from .saved_folder import NUMBERED_PICTURE
+from .saved_folder import is_optional
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +118,42 @@ class _MovedError(OSError):
     """Somebody else has committed since the call began."""
 
 
+def check_can_push(
+    repo_id: str, *, token: str | bool | None = None, create_pr: bool = False, timeout: float = 60.0
+) -> None:
+    """Ask the Hub who is logged in, before hours of training whose result is to be published; nothing is made there.
+
+    A Hub that cannot be reached now may be there later; that is only logged.
+
+    Args:
+        repo_id: ``"user/name"``.
+        token: As in `push_to_hub`.
+        create_pr: A pull request may be opened in other people's repositories.
+        timeout: Seconds.
+
+    Raises:
+        PublishError: Nobody is logged in, or whoever is cannot push there.
+    """
+    check_repo_id(repo_id)
+    try:
+        account = within(timeout, HfApi(token=token).whoami)
+    except HUB_FAILURES as error:
+        is_nobody = isinstance(error, LocalTokenNotFoundError)
+        if not is_nobody and status_of(error) not in (401, 403):
+            logger.warning("the Hub does not tell whether %s can be pushed to (%s)", repo_id, one_line(error))
+            return
+        raise PublishError(f"cannot push to {repo_id!r}: {one_line(error)}; {_ADVICE[401]}") from error
+    role = account.get("auth", {}).get("accessToken", {}).get("role")
+    if role == "read":
+        raise PublishError(f"cannot push to {repo_id!r}: expected a token that may write, got one that may only read")
+    owners = [account["name"], *(one["name"] for one in account.get("orgs", ()))]
+    if repo_id.split("/")[0] not in owners and not create_pr:
+        raise PublishError(
+            f"cannot push to {repo_id!r}: expected a repository of {' or '.join(owners)}; choose one, log in as "
+            "somebody else, or open a pull request (create_pr)"
+        )
+
+
 class _Push:
     """One call of `push_to_hub`: a repository, what was seen there, and what was tried."""
 
@@ -188,7 +224,7 @@ class _Push:
             return None
 
     def _changes(self, files: PublishedFiles, head: str | None) -> list[CommitOperationAdd | CommitOperationDelete]:
-        """Return what a commit on top of `head` has to do: files that differ, pictures that are no longer there."""
+        """Return what a commit on top of `head` has to do: files that differ, and ours that are no longer there."""
         tree = self.api.list_repo_tree(self.repo_id, recursive=True, revision=head)
         there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
         contents = files.contents
@@ -197,7 +233,7 @@ class _Push:
             path
             for path in there
             if path not in contents
-            and any(path.startswith(one) and NUMBERED_PICTURE.fullmatch(path[len(one) :]) for one in files.prefixes)
+            and any(path.startswith(one) and is_optional(path[len(one) :]) for one in files.prefixes)
         ]
         return [
             *(CommitOperationAdd(name, contents[name]) for name in changed),

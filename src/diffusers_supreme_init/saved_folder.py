@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 RECORD_NAME = "training.json"
 EVALUATION_NAME = "evaluation.json"
 
-NUMBERED_PICTURE = re.compile(r"(images|pictures)/\d+\.png")
+_NUMBERED_PICTURE = re.compile(r"(images|pictures)/\d+\.png")
 _FIRST_NAMES = (*WEIGHT_NAMES, CARD_NAME, RECORD_NAME)
 _FIXED_NAMES = (*_FIRST_NAMES, EVALUATION_NAME)
 _ELSEWHERE = "choose another output_dir"
@@ -49,6 +49,11 @@ def check_replaceable(folder: Path, names: Iterable[str], sources: Collection[Pa
             raise OutputError(f"cannot replace {str(path)!r}: it is a picture that was trained on; {_ELSEWHERE}")
         if os.path.lexists(path) and name not in ours:
             raise OutputError(f"cannot replace {str(path)!r}: no earlier save wrote it; {_ELSEWHERE}")
+
+
+def is_optional(name: str) -> bool:
+    """Whether a file is one that some saves write and others do not: rows, a picture or an evaluation."""
+    return name in (*WEIGHT_NAMES, EVALUATION_NAME) or _NUMBERED_PICTURE.fullmatch(name) is not None
 
 
 def check_kind(output_dir: Path, *, is_library: bool) -> None:
@@ -135,7 +140,7 @@ def _written(record: Mapping[str, Any], folder: Path) -> set[str]:
     listed = record.get("files")
     names = listed if isinstance(listed, list) else [*_FIRST_NAMES, *_pictures_of_card(folder)]
     ours = [name for name in names if isinstance(name, str)]
-    return {name for name in ours if name in _FIXED_NAMES or NUMBERED_PICTURE.fullmatch(name)}
+    return {name for name in ours if name in _FIXED_NAMES or _NUMBERED_PICTURE.fullmatch(name)}
 
 
 def _pictures_of_card(folder: Path) -> list[Any]:
@@ -150,7 +155,7 @@ def _stale_files(folder: Path, names: Collection[str]) -> list[str]:
     """Return what the last save wrote and the next one will not: pictures, an evaluation, rows of a text encoder."""
     record = _read_record(folder)
     last = _written(record, folder) if record is not None and is_saved_folder(folder) else set()
-    return sorted(name for name in last - {*names, CARD_NAME, RECORD_NAME} if (folder / name).is_file())
+    return sorted(name for name in last - set(names) if is_optional(name) and (folder / name).is_file())
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
