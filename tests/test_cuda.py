@@ -9,6 +9,7 @@ from conftest import build_tiny_pipeline, random_picture
 from diffusers.hooks import apply_group_offloading
 from tiny.describers import build_blip, build_sam, build_vit
 from tiny.every_family import FAMILIES, rows_for
+from training_families import TRAINING_FAMILIES, TrainingFamily
 
 from diffusers_supreme_init import (
     DescriberConfig,
@@ -45,6 +46,30 @@ def test_a_pipeline_on_the_cpu_goes_home_after_training_on_the_gpu() -> None:
     pipe = build_tiny_pipeline()
     train(pipe)
     assert {module.device.type for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {"cpu"}
+
+
+@pytest.mark.filterwarnings("ignore:.* when it cleans prompts")
+@pytest.mark.parametrize("case", TRAINING_FAMILIES, ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_family_trains_and_draws_with_its_parts_at_home_on_the_cpu(
+    case: TrainingFamily, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    pipe = case.build().to(dtype)
+    config = SupremeInitConfig(
+        max_train_steps=3,
+        validation_samples=2,
+        resolution=16,
+        validation_prompt="a photo of a {}",
+        num_validation_images=1,
+        output_dir=str(tmp_path / "run"),
+    )
+    trainer = SupremeInitTextualInversionTrainer(pipe, random_picture(), "<mug>", "a red mug", config=config)
+    (result,) = trainer.train()
+    for name in case.trained:
+        assert (result.rows[name] != result.initial_rows[name]).any(dim=1).all()
+    trainer.save(tmp_path / "mug", sample_prompts=["a photo of a {}"])
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert {weight.device.type for part in parts for weight in part.parameters()} == {"cpu"}
 
 
 @pytest.mark.parametrize("mixed_precision", ["fp16", "bf16"])
