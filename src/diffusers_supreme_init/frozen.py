@@ -64,7 +64,7 @@ def upcast(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         if is_half:
-            module.to(dtypes.pop())
+            nn.Module.to(module, dtypes.pop())  # diffusers' own warns of casts, and this one only undoes ours
 
 
 @contextlib.contextmanager
