@@ -152,19 +152,35 @@ def load_pipeline(name: str, dtype: str, **options: Any) -> Any:
     Raises:
         ConfigError: There is none of that name, or the Hub cannot be reached.
     """
+    if dtype == "auto":
+        config = load_pipeline_config(name, options.get("revision"))
+        defaults = family_defaults(str(config["_class_name"]))
+        dtype = defaults.dtype if defaults is not None and torch.cuda.is_available() else "float32"
+        if dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            dtype = "float16"
     try:
-        if dtype == "auto":
-            config = DiffusionPipeline.load_config(name, revision=options.get("revision"))
-            defaults = family_defaults(str(config["_class_name"]))
-            dtype = defaults.dtype if defaults is not None and torch.cuda.is_available() else "float32"
-            if dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-                dtype = "float16"
         return DiffusionPipeline.from_pretrained(name, dtype=getattr(torch, dtype), **options)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"pretrained_model_name_or_path: expected a folder or Hub id of a pipeline, got {name!r} ({reason})"
-        ) from error
+        raise _no_pipeline(name, error) from error
+
+
+def load_pipeline_config(name: str, revision: str | None = None) -> dict[str, Any]:
+    """Return what ``model_index.json`` says: the class of the pipeline, library and class of each component.
+
+    Raises:
+        ConfigError: There is no pipeline of that name, or the Hub cannot be reached.
+    """
+    try:
+        return dict(DiffusionPipeline.load_config(name, revision=revision))
+    except (OSError, ValueError) as error:
+        raise _no_pipeline(name, error) from error
+
+
+def _no_pipeline(name: str, error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split())[:200]
+    return ConfigError(
+        f"pretrained_model_name_or_path: expected a folder or Hub id of a pipeline, got {name!r} ({reason})"
+    )
 
 
 def requested_region(arguments: RegionArguments) -> Region | None:

@@ -4,24 +4,30 @@
         --dtype bfloat16 --images mug.jpg --placeholder_token "<mug>" --initializer auto --output_dir out/mug
 
 Without any option it trains on the mug of the toybox, which needs neither network nor GPU. Options of how to train
-are the fields of `SupremeInitConfig`, those of how to find the words of `DescriberConfig`; what to train is named by
-`RunArguments` and `RegionArguments`, what to publish by `HubArguments`.
+are the fields of `SupremeInitConfig`, those of how to find the words of `DescriberConfig`; the model is named by
+`ModelArguments`, what to train by `RunArguments` and `RegionArguments`, what to publish by `HubArguments`.
 """
 
+import json
 import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from describe import (
     TOYBOX,
     TOYBOX_PIPELINE,
     RegionArguments,
     load_pipeline,
+    load_pipeline_config,
     parse,
     requested_describers,
     requested_region,
 )
+from diffusers import PipelineQuantizationConfig
+from diffusers.quantizers import auto as quantizers
+from transformers.quantizers import auto as encoder_quantizers
 
 from diffusers_supreme_init import (
     Concept,
@@ -38,8 +44,8 @@ from diffusers_supreme_init.saved_folder import check_replaceable
 
 
 @dataclass(kw_only=True)
-class RunArguments:
-    """What to train."""
+class ModelArguments:
+    """On what, and how it is loaded."""
 
     pretrained_model_name_or_path: str = field(
         default=TOYBOX_PIPELINE, metadata={"help": "Hub id or folder of the pipeline; default: the toybox."}
@@ -53,6 +59,61 @@ class RunArguments:
             "choices": ["auto", "float32", "bfloat16", "float16"],
         },
     )
+    quant_backend: str | None = field(
+        default=None,
+        metadata={"help": "Quantise frozen parts with this backend of diffusers: bitsandbytes_4bit, torchao, ..."},
+    )
+    quant_kwargs: str = field(default="{}", metadata={"help": "Its arguments as JSON, '{\"load_in_4bit\": true}'."})
+    components_to_quantize: list[str] = field(
+        default_factory=list, metadata={"help": "Which, e.g. 'transformer text_encoder_2'; default: the denoiser."}
+    )
+    components_to_leave_out: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Not loaded at all, e.g. 'text_encoder_3 tokenizer_3', the T5 of Stable Diffusion 3."},
+    )
+
+    def load(self) -> Any:
+        """Return the pipeline.
+
+        Raises:
+            ConfigError: There is none of that name, or it cannot be quantised as asked for.
+        """
+        options: dict[str, Any] = {"revision": self.revision, "variant": self.variant}
+        options |= dict.fromkeys(self.components_to_leave_out)
+        if self.quant_backend is None:
+            if self.components_to_quantize or self.quant_kwargs != "{}":
+                raise ConfigError("quant_backend: expected one with components_to_quantize or quant_kwargs, got none")
+            return load_pipeline(self.pretrained_model_name_or_path, self.dtype, **options)
+        try:
+            options["quantization_config"] = PipelineQuantizationConfig(quant_mapping=self._quantised())
+            return load_pipeline(self.pretrained_model_name_or_path, self.dtype, **options)
+        except (ImportError, RuntimeError, TypeError) as error:
+            raise ConfigError(f"quant_backend {self.quant_backend!r}: {' '.join(str(error).split())[:200]}") from error
+
+    def _quantised(self) -> dict[str, Any]:
+        """Return the configuration of each component that is quantised: diffusers and transformers have their own."""
+        configs = {"diffusers": quantizers.AUTO_QUANTIZATION_CONFIG_MAPPING}
+        configs["transformers"] = encoder_quantizers.AUTO_QUANTIZATION_CONFIG_MAPPING
+        if any(self.quant_backend not in known for known in configs.values()):
+            common = sorted(set.intersection(*map(set, configs.values())))
+            raise ConfigError(f"quant_backend: expected one of {', '.join(common)}, got {self.quant_backend!r}")
+        try:
+            arguments = json.loads(self.quant_kwargs)
+        except ValueError as error:
+            raise ConfigError(f"quant_kwargs: expected JSON, got {self.quant_kwargs!r} ({error})") from error
+        parts = load_pipeline_config(self.pretrained_model_name_or_path, self.revision)
+        wanted = self.components_to_quantize or [name for name in ("transformer", "unet") if name in parts]
+        if unknown := [
+            name for name in wanted if not isinstance(parts.get(name), list) or parts[name][0] not in configs
+        ]:
+            raise ConfigError(f"components_to_quantize: expected models of the pipeline, got {', '.join(unknown)}")
+        return {name: configs[parts[name][0]][self.quant_backend](**arguments) for name in wanted}
+
+
+@dataclass(kw_only=True)
+class RunArguments:
+    """What to train."""
+
     images: list[str] = field(default_factory=list, metadata={"help": "Pictures, or folders of pictures."})
     mask: list[str] = field(default_factory=list, metadata={"help": "One mask per picture, for --masked_loss."})
     placeholder_token: str | None = field(default=None, metadata={"help": "The new word, e.g. '<mug>'."})
@@ -151,8 +212,8 @@ def main(arguments: list[str] | None = None) -> list[Path]:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
-        run, region_arguments, hub, config, describer_config = parse(
-            (RunArguments, RegionArguments, HubArguments, SupremeInitConfig, DescriberConfig),
+        model, run, region_arguments, hub, config, describer_config = parse(
+            (ModelArguments, RunArguments, RegionArguments, HubArguments, SupremeInitConfig, DescriberConfig),
             sys.argv[1:] if arguments is None else arguments,
             description=__doc__,
             output_dir="out/concept",
@@ -162,8 +223,9 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         # `save` would refuse to write over somebody else's card; better now than after hours of training.
         check_replaceable(Path(config.output_dir), ["README.md", "training.json"], ())
         describers = requested_describers(region_arguments, describer_config)
-        pipe = load_pipeline(run.pretrained_model_name_or_path, run.dtype, revision=run.revision, variant=run.variant)
-        trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
+        trainer = SupremeInitTextualInversionTrainer(
+            model.load(), concepts=concepts, describers=describers, config=config
+        )
         try:
             trainer.train()
         finally:

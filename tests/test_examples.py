@@ -150,6 +150,57 @@ def test_train_on_a_pipeline_with_two_text_encoders(
     assert all(str(file) in told for file in files)
 
 
+@pytest.mark.filterwarnings("ignore:.*(Quanto|torch_dtype).* is deprecated:FutureWarning")
+def test_train_on_a_quantised_denoiser_without_t5(
+    tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FAMILY["stable_diffusion_3"].build().save_pretrained(tmp_path / "sd3")
+    arguments = ["--pretrained_model_name_or_path", str(tmp_path / "sd3"), "--output_dir", str(tmp_path / "mug")]
+    arguments += ["--images", str(TOYBOX / "concepts" / "mug.png"), "--placeholder_token", "<mug>"]
+    arguments += [
+        "--initializer",
+        "a red mug",
+        "--resolution",
+        "16",
+        "--max_train_steps",
+        "2",
+        "--validation_samples",
+        "2",
+    ]
+    arguments += ["--components_to_leave_out", "text_encoder_3", "tokenizer_3"]
+    loaded = []
+    original = DiffusionPipeline.from_pretrained.__func__
+
+    def from_pretrained(cls: Any, *args: Any, **options: Any) -> Any:
+        loaded.append(original(cls, *args, **options))
+        return loaded[-1]
+
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", classmethod(from_pretrained))
+    script("train.py")["main"](
+        [*arguments, "--quant_backend", "quanto", "--quant_kwargs", '{"weights_dtype": "int8"}']
+    )
+    (pipe,) = loaded
+    assert pipe.text_encoder_3 is None
+    assert any("QBytes" in type(weight).__name__ for weight in pipe.transformer.parameters())
+    assert "<mug>: finished after 2 steps" in capsys.readouterr().out
+    for mistake, message in (
+        (
+            ["--quant_kwargs", "int8", "--quant_backend", "quanto"],
+            "error: quant_kwargs: expected JSON, got 'int8'",
+        ),
+        (["--quant_backend", "bitsandbytes_4bit"], "error: quant_backend 'bitsandbytes_4bit': "),
+        (["--quant_backend", "abacus"], "error: quant_backend: expected one of auto-round, bitsandbytes_4bit"),
+        (["--quant_backend", "quanto", "--quant_kwargs", '{"bits": 3}'], "error: quant_backend 'quanto': "),
+        (
+            ["--quant_backend", "quanto", "--components_to_quantize", "tokenizer_9"],
+            "expected models of the pipeline, got tok",
+        ),
+        (["--components_to_quantize", "unet"], "error: quant_backend: expected one with components_to_quantize"),
+    ):
+        with pytest.raises(SystemExit, match=re.escape(message)):
+            script("train.py")["main"]([*arguments, *mistake])
+
+
 def test_a_folder_with_a_card_of_ones_own_is_refused_before_training(tmp_path: Path, script: Any) -> None:
     (tmp_path / "README.md").write_text("# my project")
     with pytest.raises(
