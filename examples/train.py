@@ -87,7 +87,7 @@ class ModelArguments:
         try:
             options["quantization_config"] = PipelineQuantizationConfig(quant_mapping=self._quantised())
             return load_pipeline(self.pretrained_model_name_or_path, self.dtype, **options)
-        except (ImportError, RuntimeError, TypeError) as error:
+        except (ImportError, RuntimeError) as error:
             raise ConfigError(f"quant_backend {self.quant_backend!r}: {' '.join(str(error).split())[:200]}") from error
 
     def _quantised(self) -> dict[str, Any]:
@@ -107,7 +107,10 @@ class ModelArguments:
             name for name in wanted if not isinstance(parts.get(name), list) or parts[name][0] not in configs
         ]:
             raise ConfigError(f"components_to_quantize: expected models of the pipeline, got {', '.join(unknown)}")
-        return {name: configs[parts[name][0]][self.quant_backend](**arguments) for name in wanted}
+        try:
+            return {name: configs[parts[name][0]][self.quant_backend](**arguments) for name in wanted}
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"quant_kwargs: {' '.join(str(error).split())[:200]}") from error
 
 
 @dataclass(kw_only=True)

@@ -190,7 +190,10 @@ def test_train_on_a_quantised_denoiser_without_t5(
         ),
         (["--quant_backend", "bitsandbytes_4bit"], "error: quant_backend 'bitsandbytes_4bit': "),
         (["--quant_backend", "abacus"], "error: quant_backend: expected one of auto-round, bitsandbytes_4bit"),
-        (["--quant_backend", "quanto", "--quant_kwargs", '{"bits": 3}'], "error: quant_backend 'quanto': "),
+        (
+            ["--quant_backend", "quanto", "--quant_kwargs", '{"weights_dtype": "int3"}'],
+            "error: quant_kwargs: Only support",
+        ),
         (
             ["--quant_backend", "quanto", "--components_to_quantize", "tokenizer_9"],
             "expected models of the pipeline, got tok",
