@@ -269,7 +269,7 @@ def main() -> None:
     """Compute, measure if asked to, and print tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [case.name for case in CASES]
-    parser.add_argument("--cases", nargs="*", choices=names, default=names, help="Which families; all by default.")
+    parser.add_argument("--cases", nargs="+", choices=names, default=names, help="Which families; all by default.")
     parser.add_argument("--measure", action="store_true", help="Also train for two steps, on CUDA.")
     options = parser.parse_args()
     cases = [case for case in CASES if case.name in options.cases]

@@ -30,6 +30,7 @@ from diffusers_supreme_init import (
 )
 from diffusers_supreme_init.files import check_writable
 from diffusers_supreme_init.pictures import fit_to_square, load_picture
+from diffusers_supreme_init.prompt_cleaning import as_written
 from diffusers_supreme_init.templates import fill_template
 
 MARGIN = 6
@@ -56,7 +57,9 @@ class CompareArguments:
     prompt: str = field(default="a photo of a {}", metadata={"help": "What is drawn; '{}' is the concept."})
     learning_rate: float | None = field(default=None, metadata={"help": "Default: that of the model family."})
     num_inference_steps: int = field(default=30, metadata={"help": "Steps of the sampler."})
-    guidance_scale: float | None = field(default=None, metadata={"help": "Default: 4 for the toybox, else 7.5."})
+    guidance_scale: float | None = field(
+        default=None, metadata={"help": "Default: 4 for the toybox, else the pipeline's own."}
+    )
     seed: int = field(default=0, metadata={"help": "Of training and of the pictures."})
     output_dir: str = field(default="out/compare", metadata={"help": "Where everything is written."})
 
@@ -85,6 +88,9 @@ def draw_snapshots(
 ) -> dict[str, dict[int, Image.Image]]:
     """Draw the prompt with the rows of each step, ``{placeholder token: {step: picture}}``."""
     pipe.unload_multitoken_inversion()
+    sampling: dict[str, Any] = {**as_written(pipe), "num_inference_steps": run.num_inference_steps}
+    if run.guidance_scale is not None:
+        sampling["guidance_scale"] = run.guidance_scale
     pictures: dict[str, dict[int, Image.Image]] = {}
     for result in results:
         token = result.placeholder_token
@@ -93,13 +99,7 @@ def draw_snapshots(
         pictures[token] = {}
         for step in run.steps:
             pipe.load_multitoken_inversion(folder / f"learned_embeds-steps-{step}.safetensors")
-            (pictures[token][step],) = draw(
-                pipe,
-                text,
-                seed=run.seed,
-                num_inference_steps=run.num_inference_steps,
-                guidance_scale=run.guidance_scale,
-            )
+            (pictures[token][step],) = draw(pipe, text, seed=run.seed, **sampling)
             pipe.unload_multitoken_inversion(token)
     return pictures
 
@@ -141,8 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         if not run.steps or min(run.steps) < 0:
             raise ConfigError(f"steps: expected numbers of at least 0, got {run.steps}")
         run.steps = sorted(set(run.steps))
-        if run.guidance_scale is None:
-            run.guidance_scale = 4.0 if is_toybox(run.pretrained_model_name_or_path) else 7.5
+        if run.guidance_scale is None and is_toybox(run.pretrained_model_name_or_path):
+            run.guidance_scale = 4.0
         check_writable(run.output_dir)
         picture = load_picture(run.image).image
         pipe = load_pipeline(run.pretrained_model_name_or_path, run.dtype)

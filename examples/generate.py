@@ -16,6 +16,7 @@ from transformers import HfArgumentParser
 
 import diffusers_supreme_init
 from diffusers_supreme_init import SupremeInitError
+from diffusers_supreme_init.prompt_cleaning import as_written
 
 TOYBOX = Path(__file__).parent / "toybox"
 
@@ -33,7 +34,7 @@ class GenerateArguments:
     negative_prompt: str | None = field(default=None, metadata={"help": "What not to draw."})
     num_images_per_prompt: int = field(default=4, metadata={"help": "Pictures per prompt."})
     num_inference_steps: int = field(default=30, metadata={"help": "Steps of the sampler."})
-    guidance_scale: float = field(default=7.5, metadata={"help": "Strength of classifier-free guidance."})
+    guidance_scale: float | None = field(default=None, metadata={"help": "Default: the pipeline's own."})
     seed: int = field(default=0, metadata={"help": "Picture k of every prompt starts from noise seed + k."})
     output_dir: str = field(default="out/pictures", metadata={"help": "Where pictures are written."})
 
@@ -61,23 +62,17 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         sys.exit(f"error: {error}")
     output_dir = Path(options.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
+    given = {name: getattr(options, name) for name in ("negative_prompt", "guidance_scale", "num_inference_steps")}
+    sampling = as_written(pipe) | {name: value for name, value in given.items() if value is not None}
     paths = []
     for number, prompt in enumerate(options.prompts):
-        pictures = draw(
-            pipe,
-            prompt,
-            seed=options.seed,
-            num_images=options.num_images_per_prompt,
-            negative_prompt=options.negative_prompt,
-            num_inference_steps=options.num_inference_steps,
-            guidance_scale=options.guidance_scale,
-        )
+        pictures = draw(pipe, prompt, seed=options.seed, num_images=options.num_images_per_prompt, **sampling)
         for index, picture in enumerate(pictures):
             paths.append(output_dir / f"{number}-{index}.png")
             picture.save(paths[-1])
     lines = [f"{number}: {prompt}" for number, prompt in enumerate(options.prompts)]
     (output_dir / "prompts.txt").write_text("\n".join([*lines, f"{diffusers_supreme_init.__version__=}"]) + "\n")
-    print(f"{len(paths)} pictures in {output_dir}")
+    print(f"{len(paths)} picture{'s' if len(paths) > 1 else ''} in {output_dir}")
     return paths
 
 

@@ -11,6 +11,7 @@ are the fields of `SupremeInitConfig`, those of how to find the words of `Descri
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ class ModelArguments:
             ConfigError: There is none of that name, or it cannot be quantised as asked for.
         """
         options: dict[str, Any] = {"revision": self.revision, "variant": self.variant}
-        options |= dict.fromkeys(self.components_to_leave_out)
+        if self.components_to_leave_out:
+            self._check_components("components_to_leave_out", self.components_to_leave_out)
+            options |= dict.fromkeys(self.components_to_leave_out)
         if self.quant_backend is None:
             if self.components_to_quantize or self.quant_kwargs != "{}":
                 raise ConfigError("quant_backend: expected one with components_to_quantize or quant_kwargs, got none")
@@ -101,16 +104,22 @@ class ModelArguments:
             arguments = json.loads(self.quant_kwargs)
         except ValueError as error:
             raise ConfigError(f"quant_kwargs: expected JSON, got {self.quant_kwargs!r} ({error})") from error
-        parts = load_pipeline_config(self.pretrained_model_name_or_path, self.revision)
-        wanted = self.components_to_quantize or [name for name in ("transformer", "unet") if name in parts]
-        if unknown := [
-            name for name in wanted if not isinstance(parts.get(name), list) or parts[name][0] not in configs
-        ]:
-            raise ConfigError(f"components_to_quantize: expected models of the pipeline, got {', '.join(unknown)}")
+        wanted = self.components_to_quantize or ["transformer", "unet"]
+        libraries = self._check_components("components_to_quantize", self.components_to_quantize)
         try:
-            return {name: configs[parts[name][0]][self.quant_backend](**arguments) for name in wanted}
+            return {
+                name: configs[libraries[name]][self.quant_backend](**arguments) for name in wanted if name in libraries
+            }
         except (TypeError, ValueError) as error:
             raise ConfigError(f"quant_kwargs: {' '.join(str(error).split())[:200]}") from error
+
+    def _check_components(self, option: str, names: Sequence[str]) -> dict[str, str]:
+        """Return the library of each component of the pipeline."""
+        config = load_pipeline_config(self.pretrained_model_name_or_path, self.revision)
+        libraries = {name: part[0] for name, part in config.items() if isinstance(part, list) and part[0] is not None}
+        if unknown := [name for name in names if name not in libraries]:
+            raise ConfigError(f"{option}: expected some of {', '.join(libraries)}, got {', '.join(unknown)}")
+        return libraries
 
 
 @dataclass(kw_only=True)

@@ -196,12 +196,16 @@ def test_train_on_a_quantised_denoiser_without_t5(
         ),
         (
             ["--quant_backend", "quanto", "--components_to_quantize", "tokenizer_9"],
-            "expected models of the pipeline, got tok",
+            "components_to_quantize: expected some of scheduler, ",
         ),
         (["--components_to_quantize", "unet"], "error: quant_backend: expected one with components_to_quantize"),
     ):
         with pytest.raises(SystemExit, match=re.escape(message)):
             script("train.py")["main"]([*arguments, *mistake])
+    with pytest.raises(
+        SystemExit, match=r"components_to_leave_out: expected some of scheduler, .*, got text_encoder_4"
+    ):
+        script("train.py")["main"]([*arguments[:-3], "--components_to_leave_out", "text_encoder_4"])
 
 
 def test_a_folder_with_a_card_of_ones_own_is_refused_before_training(tmp_path: Path, script: Any) -> None:

@@ -35,6 +35,7 @@ from diffusers_supreme_init import (
     UnsupportedPipelineError,
     backbones,
     convert_embedding,
+    evaluate,
     phases,
 )
 from diffusers_supreme_init.backbones import Backbone, backbone_for
@@ -364,7 +365,8 @@ def test_sample_pictures_and_card_of_every_family(case: TrainingFamily, tmp_path
     card = (tmp_path / "README.md").read_text()
     assert ("With diffusers alone" in card) == (case.objective is stable_diffusion)
     assert ("clean_caption=False" in card) == (case.name in ("pixart_sigma", "sana"))
-    assert card.count("initializer token |") == len(case.trained)
+    assert card.count("initializer token |") == 1  # both CLIPs split the words alike
+    assert ("In `text_encoder` and `text_encoder_2`:" in card) == (len(case.trained) == 2)
 
 
 @each_family
@@ -432,6 +434,26 @@ def test_only_drawing_needs_the_safety_checker_and_it_comes_along(monkeypatch: p
         with phases.ready_to_draw(backbone, torch.device("cpu")):
             assert pipe.safety_checker in moved
             assert pipe.vae in moved
+
+
+def test_evaluation_draws_prompts_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PixArt's calls clean captions, and `<mug>` away with them, unless they are told not to."""
+    pipe = TRAINING_FAMILY["pixart_sigma"].build()
+    make_trainer(pipe, max_train_steps=1).train()
+    texts, original = [], pipe.text_encoder.forward
+
+    def record(input_ids: torch.Tensor, **options: Any) -> Any:
+        texts.extend(pipe.tokenizer.batch_decode(input_ids))
+        return original(input_ids, **options)
+
+    pipe.text_encoder.forward = record
+    sampling = {"num_inference_steps": 1, "height": SIDE, "width": SIDE, "use_resolution_binning": False}
+    evaluate(
+        pipe, "<mug>", random_picture(), description=CAPTION, metrics=[], denoising_samples=0, seeds=[0], **sampling
+    )
+    drawn = [text for text in texts if "photo" in text or "painting" in text or "drawing" in text]
+    assert len(drawn) >= 6
+    assert all("<mug|0>" in text for text in drawn)
 
 
 # Options on each family
@@ -597,7 +619,7 @@ def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_registry")
 def test_the_documented_adapter_trains_another_family(tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "backbones.md").read_text(), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "backbones.md").read_text(), re.DOTALL)
     exec(code, {"__name__": "documented"})
     family = FAMILY["aura_flow"]
     pipe, fresh = family.build(), family.build()

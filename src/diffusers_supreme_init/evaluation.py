@@ -16,6 +16,7 @@ from .files import json_bytes, write_atomically
 from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_mse
 from .multitoken import find_trigger, has_token
 from .pictures import PictureSource, find_pictures, fit_to_square, load_picture
+from .prompt_cleaning import as_written
 from .randomness import generator_for
 from .saved_folder import EVALUATION_NAME
 from .templates import VALIDATION_TEMPLATE, check_templates, describe_in_prompt, fill_template
@@ -38,7 +39,7 @@ EDITING_PROMPTS = (
     "a photo of a {} on top of a wooden table",
     "an oil painting of a {}",
     "a pencil drawing of a {}",
-    "a photo of a purple {}",
+    "a photo of a {} in purple",
 )
 """Prompts that ask for something that the pictures do not show: surroundings, a manner, another color."""
 
@@ -161,7 +162,8 @@ def evaluate(
         placeholder_token: The concept.
         reference_images: What it should look like, as in training: pictures, paths or a folder.
         prompts: Texts with one ``{}``, the paper's by default.
-        editing_prompts: The same; empty: none are drawn.
+        editing_prompts: The same; empty: none are drawn. An adjective before ``{}`` gives way to the article of a
+            description that has its own (see `fill_template`), so write ``"a {} in purple"``.
         seeds: At least one. Fidelity to a single picture varies much from noise to noise, so take several.
         description: The words the concept stands for, ``"a skull and bones mug"``: the article rule follows them, and
             where a metric reads the prompt they stand in place of the token, which no other model knows.
@@ -260,6 +262,7 @@ def _draw(
 ) -> _Pictures:
     """Draw each text once per seed; the noise of a picture follows from the number of its text and its seed alone."""
     asked = [(number, text, seed) for number, text in enumerate(texts) for seed in seeds]
+    sampling = {**as_written(pipe), **sampling}
     pictures: list[list[Image.Image]] = [[] for _ in texts]
     num_blocked = 0
     hide = len(asked) <= batch_size

@@ -32,6 +32,7 @@ def render_model_card(
     embedding: LearnedEmbedding,
     *,
     others: Sequence[LearnedEmbedding] = (),
+    encoder_names: Sequence[str] = (),
     sample_prompts: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
     evaluation: Mapping[str, Any] | None = None,
@@ -42,6 +43,7 @@ def render_model_card(
     Args:
         embedding: The concept, with everything that its file says about it.
         others: The same concept for the other text encoders it was trained for.
+        encoder_names: What the pipeline calls all of them, ``["text_encoder", "text_encoder_2"]``.
         sample_prompts: Prompts of ``images/0.png``, ``images/1.png``, ... beside the card.
         versions: ``{package: version}`` that it was trained with.
         evaluation: What ``evaluation.json`` says of it.
@@ -50,6 +52,9 @@ def render_model_card(
     training = embedding.training
     losses = training.get("validation_loss") or {}
     validation_loss = {step: loss for step, loss in losses.items() if loss is not None and math.isfinite(loss)}
+    names = encoder_names or [
+        one.encoder.class_name if one.encoder else "text encoder" for one in (embedding, *others)
+    ]
     base_model, revision = _split_revision(embedding.base_model)
     num_pictures = training.get("num_pictures")
     card_data = ModelCardData(
@@ -65,17 +70,14 @@ def render_model_card(
         TEMPLATE_NAME,
         card_data=card_data.to_yaml(),
         placeholder_token=embedding.placeholder_token,
-        num_vectors=embedding.num_vectors,
-        encoders=[
-            (one.encoder.class_name if one.encoder else "text encoder", one.num_vectors, one.initializer_tokens)
-            for one in (embedding, *others)
-        ],
+        num_vectors=sum(one.num_vectors for one in (embedding, *others)),
+        encoders=dict(zip(names, (one.num_vectors for one in (embedding, *others)), strict=True)),
+        token_tables=_token_tables(names, [embedding, *others]),
         description=embedding.description,
         base_model=base_model,
         base_revision=revision,
         encoder=embedding.encoder.class_name if embedding.encoder else None,
         stock_can_load=_stock_can_load(embedding.architecture, 1 + len(others)),
-        initializer_tokens=embedding.initializer_tokens,
         initializer=training.get("initializer"),
         num_pictures=num_pictures,
         pictures="pictures" if num_pictures is None or num_pictures > 1 else "picture",
@@ -89,6 +91,15 @@ def render_model_card(
         evaluation=evaluation,
         scores=_scores_for_reading(evaluation or {}),
     )
+
+
+def _token_tables(names: Sequence[str], embeddings: Sequence[LearnedEmbedding]) -> dict[tuple[str, ...], list[str]]:
+    """Return ``{initializer tokens: text encoders whose rows started from them}``."""
+    tables: dict[tuple[str, ...], list[str]] = {}
+    for name, embedding in zip(names, embeddings, strict=True):
+        if embedding.initializer_tokens:
+            tables.setdefault(tuple(embedding.initializer_tokens), []).append(name)
+    return tables
 
 
 def _scores_for_reading(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -9,6 +9,15 @@ from typing import Any
 _REWRITING = {"enable_prompt_rewrite": None, "use_pe": "pe"}
 """Arguments that let a language model rewrite the prompt (LongCat-Image, ERNIE-Image), and the component it needs."""
 
+_AS_WRITTEN = {"clean_caption": False, "skip_text_cleaning": True, "enable_prompt_rewrite": False, "use_pe": False}
+"""Arguments of calls, and the values with which a prompt reaches the tokenizers as it was written."""
+
+
+def as_written(pipe: Any) -> dict[str, bool]:
+    """Return the arguments with which a pipeline's calls leave a prompt as it is; most pipelines need none."""
+    arguments = inspect.signature(type(pipe).__call__).parameters
+    return {name: value for name, value in _AS_WRITTEN.items() if name in arguments}
+
 
 def why_lost(pipe: Any, placeholder_token: str) -> str | None:
     """Return what a pipeline's calls would do to a placeholder token, and the way out; None if it reaches tokenizers.

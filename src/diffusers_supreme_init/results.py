@@ -134,6 +134,7 @@ def concept_files(
     card = render_model_card(
         embedding,
         others=others,
+        encoder_names=[pair.encoder_name for pair in backbone.trained],
         sample_prompts=[one.prompt for one in samples],
         versions=versions(),
         evaluation=None if evaluation is None else evaluation.to_dict(),

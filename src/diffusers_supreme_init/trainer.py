@@ -179,6 +179,7 @@ class SupremeInitTextualInversionTrainer:
             describers=self.describers,
             known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
         )
+        self._tell(concepts, accelerator)
         prompts = [prompt for concept in concepts for prompt in (*concept.prompts, concept.validation_prompt)]
         if config.validation_prompt is not None:
             prompts += [*preview_prompts(concepts, config), NO_PROMPT]
@@ -353,6 +354,24 @@ class SupremeInitTextualInversionTrainer:
         finally:
             for tracker in accelerator.trackers:  # not `end_training`, which also ends the process group
                 tracker.finish()
+
+    def _tell(self, concepts: Sequence[ConceptProgress], accelerator: Accelerator) -> None:
+        """Say what is going to be trained, on what."""
+        if not accelerator.is_main_process:
+            return
+        backbone, config = self._backbone, self.config
+        for concept in concepts:
+            rows = ", ".join(f"{len(rows)} rows in {name}" for name, rows in concept.rows.items())
+            readers = ", ".join(pair.encoder_name for pair in backbone.described) if concept.description else ""
+            reads = f"; {readers} read{'' if ',' in readers else 's'} {concept.description!r}" if readers else ""
+            logger.info("%s: %s%s", concept.placeholder_token, rows, reads)
+        logger.info(
+            "%d px, learning rate %g, %s, %s",
+            config.resolution or backbone.resolution,
+            backbone.learning_rate(config),
+            str(backbone.compute_dtype).removeprefix("torch."),
+            accelerator.device,
+        )
 
     def _log(
         self, accelerator: Accelerator, step: int, losses: Mapping[str, float], validated: Sequence[ConceptProgress]
