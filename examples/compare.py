@@ -111,7 +111,7 @@ def make_sheet(
     steps: Sequence[int],
 ) -> Image.Image:
     """Return the picture given and, in a labelled row for each start, what it draws, with the loss below."""
-    side = max(next(iter(pictures[results[0].placeholder_token].values())).width, 160)
+    side = min(max(next(iter(pictures[results[0].placeholder_token].values())).width, 160), 512)  # labels stay legible
     column, row = side + MARGIN, side + 2 * LABEL_HEIGHT + MARGIN
     sheet = Image.new("RGB", (column * (len(steps) + 1) + MARGIN, row * len(results) + MARGIN), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)

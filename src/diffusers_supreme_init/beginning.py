@@ -133,16 +133,15 @@ def _choose(
 ) -> list[Candidates | None]:
     """Put the best candidate of each concept first. All processes go on with what the first one found."""
     chosen = list(candidates)
-    if any(found is not None and len(found.usable) > 1 for found in candidates):
+    several = {index: found for index, found in enumerate(candidates) if found is not None and len(found.usable) > 1}
+    if several:
         prompts = [
-            fill_template(concept.validation_template, candidate.text, candidate.text)
-            for concept, found in zip(prepared, candidates, strict=True)
-            for candidate in (found.usable if found is not None and len(found.usable) > 1 else ())
+            fill_template(prepared[index].validation_template, candidate.text, candidate.text)
+            for index, found in several.items()
+            for candidate in found.usable
         ]
         with ready_to_step(backbone, accelerator.device, prompts):
-            for index, found in enumerate(candidates):
-                if found is None or len(found.usable) < 2:
-                    continue
+            for index, found in several.items():
                 chosen[index] = score_candidates(
                     backbone,
                     latents[index],

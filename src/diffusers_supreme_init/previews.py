@@ -47,7 +47,7 @@ def draw_previews(
                 text,
                 num_images_per_prompt=config.num_validation_images,
                 generator=generators,
-                **backbone.call_options,
+                **backbone.drawing_options,
             ).images
             rows.append(_side_by_side(pictures))
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))

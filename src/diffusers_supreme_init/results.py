@@ -23,6 +23,7 @@ from .evaluation import Evaluation
 from .files import hub_id, json_bytes, without_nan
 from .model_card import CARD_NAME, image_name, render_library_card, render_model_card
 from .progress import ConceptProgress
+from .prompt_cleaning import as_written
 from .samples import Sample
 from .saved_folder import EVALUATION_NAME, RECORD_NAME
 from .text_pairs import TextPair, identify_encoder
@@ -32,9 +33,6 @@ _LOCAL_SETTINGS = frozenset(
     {"output_dir", "logging_dir", "resume_from_checkpoint", "report_to", "checkpointing_steps"}
 )
 """Settings of the user's machine; they change no learned number and are never written into what may be published."""
-
-_CLEANING = ("clean_caption",)
-"""Arguments of pipelines that would otherwise clean a placeholder token away."""
 
 
 def learned_embeddings(
@@ -138,7 +136,7 @@ def concept_files(
         sample_prompts=[one.prompt for one in samples],
         versions=versions(),
         evaluation=None if evaluation is None else evaluation.to_dict(),
-        call_options={name: backbone.call_options[name] for name in _CLEANING if name in backbone.call_options},
+        call_options=as_written(backbone.drawing_pipe),
     )
     return embedding, {
         **{name: embedding_bytes(one) for name, one in embeddings.items()},

@@ -61,7 +61,7 @@ def draw_samples(
         for index, text in enumerate(texts):
             generator = generator_for(seed, concept.placeholder_token, 0, index, "sample")
             (image,) = pipe(
-                text, num_inference_steps=num_inference_steps, generator=generator, **backbone.call_options
+                text, num_inference_steps=num_inference_steps, generator=generator, **backbone.drawing_options
             ).images
             samples.append(Sample(text, image))
     return samples

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..config import SupremeInitConfig
 from ..errors import ConfigError, UnsupportedPipelineError
+from ..prompt_cleaning import as_written
 from ..text_pairs import TextPair, find_text_pairs
 from .defaults import FamilyDefaults
 
@@ -62,7 +63,7 @@ class Backbone(ABC):
             ``__call__``. None: there are only CLIPs.
         resolution_multiple: Side of training pictures is a multiple of this, in pixels.
         max_resolution: Their largest side in pixels; None: there is no limit.
-        call_options: Arguments with which the pipeline draws a prompt as training reads it.
+        call_options: Further arguments with which the pipeline draws what it was trained on, see `drawing_options`.
         supports_min_snr: Whether `snr_gamma` means something.
         pipe: The user's pipeline.
         pairs: The text encoders that read the prompt, in the order of the pipeline's components.
@@ -112,6 +113,22 @@ class Backbone(ABC):
                     f"{name}: expected a text encoder of transformers with its tokenizer, got {type(part).__name__}"
                 )
 
+    def check_latent_channels(self, channels_per_token: int = 1) -> None:
+        """Check that the denoiser reads latents and no further channels.
+
+        Args:
+            channels_per_token: How many times as many it reads, where it reads several pixels of the latents as one.
+
+        Raises:
+            UnsupportedPipelineError: It does (inpainting, fill, depth, control, ...).
+        """
+        expected, got = channels_per_token * self.autoencoder.config.latent_channels, self.denoiser.config.in_channels
+        if got != expected:
+            raise UnsupportedPipelineError(
+                f"expected a {self.denoiser_name} that reads {expected} latent channels, got {got} (inpainting, fill, "
+                "control?); train on the text-to-image model of the same family"
+            )
+
     @property
     def described(self) -> tuple[TextPair, ...]:
         """The text encoders whose rows are not trained; they read a concept's description instead."""
@@ -138,6 +155,11 @@ class Backbone(ABC):
             return self.pipe
         options = {name: value for name, value in self.pipe.config.items() if name == "requires_safety_checker"}
         return cls(**self.pipe.components, **options)
+
+    @property
+    def drawing_options(self) -> dict[str, Any]:
+        """Arguments with which `drawing_pipe` draws a prompt as training reads it: as it is written."""
+        return {**as_written(self.drawing_pipe), **self.call_options}
 
     def window(self, pair: TextPair) -> int:
         """Return how many tokens of a prompt a text encoder reads, those at the ends included."""

@@ -7,7 +7,6 @@ import torch
 from diffusers import FluxImg2ImgPipeline, FluxPipeline
 from torch import Tensor
 
-from ..errors import UnsupportedPipelineError
 from . import defaults
 from .base import PooledConditioning
 from .flow import FlowBackbone
@@ -26,12 +25,7 @@ class FluxBackbone(FlowBackbone):
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
-        expected = _PATCH_SIDE**2 * pipe.vae.config.latent_channels
-        if pipe.transformer.config.in_channels != expected:
-            raise UnsupportedPipelineError(
-                f"expected a transformer that reads {expected} packed latent channels, got "
-                f"{pipe.transformer.config.in_channels} (fill, control?); train on the text-to-image model"
-            )
+        self.check_latent_channels(_PATCH_SIDE**2)
         self.resolution = pipe.default_sample_size * pipe.vae_scale_factor
         self.resolution_multiple = _PATCH_SIDE * pipe.vae_scale_factor
         variant = "dev" if pipe.transformer.config.guidance_embeds else "schnell"

@@ -21,14 +21,14 @@ class PixArtSigmaBackbone(DiffusionBackbone):
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
         config = pipe.transformer.config
-        if config.in_channels != pipe.vae.config.latent_channels or pipe.transformer.use_additional_conditions:
+        self.check_latent_channels()
+        if pipe.transformer.use_additional_conditions:
             raise UnsupportedPipelineError(
-                f"expected a transformer that reads only {pipe.vae.config.latent_channels} latent channels, got "
-                "another; train on a PixArt-Sigma model"
+                "expected a transformer that is told no sizes, got one of PixArt-alpha; train on a PixArt-Sigma model"
             )
         self.resolution = config.sample_size * pipe.vae_scale_factor
         self.resolution_multiple = config.patch_size * pipe.vae_scale_factor
-        self.call_options = {"clean_caption": False, "use_resolution_binning": False}
+        self.call_options = {"use_resolution_binning": False}
         self.architecture = "pixart-sigma/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102 - see `Backbone`

@@ -8,7 +8,6 @@ import torch
 from diffusers import SanaPipeline
 from torch import Tensor
 
-from ..errors import UnsupportedPipelineError
 from ..text_pairs import TextPair
 from . import defaults
 from .base import LatentDistribution
@@ -25,17 +24,12 @@ class SanaBackbone(FlowBackbone):
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
         config = pipe.transformer.config
-        if config.in_channels != pipe.vae.config.latent_channels:
-            raise UnsupportedPipelineError(
-                f"expected a transformer that reads {pipe.vae.config.latent_channels} latent channels, got "
-                f"{config.in_channels}; train on the text-to-image model"
-            )
+        self.check_latent_channels()
         self.resolution = config.sample_size * pipe.vae_scale_factor
         self.resolution_multiple = config.patch_size * pipe.vae_scale_factor
         self.call_options = {  # drawn are 1024 px whatever the model is, unless the call says otherwise
             "height": self.resolution,
             "width": self.resolution,
-            "clean_caption": False,
             "use_resolution_binning": False,
         }
         self.architecture = "sana/textual-inversion"

@@ -24,7 +24,8 @@ class StableDiffusionBackbone(DiffusionBackbone):
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
-        check_unet(pipe)
+        self.check_latent_channels()
+        check_no_guidance_input(pipe)
         self.resolution = pipe.unet.config.sample_size * pipe.vae_scale_factor
         family = _ARCHITECTURES.get(self.pairs[0].hidden_size, "stable-diffusion")
         if family == _ARCHITECTURES[1024] and self.prediction_type == "v_prediction":
@@ -44,17 +45,12 @@ class StableDiffusionBackbone(DiffusionBackbone):
         return self.denoiser(noisy_latents.to(dtype), timesteps, encoder_hidden_states=conditioning.to(dtype)).sample
 
 
-def check_unet(pipe: Any) -> None:
-    """Check that a UNet reads latents, timestep and prompt, and nothing else.
+def check_no_guidance_input(pipe: Any) -> None:
+    """Check that a UNet is not told how strong guidance is.
 
     Raises:
-        UnsupportedPipelineError: It reads more (inpainting, depth, the guidance of a latent consistency model).
+        UnsupportedPipelineError: It is: a latent consistency model.
     """
-    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
-        raise UnsupportedPipelineError(
-            f"expected a UNet that reads {pipe.vae.config.latent_channels} latent channels, got "
-            f"{pipe.unet.config.in_channels} (inpainting?); train on the text-to-image model of the same family"
-        )
     if pipe.unet.config.time_cond_proj_dim is not None:
         raise UnsupportedPipelineError(
             "expected a model without guidance distillation, got a latent consistency model; train on its base"

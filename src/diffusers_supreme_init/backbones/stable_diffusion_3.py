@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
 from torch import Tensor
 
-from ..errors import UnsupportedPipelineError
 from . import defaults
 from .base import PooledConditioning
 from .flow import FlowBackbone
@@ -22,11 +21,7 @@ class StableDiffusion3Backbone(FlowBackbone):
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
-        if pipe.transformer.config.in_channels != pipe.vae.config.latent_channels:
-            raise UnsupportedPipelineError(
-                f"expected a transformer that reads {pipe.vae.config.latent_channels} latent channels, got "
-                f"{pipe.transformer.config.in_channels}; train on the text-to-image model of the same family"
-            )
+        self.check_latent_channels()
         config = pipe.transformer.config
         self.resolution = config.sample_size * pipe.vae_scale_factor
         self.resolution_multiple = config.patch_size * pipe.vae_scale_factor

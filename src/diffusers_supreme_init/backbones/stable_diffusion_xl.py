@@ -10,7 +10,7 @@ from ..errors import UnsupportedPipelineError
 from . import defaults
 from .base import PooledConditioning
 from .diffusion import DiffusionBackbone
-from .stable_diffusion import check_unet
+from .stable_diffusion import check_no_guidance_input
 
 _NUM_SIZE_IDS = 6
 
@@ -25,7 +25,8 @@ class StableDiffusionXLBackbone(DiffusionBackbone):
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
-        check_unet(pipe)
+        self.check_latent_channels()
+        check_no_guidance_input(pipe)
         config = pipe.unet.config
         width = pipe.text_encoder_2.config.projection_dim + _NUM_SIZE_IDS * (config.addition_time_embed_dim or 0)
         if config.addition_embed_type != "text_time" or config.projection_class_embeddings_input_dim != width:
