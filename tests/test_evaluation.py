@@ -210,6 +210,14 @@ def test_one_that_no_save_wrote_is_not_published_and_stays(trained: Any, tmp_pat
     assert "evaluation.json" in publishable_files(tmp_path)
 
 
+def test_the_card_tells_of_no_pictures_where_none_were_measured(trained: Any, tmp_path: Path) -> None:
+    trained.save(tmp_path, evaluations=[measure(trained.pipe, metrics=[], denoising_samples=4)])
+    card = (tmp_path / "README.md").read_text()
+    assert "| fixed-noise denoising loss | lower |" in card
+    assert "Each prompt was drawn" not in card
+    assert "Showing it:" not in card
+
+
 def test_evaluations_of_other_concepts_are_refused_before_anything_is_written(trained: Any, tmp_path: Path) -> None:
     result = measure(trained.pipe, editing_prompts=())
     for wrong in ([dataclasses.replace(result, placeholder_token="<cat>")], [result, result]):
