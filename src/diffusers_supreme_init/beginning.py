@@ -16,7 +16,7 @@ from .describers import Describers
 from .errors import DescriberError, RegionError
 from .latents import PictureLatents, TrainingPictures, encode_concept
 from .loop import autocast_dtype
-from .phases import ready_to_encode, ready_to_step
+from .objective.phases import ready_to_encode, ready_to_step
 from .preparation import PreparedConcept, begin_concept, initialize_concept
 from .progress import ConceptProgress
 from .proposals import candidate_table, find_words

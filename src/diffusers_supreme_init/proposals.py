@@ -17,7 +17,7 @@ from .errors import ConfigError
 from .frozen import check_trainable
 from .latents import encode_concept
 from .loop import AUTOCAST_DTYPES
-from .phases import ready_to_encode, ready_to_step
+from .objective.phases import ready_to_encode, ready_to_step
 from .pictures import PictureSource, find_pictures
 from .placeholders import tokenize_initializer
 from .preparation import PreparedConcept, initializer_limits, prepare_concepts

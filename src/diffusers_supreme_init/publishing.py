@@ -14,8 +14,8 @@ from huggingface_hub.errors import LocalTokenNotFoundError, RevisionNotFoundErro
 from .errors import OutputError, PublishError
 from .files import write_atomically
 from .hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, one_line, status_of, within
-from .published_files import PublishedFiles, read_published_files, with_complete_cards
 from .saved_folder import is_optional
+from .sharing.published_files import PublishedFiles, read_published_files, with_complete_cards
 
 logger = logging.getLogger(__name__)
 

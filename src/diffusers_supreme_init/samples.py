@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .backbones import Backbone
 from .errors import TrainingError
-from .phases import NO_PROMPT, ready_to_draw, ready_to_step
+from .objective.phases import NO_PROMPT, ready_to_draw, ready_to_step
 from .progress import ConceptProgress
 from .randomness import generator_for
 from .templates import fill_template

@@ -26,10 +26,9 @@ from .files import check_writable
 from .frozen import check_trainable
 from .hub_connection import check_repo_id
 from .loop import TrainingLoop
-from .phases import NO_PROMPT, ready_to_step
+from .objective.phases import NO_PROMPT, ready_to_step
 from .pictures import PictureSource
 from .preparation import prepare_concepts
-from .previews import draw_previews, preview_prompts
 from .progress import ConceptProgress
 from .prompt_cleaning import why_lost
 from .publishing import Publication, push_to_hub
@@ -38,6 +37,7 @@ from .rows import TrainableRows
 from .samples import SAMPLE_PROMPTS
 from .saved_folder import is_saved_folder
 from .saving import FinishedRun, save_run
+from .training.drawing import draw_previews, preview_prompts
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from ..config import SupremeInitConfig
 from ..errors import ConfigError
 from ..frozen import check_trainable
 from ..latents import TrainingPictures, encode_concept
-from ..phases import ready_to_encode, ready_to_step
+from ..objective.phases import ready_to_encode, ready_to_step
 from ..pictures import PictureSource, find_pictures
 from ..sampling import PromptedPictures, fixed_noise_losses
 

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
 
-from .card_text import LICENSE_NAMES, front_matter, read_card, with_license, with_repository
-from .errors import PublishError
-from .hub_connection import HUB_FAILURES, DeadlineError, one_line
-from .model_card import CARD_NAME
-from .saved_folder import concept_folders, publishable_files
+from ..card_text import LICENSE_NAMES, front_matter, read_card, with_license, with_repository
+from ..errors import PublishError
+from ..hub_connection import HUB_FAILURES, DeadlineError, one_line
+from ..model_card import CARD_NAME
+from ..saved_folder import concept_folders, publishable_files
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from .backbones import Backbone
-from .config import SupremeInitConfig
-from .phases import ready_to_draw
-from .progress import ConceptProgress
-from .randomness import generator_for
-from .templates import fill_template
+from ..backbones import Backbone
+from ..config import SupremeInitConfig
+from ..objective.phases import ready_to_draw
+from ..progress import ConceptProgress
+from ..randomness import generator_for
+from ..templates import fill_template
 
 
 def preview_prompts(concepts: Sequence[ConceptProgress], config: SupremeInitConfig) -> list[str]:

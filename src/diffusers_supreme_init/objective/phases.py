@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from .backbones import Backbone, is_clip
-from .frozen import frozen, gradient_checkpointing, on_device, upcast
-from .remembered_prompts import remembered_prompts
+from ..backbones import Backbone, is_clip
+from ..frozen import frozen, gradient_checkpointing, on_device, upcast
+from ..remembered_prompts import remembered_prompts
 
 NO_PROMPT = ""
 """What guidance compares a prompt with; who draws lets the text encoders read it beside the prompts."""
