@@ -115,9 +115,7 @@ def measure_judge(judge_dir: Path, vae_dir: Path) -> Quality:
         "judge_on_drawings": [render(toy) for toy in toys],
         "judge_on_reconstructions": _reconstruct(vae, toys),
     }
-    return {
-        name: accuracies(judge.read(some), shown) | {"num_pictures": len(some)} for name, some in pictures.items()
-    }
+    return {name: accuracies(judge.read(some), shown) | {"num_pictures": len(some)} for name, some in pictures.items()}
 
 
 def measure_classifier(classifier_dir: Path) -> Quality:

@@ -14,6 +14,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from train_vae import encode
 from training import load_as_float32, pick_device, step_generator, train
+from transformers import CLIPTokenizer
 
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
@@ -30,7 +31,7 @@ def train_denoiser(work_dir: Path, pipeline_dir: Path, num_steps: int) -> None:
     vae = AutoencoderKL.from_pretrained(work_dir / "vae").eval().requires_grad_(False).to(device)
     latents = cached_latents(vae, work_dir)
     toys = sample_toys("train", NUM_TRAINING_TOYS)
-    tokenizer, scheduler = build_tokenizer(), build_scheduler()
+    tokenizer, scheduler = _tokenizer(work_dir), build_scheduler()
     text_encoder = build_text_encoder(tokenizer)
     model = nn.ModuleDict({"text_encoder": text_encoder, "unet": build_unet(text_encoder)}).to(device)
     if device.type == "cpu":
@@ -71,6 +72,19 @@ def train_denoiser(work_dir: Path, pipeline_dir: Path, num_steps: int) -> None:
         work_path=work_dir / "denoiser.pt",
         on_save=export,
     )
+
+
+def _tokenizer(work_dir: Path) -> CLIPTokenizer:
+    """The tokenizer of the work folder: another process might number equally frequent merges otherwise."""
+    path = work_dir / "tokenizer"
+    if not path.exists():
+        partial_path = work_dir / "tokenizer.partial"
+        build_tokenizer().save_pretrained(partial_path)
+        partial_path.rename(path)
+    tokenizer = CLIPTokenizer.from_pretrained(path)
+    for name in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)  # else its own files would say where it was loaded from
+    return tokenizer
 
 
 def cached_latents(vae: AutoencoderKL, work_dir: Path) -> torch.Tensor:
