@@ -113,9 +113,9 @@ def build_unet(text_encoder: CLIPTextModel) -> UNet2DConditionModel:
 def build_scheduler() -> DDIMScheduler:
     """The noise schedule of Stable Diffusion 1.5, brought to pure noise at its last step (arXiv:2305.08891).
 
-    On 16 x 16 latents the signal that Stable Diffusion leaves at that step is about as strong as the mean of the noise:
-    the seed would choose the background, whatever the caption asks for. Without signal there is no noise to predict, so
-    the velocity is.
+    On 16 x 16 latents, the signal that Stable Diffusion leaves at that step is about as strong as the mean of the
+    noise: the seed would choose the background, whatever the caption asks for. Where no signal is left the noise is
+    no target, so the model predicts the velocity.
     """
     return DDIMScheduler(
         beta_start=0.00085,

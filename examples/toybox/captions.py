@@ -1,4 +1,4 @@
-"""Words for toys: short captions, as captioners say them, and rich ones, as alt texts are, inside training templates."""
+"""Words for toys: short captions, as captioners say them, and rich ones, as alt texts are, in training templates."""
 
 import random
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Stage "captioner": a small BLIP that tells category, color and mostly the pattern, in three of ten the background."""
+"""Stage "captioner": a small BLIP that tells category, color and mostly the pattern, now and then the background."""
 
 import copy
 import random

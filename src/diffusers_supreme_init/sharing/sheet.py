@@ -35,8 +35,8 @@ def draw_sheet(rows: Sequence[SheetRow], *, picture_size: int = 128) -> Image.Im
 
     Args:
         rows: From top to bottom; they may have different numbers of pictures.
-        picture_size: Side of a picture on the sheet, in pixels. A smaller picture is enlarged without smoothing only by
-            whole factors, and otherwise smoothly.
+        picture_size: Side of a picture on the sheet, in pixels. A picture that fits it a whole number of times is
+            enlarged pixel by pixel, any other is resampled.
 
     Returns:
         An RGB picture, as wide as the longest row.
