@@ -35,11 +35,10 @@ def train_denoiser(work_dir: Path, pipeline_dir: Path, num_steps: int) -> None:
     text_encoder = build_text_encoder(tokenizer)
     model = nn.ModuleDict({"text_encoder": text_encoder, "unet": build_unet(text_encoder)}).to(device)
     if device.type == "cpu":
-        # Plain matrix products are faster here than the CPU kernels of fused attention. The choices are not saved.
+        # Plain matrix products are faster here than the CPU kernels of fused attention. The choice is not saved.
         unet: Any = model["unet"]
         text_encoder.set_attn_implementation("eager")
         unet.set_attn_processor(AttnProcessor())
-        unet.to(memory_format=torch.channels_last)
 
     def compute_loss(step: int) -> torch.Tensor:
         generator, rng = step_generator(step), random.Random(step)
