@@ -155,7 +155,8 @@ def summary(details: dict[str, dict[str, float]], num_steps: int, seconds: float
     untold, told = details["untold_kept"], details["told_kept"]
     return (
         f"Of what the picture shows and its words do not say, drawings from the words alone have "
-        f"{untold['words_alone']:.0%} (chance: {untold['chance']:.0%}), after {num_steps} steps {untold['learned']:.0%}.\n"
+        f"{untold['words_alone']:.0%} (chance: {untold['chance']:.0%}), "
+        f"after {num_steps} steps {untold['learned']:.0%}.\n"
         f"Of what the words do say, the words alone keep {told['words_alone']:.0%} and the learned ones "
         f"{told['learned']:.0%}.\n"
         f'From "*", the classic start, {num_steps} steps keep {untold["star"]:.0%} and {told["star"]:.0%}; '

@@ -148,7 +148,7 @@ def assemble_pipeline(
 
 def build_classifier(labels: Sequence[str]) -> ViTForImageClassification:
     """A vision transformer of about 0.8 M parameters on 64 x 64 pictures in patches of 8."""
-    config = ViTConfig(  # type: ignore[call-arg]  # `num_labels` is its base class's
+    config = ViTConfig(
         image_size=RESOLUTION,
         patch_size=8,
         hidden_size=128,

@@ -102,7 +102,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vae-steps", type=int, default=5_000)
     parser.add_argument("--denoiser-steps", type=int, default=14_000, help="more than before continues a finished run")
     parser.add_argument("--classifier-steps", type=int, default=1_500)
-    parser.add_argument("--judge-steps", type=int, default=2_400)
+    parser.add_argument("--judge-steps", type=int, default=2_000)
     parser.add_argument("--captioner-steps", type=int, default=5_500)
     parser.add_argument("--segmenter-steps", type=int, default=4_600)
     parser.add_argument("--work-dir", type=Path, default=TOYBOX_DIR / ".work", help="drawings, caches, resume files")

@@ -41,7 +41,7 @@ class HeldOut:
 
 
 def _posed(*looks: str | None) -> Toy:
-    return random_pose(Toy(*looks), random.Random(f"pose-{looks[0]}"))  # type: ignore[arg-type]
+    return random_pose(Toy(*looks), random.Random(f"pose-{looks[0]}"))
 
 
 # Category, color, shade, pattern and its color, trim, emblem and its color, accessory, background.
