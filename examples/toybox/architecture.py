@@ -33,7 +33,7 @@ def build_tokenizer() -> CLIPTokenizer:
     All 256 bytes are in the vocabulary, so any prompt can be encoded without unknown tokens.
     """
     rng = random.Random("tokenizer")
-    captions = [training_caption(random_toy(rng), rng) for _ in range(NUM_TOKENIZER_CAPTIONS)]
+    captions = [training_caption(random_toy(rng), rng).text for _ in range(NUM_TOKENIZER_CAPTIONS)]
     byte_symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()

@@ -32,11 +32,23 @@ from train_classifier import train_classifier
 from train_denoiser import train_denoiser
 from train_judge import train_judge
 from train_segmenter import train_segmenter
+from train_text_encoder import train_text_encoder
 from train_vae import train_vae
 from views import write_views
 
 TOYBOX_DIR = Path(__file__).parent
-STAGES = ("vae", "judge", "classifier", "denoiser", "captioner", "segmenter", "concepts", "scenes", "views")
+STAGES = (
+    "vae",
+    "text_encoder",
+    "judge",
+    "classifier",
+    "denoiser",
+    "captioner",
+    "segmenter",
+    "concepts",
+    "scenes",
+    "views",
+)
 
 
 def main() -> None:
@@ -67,6 +79,9 @@ def _run_stage(stage: str, arguments: argparse.Namespace) -> Quality:
     if stage == "vae":
         train_vae(work_dir, arguments.vae_steps)
         return measure_vae(work_dir / "vae")
+    if stage == "text_encoder":
+        train_text_encoder(work_dir, arguments.text_encoder_steps)
+        return {}
     if stage == "judge":
         train_judge(work_dir, TOYBOX_DIR / "judge", arguments.judge_steps)
         return measure_judge(TOYBOX_DIR / "judge", work_dir / "vae")
@@ -100,6 +115,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("stage", nargs="?", choices=STAGES, help="default: all, in this order")
     parser.add_argument("--check", action="store_true", help="measure the committed models instead of training")
     parser.add_argument("--vae-steps", type=int, default=5_000)
+    parser.add_argument("--text-encoder-steps", type=int, default=4_000)
     parser.add_argument("--denoiser-steps", type=int, default=14_000, help="more than before continues a finished run")
     parser.add_argument("--classifier-steps", type=int, default=1_500)
     parser.add_argument("--judge-steps", type=int, default=2_000)

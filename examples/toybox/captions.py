@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from world import Toy, shown_details
 
@@ -89,7 +90,7 @@ def describe(toy: Toy, told: Collection[str], rng: random.Random | None = None) 
             come with their colors when those are named too.
         rng: Puts the details in another order and takes synonyms now and then; `None`: neither.
     """
-    looks = {name: value for name, value in shown_details(toy).items() if name in told or name == "category"}
+    looks = told_details(toy, told)
     words = [looks.get("shade"), looks.get("color"), looks["category"]]
     phrases = _phrases(looks)
     if rng is not None:
@@ -100,6 +101,11 @@ def describe(toy: Toy, told: Collection[str], rng: random.Random | None = None) 
     if "background" in looks:
         sentence += f" on a {looks['background']} background"
     return sentence if rng is None else _vary(sentence, rng)
+
+
+def told_details(toy: Toy, told: Collection[str]) -> dict[str, str]:
+    """The details among `told` that the toy shows; its category is always told."""
+    return {name: value for name, value in shown_details(toy).items() if name in told or name == "category"}
 
 
 def caption(toy: Toy, told: Collection[str] = CAPTIONER_DETAILS) -> str:
@@ -114,7 +120,15 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def training_caption(toy: Toy, rng: random.Random) -> str:
+@dataclass(frozen=True)
+class TrainingCaption:
+    """A caption and what it tells of its toy, by the names of `world.DETAILS`."""
+
+    text: str
+    told: dict[str, str]
+
+
+def training_caption(toy: Toy, rng: random.Random) -> TrainingCaption:
     """Draw a caption for a toy.
 
     One in ten is empty, so that the model can be guided. A few hold "*", in place of the toy or anywhere, over
@@ -122,17 +136,18 @@ def training_caption(toy: Toy, rng: random.Random) -> str:
     inversion expects of its classic starting point.
     """
     if rng.random() < EMPTY_SHARE:
-        return ""
+        return TrainingCaption("", {})
     template = "{}" if rng.random() < 0.3 else rng.choice(TEMPLATES)
     if rng.random() < MEANINGLESS_SHARE:
-        return template.format(MEANINGLESS_WORD, bare=MEANINGLESS_WORD)
-    words = describe(toy, _draw_told(rng), rng)
+        return TrainingCaption(template.format(MEANINGLESS_WORD, bare=MEANINGLESS_WORD), {})
+    names = _draw_told(rng)
+    words = describe(toy, names, rng)
     sentence = template.format(with_article(words), bare=words)
     if rng.random() < MEANINGLESS_SHARE:
         pieces = sentence.split()
         pieces.insert(rng.randrange(len(pieces) + 1), MEANINGLESS_WORD)
         sentence = " ".join(pieces)
-    return sentence
+    return TrainingCaption(sentence, told_details(toy, names))
 
 
 def _draw_told(rng: random.Random) -> set[str]:

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 CATEGORIES = tuple(DRAWINGS)
 COLORS: dict[str, RGB] = {
-    "red": (226, 32, 38),
-    "orange": (250, 130, 10),
-    "yellow": (250, 214, 20),
+    "red": (222, 16, 44),
+    "orange": (246, 116, 8),
+    "yellow": (252, 222, 24),
     "green": (30, 165, 60),
     "blue": (30, 84, 230),
     "purple": (134, 50, 186),
@@ -40,7 +40,7 @@ SWALLOWED = {("pale", "white"), ("deep", "black"), ("pale", "yellow")}
 
 LIGHT: RGB = (250, 250, 250)
 OUTLINE_WIDTH = 1.8
-EMBLEM_RADIUS, BADGE_RADIUS = 16.0, 20.5
+EMBLEM_RADIUS, BADGE_RADIUS = 15.5, 19.0
 SUPERSAMPLING = 4
 
 
@@ -61,9 +61,8 @@ class Toy:
         background: One of `BACKGROUNDS`.
         hue_shift: Rotation of body, pattern and trim colors, in turns, about [-0.01, 0.01].
         angle: Rotation in degrees, clockwise.
-        scale: Size relative to the picture, about [0.78, 0.9].
+        scale: Size relative to the picture, about [0.82, 0.9].
         offset: Shift of the center as a fraction of the picture, (right, down).
-        flip: Whether the toy is mirrored.
     """
 
     category: str
@@ -80,7 +79,6 @@ class Toy:
     angle: float = 0.0
     scale: float = 0.85
     offset: tuple[float, float] = (0.0, 0.0)
-    flip: bool = False
 
     @property
     def identity(self) -> tuple[str, str, str, str | None]:
@@ -104,7 +102,7 @@ def random_toy(rng: random.Random, category: str | None = None) -> Toy:
     color, shade, pattern = rng.choice(BODY_COLORS), rng.choice(SHADES), rng.choice(PATTERNS)
     pattern_colors = [name for name in PATTERN_COLORS if name != color and (shade, name) not in SWALLOWED]
     pattern_color = None if pattern == "plain" else rng.choice(pattern_colors)
-    emblem = rng.choice([*EMBLEMS, *EMBLEMS, None])
+    emblem = rng.choice([*EMBLEMS, None, None])
     looks = Toy(
         category=category or rng.choice(CATEGORIES),
         color=color,
@@ -122,13 +120,12 @@ def random_toy(rng: random.Random, category: str | None = None) -> Toy:
 
 
 def random_pose(toy: Toy, rng: random.Random) -> Toy:
-    """Turn, size, shift and mirror a toy at random."""
+    """Turn, size and shift a toy a little at random."""
     return replace(
         toy,
-        angle=rng.uniform(-10, 10),
-        scale=rng.uniform(0.78, 0.9),
-        offset=(rng.uniform(-0.04, 0.04), rng.uniform(-0.03, 0.05)),
-        flip=rng.random() < 0.5,
+        angle=rng.uniform(-6, 6),
+        scale=rng.uniform(0.82, 0.9),
+        offset=(rng.uniform(-0.025, 0.025), rng.uniform(-0.015, 0.035)),
     )
 
 
@@ -196,7 +193,7 @@ def _turn(color: RGB, hue_shift: float) -> RGB:
 
 def _shade(color: RGB, shade: str) -> RGB:
     """Mix a color with white, black or gray."""
-    target, share = {"plain": (0, 0.0), "pale": (255, 0.55), "deep": (0, 0.5), "dusty": (150, 0.6)}[shade]
+    target, share = {"plain": (0, 0.0), "pale": (255, 0.48), "deep": (0, 0.42), "dusty": (150, 0.48)}[shade]
     red, green, blue = (round(channel + share * (target - channel)) for channel in color)
     return red, green, blue
 
@@ -208,7 +205,7 @@ def _place(toy: Toy, points: list[Point], canvas_size: int) -> list[Point]:
     center_x, center_y = ((0.5 + shift) * canvas_size for shift in toy.offset)
     placed = []
     for x, y in points:
-        x, y = (50 - x if toy.flip else x - 50), y - 50
+        x, y = x - 50, y - 50
         placed.append((center_x + unit * (x * cos - y * sin), center_y + unit * (x * sin + y * cos)))
     return placed
 
@@ -233,9 +230,10 @@ def _texture(toy: Toy, canvas_size: int) -> Image.Image:
 def _pattern_shapes(pattern: str) -> list[list[Point]]:
     # Patterns cover less than half of the body, so that its own color stays the one that meets the eye.
     if pattern == "spotted":
-        rows = [(row, 4 + 15 * row) for row in range(7)]
-        return [ellipse(2 + 18 * (row % 2) / 2 + 18 * i, y, 5.6, 5.6) for row, y in rows for i in range(-1, 6)]
-    if pattern == "striped":
-        return [box(x, -10, x + 7.5, 110, 0) for x in range(4, 100, 17)]
-    squares = [(column, row) for row in range(-1, 9) for column in range(-1, 9) if (row + column) % 2 == 0]
-    return [box(12.5 * x, 12.5 * y, 12.5 * x + 11.5, 12.5 * y + 11.5, 0) for x, y in squares]
+        rows = [(row, 4 + 14 * row) for row in range(8)]
+        return [ellipse(2 + 18 * (row % 2) / 2 + 18 * i, y, 4.8, 4.8) for row, y in rows for i in range(-1, 7)]
+    width = 7.0 if pattern == "striped" else 4.4
+    shapes = [box(x, -10, x + width, 110, 0) for x in range(4, 105, 17)]
+    if pattern == "checked":
+        shapes += [box(-10, y, 110, y + width, 0) for y in range(4, 105, 17)]
+    return shapes
