@@ -7,7 +7,7 @@ from dataset import to_model_range, training_pictures
 from diffusers import AutoencoderKL
 from torch.nn import functional
 from tqdm import tqdm
-from train_denoiser import cached_latents
+from train_vae import cached_latents
 from training import pick_device, step_generator
 
 NUM_DECODED = 12_000

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from architecture import assemble_pipeline, build_scheduler, build_text_encoder, build_unet, build_vae
 from captions import training_caption
-from dataset import NUM_TRAINING_TOYS, sample_toys, training_pictures
+from dataset import NUM_TRAINING_TOYS, sample_toys
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
 from train_text_encoder import SHORT_LENGTH, load_text_encoder, load_tokenizer
-from train_vae import encode
+from train_vae import cached_latents
 from training import load_as_float32, pick_device, step_generator, train
 
 BATCH_SIZE = 32
@@ -70,11 +70,3 @@ def train_denoiser(work_dir: Path, pipeline_dir: Path, num_steps: int) -> None:
         work_path=work_dir / "denoiser.pt",
         on_save=export,
     )
-
-
-def cached_latents(vae: AutoencoderKL, work_dir: Path) -> torch.Tensor:
-    """Scaled latents of the training pictures, ``(num_toys, 4, 16, 16)``; encoded once."""
-    path = work_dir / "latents.pt"
-    if not path.exists():
-        torch.save(encode(vae, training_pictures(work_dir)).cpu(), path)
-    return torch.load(path, weights_only=True) * vae.config.scaling_factor

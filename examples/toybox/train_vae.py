@@ -49,3 +49,11 @@ def encode(vae: AutoencoderKL, pictures: torch.Tensor, batch_size: int = 100) ->
     """Encode uint8 pictures ``(num_pictures, 3, 64, 64)`` to unscaled latents ``(num_pictures, 4, 16, 16)``."""
     batches = [to_model_range(batch).to(vae.device) for batch in pictures.split(batch_size)]
     return torch.cat([vae.encode(batch).latent_dist.mean for batch in batches])
+
+
+def cached_latents(vae: AutoencoderKL, work_dir: Path) -> torch.Tensor:
+    """Scaled latents of the training pictures, ``(num_toys, 4, 16, 16)``; encoded once."""
+    path = work_dir / "latents.pt"
+    if not path.exists():
+        torch.save(encode(vae, training_pictures(work_dir)).cpu(), path)
+    return torch.load(path, weights_only=True) * vae.config.scaling_factor
