@@ -64,7 +64,9 @@ def describe(pipe: Any) -> InitializerProposal:
     config = DescriberConfig(
         captioner=str(TOYBOX / "captioner"),
         classifier=str(TOYBOX / "classifier"),
-        score_samples=CONFIG.validation_samples,  # so that what is compared is the loss of step 0
+        # So that what is compared is the loss of step 0, which the figures show: of the whole picture.
+        score_samples=CONFIG.validation_samples,
+        score_object=False,
     )
     return propose_initializer(PICTURE, "auto", pipe=pipe, describers=Describers(config), config=CONFIG)
 

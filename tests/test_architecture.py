@@ -85,11 +85,13 @@ FIRST_NAMES = [
 LATER_NAMES = [
     "EDITING_PROMPTS",
     "SAMPLE_PROMPTS",
+    "SheetRow",
     "VALIDATION_TEMPLATE",
     "as_written",
     "check_can_push",
     "check_can_save",
     "check_writable",
+    "draw_sheet",
     "fill_template",
     "fit_to_square",
     "load_picture",

@@ -1,6 +1,7 @@
 """From pictures to words to a trained concept: proposals, the choice by loss, regions, resuming, bad input."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -38,6 +39,9 @@ from diffusers_supreme_init import (
     read_embedding,
 )
 from diffusers_supreme_init.describers import Description
+from diffusers_supreme_init.describers.candidates import Candidate, Candidates, ranked
+from diffusers_supreme_init.describers.region import Segmentation
+from diffusers_supreme_init.describers.wording import tells_surroundings
 from diffusers_supreme_init.text.placeholders import TokenLimit, cut_to_tokens
 
 PICTURE = random_picture((64, 48))
@@ -77,9 +81,24 @@ class Says:
         return [Description(text, -index) for index, text in enumerate(self.texts[:number])]
 
 
+class Finds:
+    """A segmenter that finds the left third of any picture."""
+
+    def __init__(self) -> None:
+        self.asked: list[Region] = []
+
+    def segment(self, image: Image.Image, region: Region) -> Segmentation:
+        self.asked.append(region)
+        mask = np.zeros((image.height, image.width), dtype=bool)
+        mask[:, : image.width // 3] = True
+        return Segmentation(mask, 0.9)
+
+
 def describers_saying(*captions: str, labels: Sequence[str] = ("mug",), refiner: Any = None, **settings: Any) -> Any:
-    describers = Describers(DescriberConfig(**({"score_samples": 4} | settings)), refiner=refiner)
-    describers.__dict__.update(captioner=Says(*captions), classifier=Says(*labels))
+    """Describers that say and find what they are told to; words are compared on whole pictures unless asked for."""
+    settings = {"score_samples": 4, "score_object": False} | settings
+    describers = Describers(DescriberConfig(**settings), refiner=refiner)
+    describers.__dict__.update(captioner=Says(*captions), classifier=Says(*labels), segmenter=Finds())
     return describers
 
 
@@ -125,11 +144,125 @@ def test_the_best_words_have_the_lowest_loss_of_all(pipe: Any) -> None:
     )
     losses = {candidate.text: candidate.loss for candidate in proposal.candidates}
     assert set(losses) == {"a red mug", "a blue teapot", "a green bird", "an orange umbrella", "mug"}
-    assert list(losses.values()) == sorted(losses.values())
+    assert min(losses.values()) in list(losses.values())[: proposal.num_tied]
+    assert list(losses.values())[proposal.num_tied :] == sorted(list(losses.values())[proposal.num_tied :])
     assert len(set(losses.values())) == len(losses)
     assert {candidate.text: candidate.source for candidate in proposal.candidates}["a red mug"] == "text"
     assert proposal.table().splitlines()[1].endswith(f"  {proposal.text}")
     assert len(proposal.table().splitlines()) == 6
+
+
+def candidates_of(*texts: str) -> Candidates:
+    return Candidates(usable=tuple(Candidate(text=text, source="caption", raw=text) for text in texts))
+
+
+@pytest.mark.parametrize(
+    ("losses", "first", "num_tied"),
+    [
+        ({"a mug": [3, 4, 5], "a red mug": [1, 2, 3]}, "a red mug", 1),
+        ({"a mug": [1, 2.2, 3], "a red mug": [1.1, 2, 3]}, "a mug", 2),  # other noises could turn them around
+        ({"a mug on a table": [1, 2, 3], "a mug": [1.1, 2, 3]}, "a mug", 2),
+        ({"a mug on a table": [1, 2, 3], "a mug": [2, 3, 4]}, "a mug on a table", 1),
+        ({"a mug": [math.nan, 1, 1], "a red mug": [5, 5, 5]}, "a red mug", 1),
+        ({"a mug": [2], "a red mug": [1]}, "a mug", 2),  # one noise tells nothing
+    ],
+)
+def test_ties_keep_their_order_and_surroundings_lose_them(
+    losses: dict[str, list[float]], first: str, num_tied: int
+) -> None:
+    found = ranked(candidates_of(*losses), list(losses.values()))
+    assert (found.usable[0].text, found.num_tied) == (first, num_tied)
+    assert sorted(one.text for one in found.usable) == sorted(losses)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a red mug on a sky background", True),
+        ("a dog laying on top of a green couch", True),
+        ("a clock in front of a white wall", True),
+        ("a cat sitting in the grass", True),
+        ("a red mug with white stripes", False),
+        ("a woman in a red dress", False),
+        ("a teddy bear with a bow", False),
+        ("a table", False),
+    ],
+)
+def test_words_about_surroundings_are_known(text: str, expected: bool) -> None:
+    assert tells_surroundings(text) == expected
+
+
+LEFT_THIRD = Image.fromarray(np.pad(np.full((48, 21), 255, np.uint8), ((0, 0), (0, 43))))
+
+
+@pytest.mark.parametrize("known_by", ["segmenter", "region", "mask"])
+def test_words_are_compared_where_the_object_is(known_by: str, pipe: Any) -> None:
+    """What is compared is the loss that a training with the object's mask begins with."""
+    config = replace(CONFIG, center_crop=False)
+    describers = describers_saying("a red mug", "a blue bird", num_captions=2, score_object=True)
+    segmenter = describers.segmenter  # released before the first step
+    concept = Concept(
+        images=PICTURE,
+        placeholder_token="<thing>",
+        initializer="auto",
+        mask=LEFT_THIRD if known_by == "mask" else None,
+        region=Region(mask=LEFT_THIRD) if known_by == "region" else None,
+        train_on="image" if known_by == "region" else "crop",
+    )
+    (result,) = train_quietly(pipe, [concept], config, describers)
+    record = result.initializer_record
+    assert record is not None
+    assert bool(segmenter.asked) == (known_by == "segmenter")
+    assert (result.latents.mask is not None) == (known_by == "region")  # comparing is not training
+    for candidate in record["candidates"]:
+        masked = replace(concept, initializer=candidate["text"], mask=LEFT_THIRD, region=None, train_on="crop")
+        (begun,) = train_quietly(pipe, [masked], replace(config, masked_loss=True), describers)
+        assert begun.mean_validation_losses()[0] == pytest.approx(candidate["loss"], rel=1e-5)
+        (whole,) = train_quietly(pipe, [masked], config, describers)
+        assert whole.mean_validation_losses()[0] != pytest.approx(candidate["loss"], rel=1e-3)
+
+
+def train_quietly(pipe: Any, concepts: list[Concept], config: SupremeInitConfig, describers: Any) -> Any:
+    """Train one step and leave the pipeline as it was."""
+    config = replace(config, max_train_steps=1, validation_steps=["0"])
+    results = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=config, describers=describers).train()
+    pipe.unload_multitoken_inversion()
+    return results
+
+
+def test_the_object_in_the_middle_is_asked_for_with_a_box_around_it(pipe: Any) -> None:
+    describers = describers_saying("a red mug", score_object=True)
+    propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
+    (region,) = describers.segmenter.asked
+    assert region.box == pytest.approx((0.06 * 64, 0.06 * 48, 0.94 * 64, 0.94 * 48))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "learnable_property"),
+    [
+        ("caption", {}, "object"),
+        ("class", {}, "object"),
+        ("auto", {"score_object": False}, "object"),
+        ("auto", {}, "style"),
+    ],
+)
+def test_no_segmenter_is_loaded_that_nobody_needs(
+    method: str, settings: dict[str, Any], learnable_property: str, pipe: Any
+) -> None:
+    describers = describers_saying("a red mug", **{"score_object": True, **settings})
+    config = replace(CONFIG, learnable_property=learnable_property)
+    propose_initializer([PICTURE, PICTURE], method, pipe=pipe, describers=describers, config=config)
+    assert not describers.segmenter.asked
+
+
+def test_a_segmenter_that_is_not_there_says_how_to_do_without(pipe: Any, unchanged: Callable[[Any], None]) -> None:
+    unchanged(pipe)
+    describers = describers_saying("a red mug", score_object=True, segmenter="/nowhere/sam")
+    del describers.__dict__["segmenter"]
+    with pytest.raises(
+        DescriberError, match="'/nowhere/sam'.*compare words on the whole picture, set score_object=False"
+    ):
+        propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
 
 
 def test_the_measured_loss_is_that_of_step_0(pipe: Any, other_pipe: Any) -> None:
@@ -261,7 +394,7 @@ def test_classifiers_that_know_no_names(pipe: Any, unchanged: Callable[[Any], No
 
 
 def test_nobody_was_asked(pipe: Any) -> None:
-    describers = Describers(DescriberConfig(num_labels=0, num_captions=0))
+    describers = Describers(DescriberConfig(num_labels=0, num_captions=0, score_object=False))
     with pytest.raises(DescriberError, match=r"nothing was asked \(num_labels=0, num_captions=0\)"):
         propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
     own = ["a mug", "a teapot"]

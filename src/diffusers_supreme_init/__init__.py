@@ -35,6 +35,7 @@ from .loading.matching import LoadedConcept
 from .pictures import fit_to_square, load_picture
 from .sharing.publishing import Publication, check_can_push, push_to_hub
 from .sharing.saved_folder import check_can_save
+from .sharing.sheet import SheetRow, draw_sheet
 from .templates import VALIDATION_TEMPLATE, fill_template
 from .text.prompt_cleaning import as_written
 from .trainer import SupremeInitTextualInversionTrainer
@@ -88,6 +89,9 @@ __all__ = [
     "Evaluation",
     "Score",
     "evaluate",
+    # look
+    "SheetRow",
+    "draw_sheet",
     # publish
     "Publication",
     "check_can_push",

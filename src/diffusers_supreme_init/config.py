@@ -231,6 +231,13 @@ class DescriberConfig:
     score_samples: int = field(
         default=32, metadata={"help": "Noises and timesteps by which candidates are compared, per candidate."}
     )
+    score_object: bool = field(
+        default=True,
+        metadata={
+            "help": "Compare candidates where the object is: in the region or mask, or else in what the segmenter "
+            "finds in the middle of the picture; False: on the whole picture, background included."
+        },
+    )
     region_margin: float = field(
         default=0.1, metadata={"help": "Kept around a region, as a fraction of its longer side."}
     )

@@ -42,8 +42,8 @@ class TrainingPictures:
 
     Attributes:
         images: Pictures, not decoded yet.
-        masks: One per picture, or None to use the pictures' alpha.
-        masked: Whether masks weight the loss; otherwise they are ignored.
+        masks: Where the object is, one per picture; None: the pictures' alpha if `masked`, else not known.
+        masked: Whether the loss counts there alone.
     """
 
     images: Sequence[PictureSource]

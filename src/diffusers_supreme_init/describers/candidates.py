@@ -1,6 +1,7 @@
 """Selected pictures -> candidate descriptions, each with what was taken out of it on the way."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from .description import Description
 from .models import Describers
 from .refiner import refine
 from .selection import SelectedPicture
-from .wording import Wording, clean_caption, clean_label, is_latin
+from .wording import Wording, clean_caption, clean_label, is_latin, tells_surroundings
 
 _MAX_RAW_LENGTH = 500
 
@@ -50,12 +51,15 @@ class Candidates:
     """What the describers of one concept said.
 
     Attributes:
-        usable: Different texts, in the order in which they were found.
+        usable: Different texts: in the order in which they were found, or `ranked`.
         notes: What was refused or failed, and why, one line each.
+        num_tied: How many of the first ones the noises cannot tell apart; 0 before they were compared, 1 if the first
+            one is better than all others.
     """
 
     usable: tuple[Candidate, ...]
     notes: tuple[str, ...] = ()
+    num_tied: int = 0
 
 
 @dataclass
@@ -201,10 +205,37 @@ def _captions(picture: SelectedPicture, describers: Describers, num_captions: in
     return captioner.describe(image, num_captions=num_captions, max_new_tokens=max_new_tokens, box=box)
 
 
-def with_losses(candidates: Candidates, losses: Sequence[Sequence[float]]) -> Candidates:
-    """Return the candidates with their fixed-noise losses, the lowest mean first; equal ones keep their order."""
+def ranked(candidates: Candidates, losses: Sequence[Sequence[float]]) -> Candidates:
+    """Return the candidates with their fixed-noise losses, the one to start from first.
+
+    A candidate is tied with the lowest loss if it is no further above than one standard error of the paired
+    differences: other noises could have turned the two around. Among tied ones, words that say nothing about
+    surroundings come first, then those that were found first. The others follow by their loss.
+
+    Args:
+        candidates: In the order in which they were found.
+        losses: One per noise for each candidate, over the same noises.
+    """
     scored = [replace(c, losses=tuple(values)) for c, values in zip(candidates.usable, losses, strict=True)]
-    return replace(candidates, usable=tuple(sorted(scored, key=_finite_loss)))
+    by_loss = sorted(scored, key=_finite_loss)
+    tied = [one for one in scored if _is_tied(one, by_loss[0])]
+    tied.sort(key=lambda one: tells_surroundings(one.text))
+    others = [one for one in by_loss if one not in tied]
+    return replace(candidates, usable=(*tied, *others), num_tied=len(tied))
+
+
+def paired_difference(candidate: Candidate, other: Candidate) -> tuple[float, float]:
+    """Return how far a candidate's loss is above another's over the same noises: mean and standard error."""
+    differences = [a - b for a, b in zip(candidate.losses, other.losses, strict=True)]
+    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
+    return statistics.fmean(differences), error
+
+
+def _is_tied(candidate: Candidate, best: Candidate) -> bool:
+    if not math.isfinite(_finite_loss(candidate)):
+        return False
+    mean, error = paired_difference(candidate, best)
+    return mean <= error
 
 
 def record_of(candidates: Candidates, method: str, describers: Describers) -> dict[str, Any]:
@@ -219,6 +250,7 @@ def record_of(candidates: Candidates, method: str, describers: Describers) -> di
     }
     return {
         "method": method,
+        "num_tied": candidates.num_tied,
         **{name: model for name, model in models.items() if model is not None},
         "candidates": [
             {

@@ -7,9 +7,13 @@ import numpy as np
 from PIL import Image
 
 from ..config import DescriberConfig
+from ..errors import DescriberError
 from ..pictures import PictureSource, TrainingPictures, load_picture
 from .models import Describers
 from .region import Mask, Region, crop_region, find_mask, grow_box, mask_to_box
+
+MIDDLE_INSET = 0.06
+"""What lies between the edge of a picture and the box around its middle, as a fraction of the picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,22 @@ def select_pictures(
     return [
         select_picture(picture, region, train_on, describers) for picture, region in zip(pictures, each, strict=True)
     ]
+
+
+def object_in_the_middle(image: Image.Image, describers: Describers) -> Image.Image:
+    """Return the mask (mode ``L``) of what fills the middle of a picture, as if a box had been drawn around it.
+
+    Raises:
+        DescriberError: The segmenter cannot be loaded.
+    """
+    left, top = MIDDLE_INSET * image.width, MIDDLE_INSET * image.height
+    middle = Region(box=(left, top, image.width - left, image.height - top))
+    try:
+        segmenter = describers.segmenter
+    except DescriberError as error:
+        raise DescriberError(f"{error}. To compare words on the whole picture, set score_object=False") from error
+    found = segmenter.segment(image, middle)
+    return Image.fromarray(found.mask.astype(np.uint8) * 255)
 
 
 def training_pictures(

@@ -44,6 +44,16 @@ _TAIL = re.compile(
     r"(?:white|black|gr[ae]y|transparent) (?:background|backdrop)$",
     re.IGNORECASE,
 )
+_PLACES = (
+    r"backgrounds?|backdrop|table|desk|floor|ground|wall|shelf|counter|couch|sofa|bed|chair|bench|blanket|carpet|rug|"
+    r"grass|field|lawn|garden|yard|park|forest|woods|beach|sand|snow|water|sea|ocean|lake|river|sky|street|road|"
+    r"sidewalk|city|kitchen|room|window|mountains?|rocks?|trees?|plate|surface|stage|studio"
+)
+_SURROUNDINGS = re.compile(
+    r"\b(?:on|in|at|against|over|under|near|by|beside|behind|with|in front of|on top of|next to|surrounded by)"
+    rf" (?:[\w-]+ ){{0,3}}?(?:{_PLACES})\b",
+    re.IGNORECASE,
+)
 
 
 def clean_label(label: str, *, synonym: str = "first") -> Wording:
@@ -94,6 +104,15 @@ def clean_caption(caption: str, *, boilerplate: bool = True) -> Wording:
         removed += [match.strip(" ,") for match in pattern.findall(text)]
         text = _trim(pattern.sub("", text))
     return Wording(text, caption, tuple(removed))
+
+
+def tells_surroundings(text: str) -> bool:
+    """Whether a caption also says where its object is.
+
+    >>> tells_surroundings("a red mug on a wooden table"), tells_surroundings("a woman in a red dress")
+    (True, False)
+    """
+    return _SURROUNDINGS.search(text) is not None
 
 
 def is_latin(text: str) -> bool:

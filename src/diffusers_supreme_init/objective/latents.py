@@ -11,6 +11,7 @@ from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..errors import PictureError, TrainingError
 from ..pictures import (
+    Picture,
     PictureSource,
     TrainingPictures,
     fit_to_square,
@@ -30,6 +31,7 @@ class PictureLatents:
         mean: ``(num_pictures, 2, channels, height, width)``; index 1 of the second axis is the mirrored picture.
         std: The same shape.
         mask: Loss weights ``(num_pictures, 2, 1, height, width)`` in [0, 1], or None for a plain mean.
+        object_mask: Where the object is, the same shape, or None if that is not known. Words are compared there.
         geometry: ``(num_pictures, 6)``, float32, in pixels: height and width of the whole picture, top and left of the
             crop after scaling, height and width of the crop. Some families are told it.
     """
@@ -37,6 +39,7 @@ class PictureLatents:
     mean: Tensor
     std: Tensor
     mask: Tensor | None
+    object_mask: Tensor | None
     geometry: Tensor
 
     def __len__(self) -> int:
@@ -59,7 +62,7 @@ def encode_concept(
         progress_bar: Whether to show one when there are several pictures.
 
     Raises:
-        PictureError: A picture or mask is unusable, or there is none although it weights the loss.
+        PictureError: A picture or mask is unusable, or there is no mask although it weights the loss.
         TrainingError: The autoencoder gives NaN (an fp16 autoencoder that overflows).
     """
     resolution = config.resolution or backbone.resolution
@@ -75,27 +78,36 @@ def encode_concept(
         geometry.append(square_geometry(picture.image.size, resolution, center_crop=config.center_crop))
         means.append(posterior.mean.cpu())
         stds.append(posterior.std.cpu())
-        if pictures.masked:
-            masks = pictures.masks
-            alpha = picture.alpha if masks is None else _load_mask(masks[index], picture.image.size)
-            if alpha is None:
-                raise PictureError(
-                    f"masked_loss: expected a mask or transparency, got none for picture {index}; pass mask="
-                )
-            values = to_mask_values(fit_to_square(alpha, resolution, center_crop=config.center_crop))
-            small = torch.nn.functional.interpolate(values[None], means[-1].shape[-2:], mode="area")[0]
-            if float(small.sum()) == 0:
+        if pictures.masked or pictures.masks is not None:
+            mask = _find_mask(pictures, index, picture)
+            weights.append(_latent_weights(mask, resolution, means[-1].shape[-2:], config))
+            if pictures.masked and not weights[-1].any():
                 raise PictureError(
                     f"masked_loss: expected a mask with something white, got a black one for picture {index}"
                     + (" in its central square; pass center_crop=False" if config.center_crop else "")
                 )
-            weights.append(torch.stack([small, small.flip(-1)]))
+    object_mask = torch.stack(weights) if weights and all(each.any() for each in weights) else None
     return PictureLatents(
-        torch.stack(means),
-        torch.stack(stds),
-        torch.stack(weights) if weights else None,
-        torch.tensor(geometry, dtype=torch.float32),
+        mean=torch.stack(means),
+        std=torch.stack(stds),
+        mask=object_mask if pictures.masked else None,
+        object_mask=object_mask,
+        geometry=torch.tensor(geometry, dtype=torch.float32),
     )
+
+
+def _find_mask(pictures: TrainingPictures, index: int, picture: Picture) -> Image.Image:
+    mask = picture.alpha if pictures.masks is None else _load_mask(pictures.masks[index], picture.image.size)
+    if mask is None:
+        raise PictureError(f"masked_loss: expected a mask or transparency, got none for picture {index}; pass mask=")
+    return mask
+
+
+def _latent_weights(mask: Image.Image, resolution: int, size: torch.Size, config: SupremeInitConfig) -> Tensor:
+    """Return a mask at the size of latents, as it is and mirrored, ``(2, 1, height, width)``."""
+    values = to_mask_values(fit_to_square(mask, resolution, center_crop=config.center_crop))
+    small = torch.nn.functional.interpolate(values[None], size, mode="area")[0]
+    return torch.stack([small, small.flip(-1)])
 
 
 def _load_mask(source: PictureSource, size: tuple[int, int]) -> Image.Image:

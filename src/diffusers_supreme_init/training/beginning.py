@@ -12,17 +12,15 @@ from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..describers import Describers
 from ..describers.candidates import Candidates, record_of
-from ..describers.selection import select_pictures, training_pictures
 from ..errors import DescriberError, RegionError
-from ..objective.latents import PictureLatents, encode_concept
+from ..objective.latents import PictureLatents
 from ..objective.losses import autocast_dtype
-from ..objective.phases import ready_to_encode, ready_to_step
-from ..pictures import TrainingPictures
 from ..templates import fill_template
 from ..text.initialization import Initialization
 from .preparation import PreparedConcept, check_fit, description_of, initialize_from_words
 from .progress import ConceptProgress
-from .proposals import candidate_table, find_words, score_candidates
+from .proposals import candidate_table
+from .words import DescribedConcept, choose_words, describe_concept, encode_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -58,18 +56,29 @@ def begin_concepts(
         for concept in prepared
         if _is_same_question(concept, known_words.get(concept.placeholder_token))
     }
-    pictures, candidates = [], []
+    described: list[DescribedConcept] = []
     hide = len(prepared) < 2 or not accelerator.is_local_main_process or not any(map(_asks_describers, prepared))
     for concept in tqdm(prepared, desc="describing", unit="concept", disable=hide):
+        is_known = concept.placeholder_token in known
         try:
-            found = _describe(concept, backbone, describers, config, is_known=concept.placeholder_token in known)
+            described.append(describe_concept(concept, backbone, describers, config, words_are_known=is_known))
         except (RegionError, DescriberError) as error:
             raise type(error)(f"{concept.placeholder_token}: {error}") from error
-        pictures.append(found[0])
-        candidates.append(found[1])
     describers.release()  # the model needs the memory
-    latents = _encode(backbone, pictures, config, accelerator)
-    candidates = _choose(backbone, prepared, latents, candidates, config, describers, accelerator)
+    device, show = accelerator.device, accelerator.is_local_main_process
+    latents = encode_pictures(backbone, [one.pictures for one in described], config, device, progress_bar=show)
+    candidates = choose_words(
+        backbone,
+        described,
+        latents,
+        config,
+        describers,
+        device,
+        autocast_dtype=autocast_dtype(config, accelerator),
+        progress_bar=show,
+    )
+    if accelerator.num_processes > 1:
+        broadcast_object_list(candidates)  # all go on with what the first process found
 
     begun = []
     for concept, encoded, choice in zip(prepared, latents, candidates, strict=True):
@@ -132,66 +141,6 @@ def _is_same_question(prepared: PreparedConcept, words: FoundWords | None) -> bo
     return words is not None and words[1]["method"] == prepared.concept.method
 
 
-def _describe(
-    prepared: PreparedConcept,
-    backbone: Backbone,
-    describers: Describers,
-    config: SupremeInitConfig,
-    *,
-    is_known: bool,
-) -> tuple[TrainingPictures, Candidates | None]:
-    if not _asks_describers(prepared) or (is_known and prepared.regions is None):
-        return TrainingPictures(prepared.pictures, prepared.masks, masked=config.masked_loss), None
-    train_on = prepared.concept.train_on
-    selected = select_pictures(prepared.pictures, prepared.regions, train_on, describers)
-    pictures = training_pictures(selected, prepared.masks, train_on, masked_loss=config.masked_loss)
-    if prepared.initializations is not None or is_known:
-        return pictures, None
-    return pictures, find_words(prepared, selected, backbone, describers, config)
-
-
-def _encode(
-    backbone: Backbone, pictures: Sequence[TrainingPictures], config: SupremeInitConfig, accelerator: Accelerator
-) -> list[PictureLatents]:
-    show = accelerator.is_local_main_process
-    with ready_to_encode(backbone, accelerator.device):
-        return [encode_concept(backbone, each, config, progress_bar=show) for each in pictures]
-
-
-def _choose(
-    backbone: Backbone,
-    prepared: Sequence[PreparedConcept],
-    latents: Sequence[PictureLatents],
-    candidates: Sequence[Candidates | None],
-    config: SupremeInitConfig,
-    describers: Describers,
-    accelerator: Accelerator,
-) -> list[Candidates | None]:
-    """Put the best candidate of each concept first. All processes go on with what the first one found."""
-    chosen = list(candidates)
-    several = {index: found for index, found in enumerate(candidates) if found is not None and len(found.usable) > 1}
-    if several:
-        prompts = [
-            fill_template(prepared[index].validation_template, candidate.text, candidate.text)
-            for index, found in several.items()
-            for candidate in found.usable
-        ]
-        with ready_to_step(backbone, accelerator.device, prompts):
-            for index, found in several.items():
-                chosen[index] = score_candidates(
-                    backbone,
-                    latents[index],
-                    found,
-                    config,
-                    template=prepared[index].validation_template,
-                    num_samples=describers.config.score_samples,
-                    device=accelerator.device,
-                    autocast_dtype=autocast_dtype(config, accelerator),
-                    progress_bar=accelerator.is_local_main_process,
-                )
-    return broadcast_object_list(chosen) if accelerator.num_processes > 1 else chosen
-
-
 def _tell(prepared: PreparedConcept, choice: Candidates, accelerator: Accelerator) -> None:
     if not accelerator.is_main_process:
         return
@@ -202,6 +151,8 @@ def _tell(prepared: PreparedConcept, choice: Candidates, accelerator: Accelerato
     logger.info("%s starts from the %s %r%s", token, best.source, best.text, cut)
     if len(choice.usable) > 1:
         logger.info("%s", candidate_table(choice.usable))
+    if choice.num_tied > 1:
+        logger.info("%s: the first %d cannot be told apart by these noises", token, choice.num_tied)
 
 
 def _region_record(prepared: PreparedConcept) -> dict[str, Any] | None:

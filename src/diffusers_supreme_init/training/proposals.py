@@ -1,28 +1,24 @@
 """`propose_initializer`: the words that a picture says for itself, without training."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
-from ..backbones import Backbone, backbone_for
+from ..backbones import backbone_for
 from ..concepts import METHODS, Concept, find_regions
 from ..config import SupremeInitConfig
 from ..describers import Describers, Mask, Region
-from ..describers.candidates import Candidate, Candidates, find_candidates, with_losses
-from ..describers.selection import SelectedPicture, select_pictures, training_pictures
-from ..errors import ConfigError, TrainingError
-from ..objective.latents import PictureLatents, encode_concept
-from ..objective.losses import AUTOCAST_DTYPES, PromptedPictures, fixed_noise_losses
-from ..objective.phases import check_trainable, ready_to_encode, ready_to_step
+from ..describers.candidates import Candidate, Candidates, find_candidates, paired_difference
+from ..describers.selection import SelectedPicture, select_pictures
+from ..errors import ConfigError
+from ..objective.losses import AUTOCAST_DTYPES
+from ..objective.phases import check_trainable
 from ..pictures import PictureSource, find_pictures
-from ..templates import fill_template
 from ..text.placeholders import tokenize_initializer
-from .preparation import PreparedConcept, initializer_limits, prepare_concepts
+from .preparation import prepare_concepts
+from .words import choose_words, describe_concept, encode_pictures
 
 _UNNAMED = "<initializer-proposal>"
 """Stands for the concept that nobody has named yet; no draw of the fixed-noise loss depends on it."""
@@ -36,6 +32,8 @@ class InitializerProposal:
         method: ``"class"``, ``"caption"`` or ``"auto"``.
         candidates: All that were considered; the first is proposed, the others follow by their loss where measured.
         notes: What was refused or failed, and why.
+        num_tied: How many of the first candidates the noises cannot tell apart; 1 if the first one is better than all
+            others, 0 if they were not compared.
         tokens: The tokens of the text, one per row, as the first trained text encoder counts them; empty without a
             pipeline.
         token_ids: Their ids.
@@ -45,6 +43,7 @@ class InitializerProposal:
     method: str
     candidates: tuple[Candidate, ...]
     notes: tuple[str, ...]
+    num_tied: int
     tokens: tuple[str, ...]
     token_ids: tuple[int, ...]
     pictures: tuple[SelectedPicture, ...] = field(repr=False)
@@ -105,7 +104,8 @@ def propose_initializer(
         images: A picture, a folder, or a sequence of both: all of one object.
         method: ``"class"``: the most probable class label. ``"caption"``: a caption; of several pictures the one with
             the lowest loss over all of them. ``"auto"``: labels, captions, their refinements and your own
-            `candidates`, of which the one with the lowest loss is taken.
+            `candidates`, of which the one with the lowest loss on the object is taken; of several that the noises
+            cannot tell apart (`num_tied`), one that says nothing about surroundings, then the one found first.
         pipe: The pipeline that will be trained. It counts tokens and measures losses; ``"auto"`` and captions of
             several pictures need it.
         region: The object that is meant, one region per picture.
@@ -128,99 +128,21 @@ def propose_initializer(
     backbone.check_config(config)
     check_trainable(backbone)
     (prepared,) = prepare_concepts(backbone, [concept], config)
-    pictures = select_pictures(prepared.pictures, prepared.regions, concept.train_on, describers)
-    found = find_words(prepared, pictures, backbone, describers, config)
+    described = describe_concept(prepared, backbone, describers, config)
+    found = described.candidates
+    assert found is not None, "no words were given, so they were asked for"
     if len(found.usable) > 1:
         device = next(backbone.denoiser.parameters()).device
-        chosen = training_pictures(pictures, prepared.masks, concept.train_on, masked_loss=config.masked_loss)
-        with ready_to_encode(backbone, device):
-            latents = encode_concept(backbone, chosen, config)
-        template = prepared.validation_template
-        prompts = [fill_template(template, candidate.text, candidate.text) for candidate in found.usable]
-        with ready_to_step(backbone, device, prompts):
-            found = score_candidates(
-                backbone,
-                latents,
-                found,
-                config,
-                template=template,
-                num_samples=describers.config.score_samples,
-                device=device,
-                autocast_dtype=AUTOCAST_DTYPES[config.mixed_precision or "no"],
-            )
+        latents = encode_pictures(backbone, [described.pictures], config, device)
+        dtype = AUTOCAST_DTYPES[config.mixed_precision or "no"]
+        chosen = choose_words(backbone, [described], latents, config, describers, device, autocast_dtype=dtype)
+        found = chosen[0] or found
     tokens = tokenize_initializer(found.usable[0].text, backbone.trained[0].tokenizer)
-    return _proposal(method, found, pictures, tokens=tokens.tokens, token_ids=tokens.token_ids)
-
-
-def find_words(
-    prepared: PreparedConcept,
-    pictures: Sequence[SelectedPicture],
-    backbone: Backbone,
-    describers: Describers,
-    config: SupremeInitConfig,
-) -> Candidates:
-    """Ask the describers for a concept's words; several candidates still have to be compared.
-
-    Raises:
-        DescriberError: A model cannot be loaded, or none said anything usable.
-    """
-    concept = prepared.concept
-    return find_candidates(
-        str(concept.initializer),
-        pictures,
-        describers,
-        own=concept.candidates,
-        limits=initializer_limits(prepared, backbone),
-        keep_boilerplate=config.learnable_property == "style",
-    )
-
-
-def score_candidates(
-    backbone: Backbone,
-    latents: PictureLatents,
-    candidates: Candidates,
-    config: SupremeInitConfig,
-    *,
-    template: str,
-    num_samples: int,
-    device: torch.device,
-    autocast_dtype: torch.dtype | None = None,
-    progress_bar: bool = True,
-) -> Candidates:
-    """Measure the fixed-noise loss of each candidate and put the lowest first. Nothing is trained.
-
-    The rows of a concept start as copies of its words' embeddings, so this is the loss at step 0, before any concept
-    exists: the same noises and timesteps, for every candidate, as in validation.
-
-    Args:
-        backbone: The untouched model.
-        latents: The concept's pictures, encoded.
-        candidates: At least one.
-        config: Seed and largest batch.
-        template: The validation template, with one ``{}``.
-        num_samples: Noises and timesteps per candidate; never fewer than pictures, so that all of them count.
-        device: Where text encoder and denoiser are.
-        autocast_dtype: As in training; None: none.
-        progress_bar: Whether to show one.
-
-    Raises:
-        TrainingError: No candidate has a finite loss.
-    """
-    settings = replace(config, validation_samples=max(num_samples, len(latents)))
-    losses: list[list[float]] = []
-    for candidate in tqdm(candidates.usable, desc="comparing words", unit="text", disable=not progress_bar):
-        asked = PromptedPictures(fill_template(template, candidate.text, candidate.text), latents)
-        losses.append(fixed_noise_losses(backbone, asked, settings, device, autocast_dtype=autocast_dtype))
-    if not any(math.isfinite(sum(values)) for values in losses):
-        raise TrainingError(
-            "initializer: expected finite losses, got NaN or infinity for every candidate; load the pipeline in "
-            "float32 or bfloat16"
-        )
-    return with_losses(candidates, losses)
+    return _proposal(method, found, described.selected, tokens=tokens.tokens, token_ids=tokens.token_ids)
 
 
 def candidate_table(candidates: Sequence[Candidate]) -> str:
-    """Return candidates as a text table: loss with the paired standard error of the distance to the first, words."""
+    """Return candidates as a text table: loss, paired distance to the first with its standard error, source, words."""
     rows = []
     for candidate in candidates:
         loss = f"{candidate.loss:.5f}" if candidate.loss is not None else "-"
@@ -235,8 +157,8 @@ def candidate_table(candidates: Sequence[Candidate]) -> str:
 def _distance(candidate: Candidate, best: Candidate) -> str:
     if candidate is best or len(candidate.losses) < 2:
         return "-"
-    differences = torch.tensor(candidate.losses) - torch.tensor(best.losses)
-    return f"{float(differences.mean()):.5f} +- {float(differences.std()) / len(differences) ** 0.5:.5f}"
+    mean, error = paired_difference(candidate, best)
+    return f"{mean:.5f} +- {error:.5f}"
 
 
 def _without_pipeline(concept: Concept, describers: Describers) -> InitializerProposal:
@@ -268,6 +190,7 @@ def _proposal(
         method=method,
         candidates=found.usable,
         notes=found.notes,
+        num_tied=found.num_tied,
         tokens=tokens,
         token_ids=token_ids,
         pictures=tuple(pictures),

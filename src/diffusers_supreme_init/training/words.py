@@ -1,0 +1,156 @@
+"""Prepared concepts -> words to start from: ask the describers, then let the untouched model compare the answers.
+
+`propose_initializer` and the trainer go through the same three steps: `describe_concept`, `encode_pictures`,
+`choose_words`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from tqdm.auto import tqdm
+
+from ..backbones import Backbone
+from ..concepts import Concept
+from ..config import SupremeInitConfig
+from ..describers import Describers
+from ..describers.candidates import Candidates, find_candidates, ranked
+from ..describers.selection import SelectedPicture, object_in_the_middle, select_pictures, training_pictures
+from ..errors import TrainingError
+from ..objective.latents import PictureLatents, encode_concept
+from ..objective.losses import PromptedPictures, fixed_noise_losses
+from ..objective.phases import ready_to_encode, ready_to_step
+from ..pictures import TrainingPictures
+from ..templates import fill_template
+from .preparation import PreparedConcept, initializer_limits
+
+
+@dataclass(frozen=True)
+class DescribedConcept:
+    """A concept after the describers were asked.
+
+    Attributes:
+        prepared: What was asked about.
+        selected: Its pictures with their regions; empty if nobody had to look at them.
+        pictures: What it is trained on.
+        candidates: Words to choose from; None if they are known already.
+    """
+
+    prepared: PreparedConcept
+    selected: tuple[SelectedPicture, ...]
+    pictures: TrainingPictures
+    candidates: Candidates | None
+
+
+def describe_concept(
+    prepared: PreparedConcept,
+    backbone: Backbone,
+    describers: Describers,
+    config: SupremeInitConfig,
+    *,
+    words_are_known: bool = False,
+) -> DescribedConcept:
+    """Find a concept's regions, and candidates for its words if these are not known.
+
+    Raises:
+        RegionError: A region selects nothing usable.
+        DescriberError: A model cannot be loaded, or none said anything usable.
+    """
+    words_are_known = words_are_known or prepared.initializations is not None
+    if words_are_known and prepared.regions is None:
+        pictures = TrainingPictures(prepared.pictures, prepared.masks, masked=config.masked_loss)
+        return DescribedConcept(prepared, (), pictures, None)
+    concept = prepared.concept
+    selected = tuple(select_pictures(prepared.pictures, prepared.regions, concept.train_on, describers))
+    pictures = training_pictures(selected, prepared.masks, concept.train_on, masked_loss=config.masked_loss)
+    if words_are_known:
+        return DescribedConcept(prepared, selected, pictures, None)
+    candidates = find_candidates(
+        str(concept.initializer),
+        selected,
+        describers,
+        own=concept.candidates,
+        limits=initializer_limits(prepared, backbone),
+        keep_boilerplate=config.learnable_property == "style",
+    )
+    if _needs_object(concept, candidates, pictures, describers, config):
+        pictures = replace(pictures, masks=[object_in_the_middle(one.image, describers) for one in selected])
+    return DescribedConcept(prepared, selected, pictures, candidates)
+
+
+def _needs_object(
+    concept: Concept,
+    candidates: Candidates,
+    pictures: TrainingPictures,
+    describers: Describers,
+    config: SupremeInitConfig,
+) -> bool:
+    """Whether the object still has to be found before words can be compared on it. A style is the whole picture."""
+    is_compared = concept.method == "auto" and len(candidates.usable) > 1 and describers.config.score_object
+    return is_compared and pictures.masks is None and not pictures.masked and config.learnable_property == "object"
+
+
+def encode_pictures(
+    backbone: Backbone,
+    pictures: Sequence[TrainingPictures],
+    config: SupremeInitConfig,
+    device: torch.device,
+    *,
+    progress_bar: bool = True,
+) -> list[PictureLatents]:
+    """Encode the pictures of several concepts; the autoencoder is on the device for as long as this takes."""
+    with ready_to_encode(backbone, device):
+        return [encode_concept(backbone, each, config, progress_bar=progress_bar) for each in pictures]
+
+
+def choose_words(
+    backbone: Backbone,
+    described: Sequence[DescribedConcept],
+    latents: Sequence[PictureLatents],
+    config: SupremeInitConfig,
+    describers: Describers,
+    device: torch.device,
+    *,
+    autocast_dtype: torch.dtype | None = None,
+    progress_bar: bool = True,
+) -> list[Candidates | None]:
+    """Put the best candidate of each concept first; see `ranked`. Nothing is trained.
+
+    The rows of a concept start as copies of its words' embeddings, so this is the fixed-noise loss at step 0: the same
+    noises and timesteps for every candidate. If the object's place is known, the loss counts there alone.
+    Otherwise words about the background would win: they explain more pixels than words about the object.
+
+    Raises:
+        TrainingError: No candidate of a concept has a finite loss.
+    """
+    chosen = [one.candidates for one in described]
+    asked = {index: found for index, found in enumerate(chosen) if found is not None and len(found.usable) > 1}
+    if not asked:
+        return chosen
+    texts = {index: _prompts(described[index].prepared, found) for index, found in asked.items()}
+    with ready_to_step(backbone, device, [prompt for prompts in texts.values() for prompt in prompts]):
+        for index, found in asked.items():
+            pictures, num_samples = latents[index], describers.config.score_samples
+            if describers.config.score_object:
+                pictures = replace(pictures, mask=pictures.object_mask)
+            # Never fewer noises than pictures, so that all of them count.
+            settings = replace(config, validation_samples=max(num_samples, len(pictures)))
+            hide = not progress_bar
+            losses = [
+                fixed_noise_losses(
+                    backbone, PromptedPictures(prompt, pictures), settings, device, autocast_dtype=autocast_dtype
+                )
+                for prompt in tqdm(texts[index], desc="comparing words", unit="text", disable=hide)
+            ]
+            if not any(math.isfinite(sum(values)) for values in losses):
+                raise TrainingError(
+                    "initializer: expected finite losses, got NaN or infinity for every candidate; load the pipeline "
+                    "in float32 or bfloat16"
+                )
+            chosen[index] = ranked(found, losses)
+    return chosen
+
+
+def _prompts(prepared: PreparedConcept, candidates: Candidates) -> list[str]:
+    return [fill_template(prepared.validation_template, one.text, one.text) for one in candidates.usable]
