@@ -37,15 +37,16 @@ from real_sizes import CAPTION, CASES, Case
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, TrainingError, loop
-from diffusers_supreme_init.added_concepts import concepts_added
+from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, TrainingError
 from diffusers_supreme_init.backbones import Backbone, backbone_for, is_clip
-from diffusers_supreme_init.frozen import frozen, gradient_checkpointing
-from diffusers_supreme_init.latents import PictureLatents
-from diffusers_supreme_init.preparation import begin_concept, prepare_concepts
-from diffusers_supreme_init.progress import ConceptProgress
-from diffusers_supreme_init.rows import TrainableRows
-from diffusers_supreme_init.sampling import Sample, denoising_losses
+from diffusers_supreme_init.objective.latents import PictureLatents
+from diffusers_supreme_init.objective.losses import Sample, denoising_losses
+from diffusers_supreme_init.objective.phases import frozen, gradient_checkpointing
+from diffusers_supreme_init.training import loop
+from diffusers_supreme_init.training.beginning import begin_concept
+from diffusers_supreme_init.training.preparation import prepare_concepts
+from diffusers_supreme_init.training.progress import ConceptProgress
+from diffusers_supreme_init.training.rows import TrainableRows, concepts_added
 
 VARIANTS = {
     "4 at once": SupremeInitConfig(),

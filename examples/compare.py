@@ -27,11 +27,12 @@ from diffusers_supreme_init import (
     SupremeInitConfig,
     SupremeInitError,
     SupremeInitTextualInversionTrainer,
+    as_written,
+    check_writable,
+    fill_template,
+    fit_to_square,
+    load_picture,
 )
-from diffusers_supreme_init.files import check_writable
-from diffusers_supreme_init.pictures import fit_to_square, load_picture
-from diffusers_supreme_init.prompt_cleaning import as_written
-from diffusers_supreme_init.templates import fill_template
 
 MARGIN = 6
 LABEL_HEIGHT = 22

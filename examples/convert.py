@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from diffusers_supreme_init import SupremeInitError
-from diffusers_supreme_init.conversion import convert_embedding
-from diffusers_supreme_init.formats import ENCODER_WIDTHS, EmbeddingFormat, read_embeddings
+from diffusers_supreme_init import EmbeddingFormat, SupremeInitError, convert_embedding, read_embeddings
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +33,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--encoder_keys",
         "--encoder-keys",
         nargs="+",
-        choices=list(ENCODER_WIDTHS),
         metavar="KEY",
         help="For comfyui, where the file does not say it: the text encoder of each embedding, clip_l.",
     )

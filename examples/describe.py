@@ -34,11 +34,11 @@ from diffusers_supreme_init import (
     Region,
     SupremeInitConfig,
     SupremeInitError,
+    check_writable,
     propose_initializer,
 )
 from diffusers_supreme_init.backbones import family_defaults
 from diffusers_supreme_init.describers import Mask
-from diffusers_supreme_init.files import check_writable
 
 TOYBOX = Path(__file__).parent / "toybox"
 TOYBOX_PIPELINE = str(TOYBOX / "pipeline")

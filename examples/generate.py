@@ -15,8 +15,7 @@ from PIL import Image
 from transformers import HfArgumentParser
 
 import diffusers_supreme_init
-from diffusers_supreme_init import SupremeInitError
-from diffusers_supreme_init.prompt_cleaning import as_written
+from diffusers_supreme_init import SupremeInitError, as_written
 
 TOYBOX = Path(__file__).parent / "toybox"
 

@@ -26,16 +26,17 @@ from experiment.runs import Experiment, Measurement, find_words, run_group, seco
 from experiment.settings import BEYOND, PAPER, Group
 
 from diffusers_supreme_init import (
+    EDITING_PROMPTS,
     ConfigError,
     DescriberConfig,
     Describers,
     SupremeInitConfig,
     SupremeInitError,
+    check_writable,
     load_concepts,
+    write_atomically,
 )
 from diffusers_supreme_init.backbones import backbone_for
-from diffusers_supreme_init.evaluation import EDITING_PROMPTS
-from diffusers_supreme_init.files import check_writable, json_bytes, write_atomically
 from diffusers_supreme_init.metrics import (
     LPIPS,
     SIFID,
@@ -179,7 +180,8 @@ def run_all(run: ReproduceArguments, describer_config: DescriberConfig, command:
     options_path = output_dir / "runs" / "options.json"
     check_options(options, options_path)
     experiment = set_up(run)
-    write_atomically(options_path, json_bytes(options))  # not before: what cannot be set up leaves nothing behind
+    # Not before: what cannot be set up leaves nothing behind.
+    write_atomically(options_path, json.dumps(options, indent=1).encode())
     groups = requested_groups(run, experiment)
     measurements: list[Measurement] = []
     for seed in run.seeds:

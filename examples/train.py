@@ -31,17 +31,17 @@ from diffusers.quantizers import auto as quantizers
 from transformers.quantizers import auto as encoder_quantizers
 
 from diffusers_supreme_init import (
+    SAMPLE_PROMPTS,
     Concept,
     ConfigError,
     DescriberConfig,
     SupremeInitConfig,
     SupremeInitError,
     SupremeInitTextualInversionTrainer,
+    check_can_push,
+    check_can_save,
     load_concepts,
 )
-from diffusers_supreme_init.publishing import check_can_push
-from diffusers_supreme_init.samples import SAMPLE_PROMPTS
-from diffusers_supreme_init.saved_folder import check_replaceable
 
 
 @dataclass(kw_only=True)
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         check_hub_arguments(hub)
         concepts = requested_concepts(run, region_arguments)
         # `save` would refuse to write over somebody else's card; better now than after hours of training.
-        check_replaceable(Path(config.output_dir), ["README.md", "training.json"], ())
+        check_can_save(config.output_dir)
         describers = requested_describers(region_arguments, describer_config)
         trainer = SupremeInitTextualInversionTrainer(
             model.load(), concepts=concepts, describers=describers, config=config

@@ -22,8 +22,8 @@ from diffusers_supreme_init import (
     Describers,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
-    loop,
 )
+from diffusers_supreme_init.training import loop
 
 CONCEPTS = [
     Concept(images=random_picture(seed=1), placeholder_token="<a>", initializer="a red mug with white stripes"),

@@ -1,4 +1,4 @@
-"""The shape of the package: imports go one way, the public face is exact, the template is found."""
+"""The shape of the package: imports go down, the public face is exact, the templates are found."""
 
 import ast
 import json
@@ -6,97 +6,176 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 import diffusers_supreme_init
-from diffusers_supreme_init.model_card import TEMPLATE_NAME, model_card_template
+from diffusers_supreme_init.sharing.model_card import LIBRARY_TEMPLATE_NAME, TEMPLATE_NAME, model_card_template
 
 PACKAGE = ROOT / "src" / "diffusers_supreme_init"
 
-# The data flow of the design, left to right: a module imports only from lines above its own.
-LAYERS = [
-    ["errors", "version"],
-    [
-        "config",
-        "files",
-        "hub_connection",
-        "offloading",
-        "randomness",
-        "safetensors_file",
-        "templates",
-        "pictures",
-        "prompt_cleaning",
-    ],
-    ["describers", "multitoken"],
-    ["concepts", "text_pairs", "placeholders"],
-    ["encoder_record"],
-    ["vocabulary"],
-    ["backbones", "embedding_file"],
-    ["initialization"],
-    ["formats", "latents", "model_card"],
-    ["card_text", "format_writers", "matching", "saved_folder"],
-    ["published_files"],
-    ["conversion", "frozen", "publishing", "rows", "sampling", "selection"],
-    ["remembered_prompts"],
-    ["phases"],
-    ["candidates", "metrics", "progress"],
-    ["added_concepts", "evaluation", "samples"],
-    ["loop", "checkpoint", "choice", "results", "previews", "preparation", "sources"],
-    ["proposals", "saving"],
-    ["beginning"],
-    ["loader", "trainer"],
+# The rooms of the design, from the ground up: a room imports only from lower floors.
+FLOORS = [
+    ["errors", "randomness", "version"],
+    ["config", "files", "hub_connection", "pictures", "templates"],
+    ["multitoken"],
+    ["text"],
+    ["backbones", "describers", "formats"],
+    ["concepts", "loading", "objective"],
+    ["loader", "metrics", "training"],
+    ["evaluation"],
+    ["sharing"],
+    ["trainer"],
+    ["__init__"],
 ]
 
+# Names of the first public interface, which never go nor change their meaning, and those that came later.
+FIRST_NAMES = [
+    "CheckpointError",
+    "Concept",
+    "ConceptLoadError",
+    "ConceptProgress",
+    "ConfigError",
+    "DescriberConfig",
+    "DescriberError",
+    "Describers",
+    "EmbeddingFileError",
+    "EmbeddingFormat",
+    "EndpointRefiner",
+    "Evaluation",
+    "InitializerError",
+    "InitializerProposal",
+    "LearnedEmbedding",
+    "LoadedConcept",
+    "LocalRefiner",
+    "MetricError",
+    "MultiTokenInversionLoaderMixin",
+    "OutputError",
+    "PictureError",
+    "PlaceholderTokenError",
+    "Publication",
+    "PublishError",
+    "RefinementStyle",
+    "Region",
+    "RegionError",
+    "Score",
+    "SupremeInitConfig",
+    "SupremeInitError",
+    "SupremeInitTextualInversionTrainer",
+    "SupremeInitWarning",
+    "TrainingError",
+    "UnsupportedPipelineError",
+    "__version__",
+    "convert_embedding",
+    "evaluate",
+    "load_concepts",
+    "propose_initializer",
+    "push_to_hub",
+    "read_embedding",
+    "read_embeddings",
+    "write_embedding",
+    "write_embeddings",
+]
+LATER_NAMES = [
+    "EDITING_PROMPTS",
+    "SAMPLE_PROMPTS",
+    "VALIDATION_TEMPLATE",
+    "as_written",
+    "check_can_push",
+    "check_can_save",
+    "check_writable",
+    "fill_template",
+    "fit_to_square",
+    "load_picture",
+    "write_atomically",
+]
+PUBLIC_ROOMS = ("backbones", "describers", "metrics")
 
-def imported_modules(path: Path) -> set[str]:
-    """Return the top-level modules of the package that a file imports; ``""`` is the package root."""
-    found = set()
-    folder = path.parent.name if path.parent != PACKAGE else ""
-    for node in ast.walk(ast.parse(path.read_text())):
+
+def name_of(path: Path) -> str:
+    """Return ``"text.placeholders"`` for a module; a room's ``__init__`` is ``"text.__init__"``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def module_named(parts: list[str]) -> str:
+    """Return the module that `parts` lead to; the last one may be a name inside it."""
+    for known in (parts, [*parts, "__init__"], parts[:-1], [*parts[:-1], "__init__"]):
+        if ".".join(known) in MODULES:
+            return ".".join(known)
+    raise AssertionError(f"no module {'.'.join(parts)}")
+
+
+def imported_modules(module: str) -> set[str]:
+    """Return the modules of the package that one of them imports, wherever in its text."""
+    found, package = set(), module.split(".")[:-1]
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        names = [alias.name for alias in getattr(node, "names", ())]
         if isinstance(node, ast.ImportFrom) and node.level:
-            is_own_folder = bool(folder) and node.level == 1
-            found.add(folder if is_own_folder else (node.module or "").split(".")[0])
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("diffusers_supreme_init"):
-            found.add((node.module or "").partition(".")[2].split(".")[0])
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.startswith("diffusers_supreme_init")]
-            found.update(name.partition(".")[2].split(".")[0] for name in names)
+            base = package[: len(package) - node.level + 1] + (node.module or "").split(".") * bool(node.module)
+        elif isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == PACKAGE.name:
+            base = node.module.split(".")[1:]
+        else:
+            if isinstance(node, ast.Import):
+                assert all(name.split(".")[0] != PACKAGE.name for name in names), f"{module} imports absolutely"
+            continue
+        found |= {module_named([*base, name]) for name in names}
     return found
 
 
-def source_files() -> list[tuple[str, Path]]:
-    files = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
-    return [(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in files]
+def room_of(module: str) -> str:
+    return module.split(".")[0]
 
 
-def test_every_module_has_a_layer() -> None:
-    assert sorted({name for name, _ in source_files()}) == sorted(name for layer in LAYERS for name in layer)
+def test_every_room_has_a_floor() -> None:
+    assert sorted({room_of(module) for module in MODULES}) == sorted(room for floor in FLOORS for room in floor)
 
 
-@pytest.mark.parametrize(("module", "path"), source_files(), ids=lambda value: getattr(value, "stem", value))
-def test_imports_go_one_way(module: str, path: Path) -> None:
-    layer_of = {name: index for index, layer in enumerate(LAYERS) for name in layer}
-    for imported in imported_modules(path) - ({module} if path.parent != PACKAGE else set()):
-        assert imported, f"{path.name} imports the package root"
-        assert layer_of[imported] < layer_of[module], f"{module} imports {imported}, which is not to its left"
+def test_the_root_stays_readable() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 16
 
 
-def test_loader_and_trainer_do_not_know_each_other() -> None:
-    assert "trainer" not in imported_modules(PACKAGE / "loader.py")
-    assert "loader" not in imported_modules(PACKAGE / "trainer.py")
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module: str) -> None:
+    floor_of = {room: number for number, floor in enumerate(FLOORS, start=1) for room in floor}
+    own = room_of(module)
+    for imported in imported_modules(module):
+        room = room_of(imported)
+        assert room == own or floor_of[room] < floor_of[own], f"{module} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("room", sorted({room_of(module) for module in MODULES if "." in module}))
+def test_no_room_has_an_import_cycle(room: str) -> None:
+    inside = [module for module in MODULES if room_of(module) == room]
+    graph = {module: {one for one in imported_modules(module) if room_of(one) == room} for module in inside}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(inside)
 
 
 def test_public_names_are_exact() -> None:
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    internal = {"attach_to_diffusers"}
-    assert set(diffusers_supreme_init.__all__) == imported - internal
-    assert len(diffusers_supreme_init.__all__) == len(set(diffusers_supreme_init.__all__))
-    for name in diffusers_supreme_init.__all__:
-        assert hasattr(diffusers_supreme_init, name)
+    names = diffusers_supreme_init.__all__
+    assert sorted(names) == sorted([*FIRST_NAMES, *LATER_NAMES])
+    imported: dict[str, object] = {}
+    exec("from diffusers_supreme_init import *", imported)
+    assert imported.keys() - {"__builtins__"} == set(names)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").rglob("*.py")), ids=lambda path: path.relative_to(ROOT / "examples").as_posix()
+)
+def test_examples_use_public_names_only(path: Path) -> None:
+    homes = {f"{PACKAGE.name}.{room}": import_module(f"{PACKAGE.name}.{room}").__all__ for room in PUBLIC_ROOMS}
+    homes[PACKAGE.name] = diffusers_supreme_init.__all__
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith(f"{PACKAGE.name}.") for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+            assert {alias.name for alias in node.names} <= set(homes.get(node.module, ())), node.module
 
 
 def test_importing_attaches_the_loader_once_and_never_overrides() -> None:
@@ -130,14 +209,16 @@ def test_wheel_holds_template_and_type_marker(tmp_path: Path) -> None:
     code = f"""
 import json, sys
 sys.path.insert(0, {str(tmp_path / "installed")!r})
-import diffusers_supreme_init.model_card as module
+import diffusers_supreme_init.sharing.model_card as module
 print(json.dumps([module.__file__, module.model_card_template()]))
 """
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=300)
     file, template = json.loads(run.stdout.splitlines()[-1])
     assert file.startswith(str(tmp_path))
     assert template == model_card_template()
-    assert (tmp_path / "installed" / "diffusers_supreme_init" / "py.typed").is_file()
+    package = tmp_path / "installed" / PACKAGE.name
+    assert (package / "py.typed").is_file()
+    assert (package / "sharing" / LIBRARY_TEMPLATE_NAME).is_file()
 
 
 def test_constraints_pin_every_dependency_exactly() -> None:

@@ -19,7 +19,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     propose_initializer,
 )
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 pytestmark = [
     pytest.mark.cuda,

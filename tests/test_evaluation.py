@@ -20,7 +20,7 @@ from diffusers_supreme_init import (
 )
 from diffusers_supreme_init.backbones import StableDiffusionBackbone
 from diffusers_supreme_init.metrics import denoising_mse
-from diffusers_supreme_init.saved_folder import publishable_files
+from diffusers_supreme_init.sharing.saved_folder import publishable_files
 
 CAPTION = "a red mug with white stripes"
 SAMPLING = {"num_inference_steps": 2, "guidance_scale": 2.0}

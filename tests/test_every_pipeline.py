@@ -10,7 +10,7 @@ import torch
 from tiny.every_family import FAMILIES, load_everywhere
 from tiny.families import Family, RecordIds, run
 
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 PLAIN = "a photo of a red mug on the beach, < mug >"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (HunyuanImage) read only what is in quotes

@@ -36,13 +36,13 @@ from diffusers_supreme_init import (
     backbones,
     convert_embedding,
     evaluate,
-    phases,
 )
 from diffusers_supreme_init.backbones import Backbone, backbone_for
 from diffusers_supreme_init.backbones.stable_diffusion_3 import StableDiffusion3Backbone
 from diffusers_supreme_init.metrics import denoising_mse
-from diffusers_supreme_init.sampling import Sample, denoising_losses
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.objective import phases
+from diffusers_supreme_init.objective.losses import Sample, denoising_losses
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 CAPTION = "a red mug with white boats"
 SIDE = 16

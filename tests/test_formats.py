@@ -28,11 +28,11 @@ from diffusers_supreme_init import (
     SupremeInitError,
     SupremeInitTextualInversionTrainer,
 )
-from diffusers_supreme_init.conversion import convert_embedding
-from diffusers_supreme_init.embedding_file import read_embedding, write_embedding
-from diffusers_supreme_init.format_writers import write_embeddings
-from diffusers_supreme_init.formats import EmbeddingFormat, read_embeddings
-from diffusers_supreme_init.text_pairs import EncoderIdentity
+from diffusers_supreme_init.formats.conversion import convert_embedding
+from diffusers_supreme_init.formats.embedding_file import read_embedding, write_embedding
+from diffusers_supreme_init.formats.readers import EmbeddingFormat, read_embeddings
+from diffusers_supreme_init.formats.writers import write_embeddings
+from diffusers_supreme_init.text.text_pairs import EncoderIdentity
 
 FORMATS: tuple[EmbeddingFormat, ...] = get_args(EmbeddingFormat)
 PAIRS = list(itertools.permutations(FORMATS, 2))
@@ -493,7 +493,7 @@ def test_equal_concepts_give_equal_bytes_in_every_process(tmp_path: Path) -> Non
     code = """
 import sys, torch
 from diffusers_supreme_init import LearnedEmbedding
-from diffusers_supreme_init.format_writers import write_embeddings
+from diffusers_supreme_init.formats.writers import write_embeddings
 training = {"b": 1, "a": 2}
 mug = LearnedEmbedding(placeholder_token="<mug>", rows=torch.ones(2, 768), encoder_key="clip_l", training=training)
 for name in sys.argv[2:]:

@@ -15,10 +15,10 @@ from conftest import assert_same, snapshot_of
 from tiny.every_family import FAMILY, concept_for, rows_for
 
 from diffusers_supreme_init import SupremeInitError, SupremeInitWarning, read_embeddings, write_embeddings
-from diffusers_supreme_init.embedding_file import METADATA_KEY
-from diffusers_supreme_init.matching import ConceptRequest, plan_load
+from diffusers_supreme_init.formats.embedding_file import METADATA_KEY
+from diffusers_supreme_init.loading.matching import ConceptRequest, plan_load
 from diffusers_supreme_init.multitoken import register_trigger, row_table
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 PIPELINES = ("stable_diffusion", "stable_diffusion_xl", "flux", "qwen_image", "hunyuan_image")
 NAMES = [

@@ -21,7 +21,7 @@ from tiny.families import Family, RecordIds, run
 from transformers import AutoTokenizer
 
 from diffusers_supreme_init import ConceptLoadError, SupremeInitWarning, write_embedding
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 VARIETY = ["stable_diffusion_xl", "flux", "qwen_image_edit", "sana", "hunyuan_image", "kolors", "hunyuan_dit"]
 """CLIP twice, T5, a tokenizer in a processor, Gemma, ByT5 and ChatGLM (tokenizers in Python), BERT."""
@@ -399,7 +399,7 @@ def test_memory_errors_in_the_second_encoder_leave_the_first_untouched(
 def test_memory_errors_while_the_first_concept_grows_a_padded_matrix_leave_no_trace(
     monkeypatch: pytest.MonkeyPatch, unchanged: Callable[[Any], None]
 ) -> None:
-    from diffusers_supreme_init import vocabulary
+    from diffusers_supreme_init.text import vocabulary
 
     pipe = FAMILY["flux"].build()
     pipe.load_multitoken_inversion({"<cat>": rows_for(find_text_pairs(pipe)[0])}, description="a cat")
@@ -450,7 +450,7 @@ def test_a_description_can_be_unloaded_from_an_encoder_that_cannot_take_rows() -
 def test_a_failed_load_leaves_the_concepts_of_a_pipeline_that_shares_the_encoder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from diffusers_supreme_init import vocabulary
+    from diffusers_supreme_init.text import vocabulary
 
     family = FAMILY["stable_diffusion"]
     pipe, other = family.build(), family.build()

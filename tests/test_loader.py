@@ -28,7 +28,7 @@ from diffusers_supreme_init import (
     SupremeInitWarning,
     write_embedding,
 )
-from diffusers_supreme_init.text_pairs import find_text_pairs, identify_encoder
+from diffusers_supreme_init.text.text_pairs import find_text_pairs, identify_encoder
 
 
 def rows(num_vectors: int = 3, seed: int = 0) -> torch.Tensor:
@@ -84,7 +84,7 @@ def test_hub_id_is_downloaded_with_its_options(pipe: Any, tmp_path: Path, monkey
             raise EntryNotFoundError(name)
         return str(file)
 
-    monkeypatch.setattr("diffusers_supreme_init.sources.hf_hub_download", fake_download)
+    monkeypatch.setattr("diffusers_supreme_init.loading.sources.hf_hub_download", fake_download)
     pipe.load_multitoken_inversion("user/mug", revision="v1", hub_token="secret")
     assert asked[0] == ("user/mug", "learned_embeds.safetensors", "v1", "secret")
     assert torch.equal(loaded_rows(pipe), rows())

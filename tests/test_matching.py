@@ -13,13 +13,8 @@ from tiny.every_family import FAMILY, concept_for, pair_of, rows_for
 from tiny.families import RecordIds, run
 from tiny.text import clip_text_encoder
 
-from diffusers_supreme_init import (
-    ConceptLoadError,
-    PlaceholderTokenError,
-    SupremeInitWarning,
-    write_embedding,
-)
-from diffusers_supreme_init.text_pairs import EncoderIdentity, find_text_pairs
+from diffusers_supreme_init import ConceptLoadError, PlaceholderTokenError, SupremeInitWarning, write_embedding
+from diffusers_supreme_init.text.text_pairs import EncoderIdentity, find_text_pairs
 
 
 def sd_concept(folder: Path, **changes: Any) -> Path:
@@ -353,7 +348,7 @@ def test_an_encoder_without_input_embeddings_is_no_encoder() -> None:
 
 
 def test_identity_is_computed_once_per_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from diffusers_supreme_init import matching
+    from diffusers_supreme_init.loading import matching
 
     calls = []
     identify = matching.identify_encoder

@@ -8,10 +8,10 @@ import pytest
 import torch
 import yaml
 
-from diffusers_supreme_init.card_text import front_matter, with_license, with_repository
-from diffusers_supreme_init.embedding_file import LearnedEmbedding
 from diffusers_supreme_init.errors import PublishError
-from diffusers_supreme_init.model_card import SNIPPET_MARK, render_library_card, render_model_card
+from diffusers_supreme_init.formats.embedding_file import LearnedEmbedding
+from diffusers_supreme_init.sharing.model_card import SNIPPET_MARK, render_library_card, render_model_card
+from diffusers_supreme_init.sharing.published_files import front_matter, with_license, with_repository
 
 TOKENS = ["<mug>", '"quoted"', "`ticked`", "a`b", "a``b|c", "back\\slash", "{{ jinja }}", "caf\u00e9", "it's"]
 CARD = "---\nlicense: mit\n# mine\ntags:\n- a   # b\nbase_model: 'x/y'\n---\n# Hello\n"

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionXLAutoBlocks
 from tiny.every_family import FAMILY, rows_for
 from tiny.families import RecordIds
 
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 
 def loaded(name: str) -> Any:

@@ -11,8 +11,8 @@ from pipeline_table import CATEGORIES, PAGE, REFUSED, TEXT, WHOLE, modular_entri
 from tiny.every_family import FAMILIES
 from tiny.families import Family
 
-from diffusers_supreme_init.prompt_cleaning import why_lost
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.text.prompt_cleaning import why_lost
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 VERSION = "0.42.1"
 needs_that_diffusers = pytest.mark.skipif(

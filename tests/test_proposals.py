@@ -38,7 +38,7 @@ from diffusers_supreme_init import (
     read_embedding,
 )
 from diffusers_supreme_init.describers import Description
-from diffusers_supreme_init.placeholders import TokenLimit, cut_to_tokens
+from diffusers_supreme_init.text.placeholders import TokenLimit, cut_to_tokens
 
 PICTURE = random_picture((64, 48))
 CONFIG = SupremeInitConfig(max_train_steps=2, validation_samples=4)
@@ -572,7 +572,7 @@ def test_an_object_that_the_central_square_cuts_off(pipe: Any, unchanged: Callab
 def test_what_the_mask_excludes_weighs_nothing(pipe: Any) -> None:
     """The error of pixels outside the mask has no part in the loss."""
     from diffusers_supreme_init.backbones import backbone_for
-    from diffusers_supreme_init.sampling import Sample, denoising_losses
+    from diffusers_supreme_init.objective.losses import Sample, denoising_losses
 
     backbone = backbone_for(pipe)
     generator = torch.Generator().manual_seed(0)

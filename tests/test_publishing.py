@@ -33,11 +33,11 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     push_to_hub,
 )
-from diffusers_supreme_init.card_text import with_license, with_repository
-from diffusers_supreme_init.embedding_file import read_embedding
 from diffusers_supreme_init.errors import TrainingError
+from diffusers_supreme_init.formats.embedding_file import read_embedding
 from diffusers_supreme_init.hub_connection import DeadlineError, StillRunningError, within
-from diffusers_supreme_init.saved_folder import publishable_files
+from diffusers_supreme_init.sharing.published_files import with_license, with_repository
+from diffusers_supreme_init.sharing.saved_folder import publishable_files
 
 SETUP = """
 import logging, warnings
@@ -538,7 +538,7 @@ def test_train_py_asks_before_training_whether_it_may_publish(hub: HubWorker, tm
 
 
 def test_whether_one_may_push_is_no_matter_of_a_hub_that_is_down(hub: HubWorker) -> None:
-    code = "from diffusers_supreme_init.publishing import check_can_push\ncheck_can_push('{}', create_pr={})"
+    code = "from diffusers_supreme_init.sharing.publishing import check_can_push\ncheck_can_push('{}', create_pr={})"
     hub.run(code.format("user/mug", False)).check()
     hub.run(code.format("other/mug", True)).check()
     hub.server.add_fault(Fault("GET", "/api/whoami-v2", 503, times=None))

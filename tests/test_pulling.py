@@ -11,7 +11,7 @@ from tiny.every_family import FAMILY, concept_for
 from tiny.families import Family
 
 from diffusers_supreme_init import write_embedding
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 SETUP = """
 from tiny.every_family import FAMILY

@@ -13,7 +13,7 @@ from tiny.families import run
 from training_families import TRAINING_FAMILY
 from transformers import QuantoConfig as EncoderQuantoConfig
 
-from diffusers_supreme_init.frozen import on_device
+from diffusers_supreme_init.objective.phases import on_device
 
 pytestmark = [
     # Quanto goes with diffusers 1.0; until then it is the quantiser that runs on a CPU and imports without a word.

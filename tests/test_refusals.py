@@ -183,7 +183,7 @@ def test_text_encoders_with_adapters_are_refused(pipe: Any) -> None:
 
 def poison(pipe: Any, monkeypatch: pytest.MonkeyPatch, token: str, step_to_fail: int, value: float) -> None:
     """Make a concept's loss `value` at a step."""
-    from diffusers_supreme_init import loop
+    from diffusers_supreme_init.training import loop
 
     original = loop.TrainingLoop._update
 

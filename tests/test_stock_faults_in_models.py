@@ -18,7 +18,7 @@ from tiny.stock_loader import Note, load_stock, note_stock, raises
 from tiny.text import seeded
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from diffusers_supreme_init.text_pairs import TextPair, find_text_pairs
+from diffusers_supreme_init.text.text_pairs import TextPair, find_text_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* when it cleans prompts")  # none of the prompts here are cleaned
 PLAIN = "a photo of a red mug on the beach"

@@ -11,7 +11,7 @@ from inventory.text_halves import TextHalf, text_halves
 from tiny.every_family import load_everywhere
 from tiny.families import RecordIds
 
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 HALVES = [*text_halves(), *modular_halves()]
 PLAIN = "a photo of a red mug on the beach, < mug >"

@@ -18,7 +18,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     read_embedding,
 )
-from diffusers_supreme_init.text_pairs import find_text_pairs
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 CAPTION = "a red mug with white stripes"
 
@@ -277,7 +277,7 @@ def test_a_concept_loaded_before_stays_exact(pipe: Any) -> None:
 
 
 def test_loading_while_training_is_refused(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffusers_supreme_init import loop
+    from diffusers_supreme_init.training import loop
 
     refused = []
 
@@ -299,7 +299,7 @@ def test_loading_while_training_is_refused(pipe: Any, monkeypatch: pytest.Monkey
 def test_an_interrupted_training_leaves_the_pipeline_as_it_was(
     pipe: Any, monkeypatch: pytest.MonkeyPatch, unchanged: Callable[[Any], None], error: BaseException
 ) -> None:
-    from diffusers_supreme_init import loop
+    from diffusers_supreme_init.training import loop
 
     original = loop.TrainingLoop.train_step
 

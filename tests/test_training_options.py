@@ -11,12 +11,7 @@ import torch
 from conftest import build_tiny_pipeline, random_picture
 from PIL import Image
 
-from diffusers_supreme_init import (
-    Concept,
-    SupremeInitConfig,
-    SupremeInitTextualInversionTrainer,
-    read_embedding,
-)
+from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, read_embedding
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.config import is_scheduled
 
@@ -70,7 +65,7 @@ def test_options_of_memory_do_not_change_the_rows(pipe: Any, other_pipe: Any) ->
 def test_gradient_checkpointing_is_on_while_stepping_and_off_afterwards(
     pipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffusers_supreme_init import loop
+    from diffusers_supreme_init.training import loop
 
     seen = []
     original = loop.TrainingLoop.train_step

@@ -12,18 +12,19 @@ import torch
 from tqdm import tqdm
 
 from diffusers_supreme_init import (
+    VALIDATION_TEMPLATE,
     Concept,
     ConceptProgress,
     Describers,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
     evaluate,
+    fill_template,
     propose_initializer,
     read_embedding,
+    write_atomically,
 )
-from diffusers_supreme_init.files import json_bytes, write_atomically
 from diffusers_supreme_init.metrics import FidelityMetric, PromptMetric, denoising_mse
-from diffusers_supreme_init.templates import VALIDATION_TEMPLATE, fill_template
 
 from .settings import Group, Setting, picture_steps, validation_steps
 
@@ -115,7 +116,7 @@ def find_words(experiment: Experiment, describers: Describers, seed: int, path: 
             for method in METHODS
         }
     describers.release()
-    write_atomically(path, json_bytes(words))
+    write_atomically(path, json.dumps(words).encode())
     return words
 
 
@@ -160,7 +161,7 @@ def run_group(
         for (setting, source, concept), key in zip(planned, keys, strict=True)
         for step, metric, value in measured[key]
     ]
-    write_atomically(path, json_bytes({"measurements": [asdict(one) for one in measurements]}))
+    write_atomically(path, json.dumps({"measurements": [asdict(one) for one in measurements]}, indent=1).encode())
     return measurements
 
 

@@ -5,9 +5,7 @@ Importing the package gives every diffusers pipeline `load_multitoken_inversion`
 
 from .concepts import Concept, load_concepts
 from .config import DescriberConfig, SupremeInitConfig
-from .conversion import convert_embedding
 from .describers import Describers, EndpointRefiner, LocalRefiner, RefinementStyle, Region
-from .embedding_file import LearnedEmbedding, read_embedding, write_embedding
 from .errors import (
     CheckpointError,
     ConceptLoadError,
@@ -26,15 +24,23 @@ from .errors import (
     TrainingError,
     UnsupportedPipelineError,
 )
-from .evaluation import Evaluation, Score, evaluate
-from .format_writers import write_embeddings
-from .formats import EmbeddingFormat, read_embeddings
+from .evaluation import EDITING_PROMPTS, Evaluation, Score, evaluate
+from .files import check_writable, write_atomically
+from .formats.conversion import convert_embedding
+from .formats.embedding_file import LearnedEmbedding, read_embedding, write_embedding
+from .formats.readers import EmbeddingFormat, read_embeddings
+from .formats.writers import write_embeddings
 from .loader import MultiTokenInversionLoaderMixin, attach_to_diffusers
-from .matching import LoadedConcept
-from .progress import ConceptProgress
-from .proposals import InitializerProposal, propose_initializer
-from .publishing import Publication, push_to_hub
+from .loading.matching import LoadedConcept
+from .pictures import fit_to_square, load_picture
+from .sharing.publishing import Publication, check_can_push, push_to_hub
+from .sharing.saved_folder import check_can_save
+from .templates import VALIDATION_TEMPLATE, fill_template
+from .text.prompt_cleaning import as_written
 from .trainer import SupremeInitTextualInversionTrainer
+from .training.drawing import SAMPLE_PROMPTS
+from .training.progress import ConceptProgress
+from .training.proposals import InitializerProposal, propose_initializer
 from .version import __version__
 
 attach_to_diffusers()
@@ -59,12 +65,23 @@ __all__ = [
     "RefinementStyle",
     "Region",
     "propose_initializer",
+    # prompts and pictures
+    "EDITING_PROMPTS",
+    "SAMPLE_PROMPTS",
+    "VALIDATION_TEMPLATE",
+    "as_written",
+    "fill_template",
+    "fit_to_square",
+    "load_picture",
     # files
     "EmbeddingFormat",
     "LearnedEmbedding",
+    "check_can_save",
+    "check_writable",
     "convert_embedding",
     "read_embedding",
     "read_embeddings",
+    "write_atomically",
     "write_embedding",
     "write_embeddings",
     # measure
@@ -73,6 +90,7 @@ __all__ = [
     "evaluate",
     # publish
     "Publication",
+    "check_can_push",
     "push_to_hub",
     # errors
     "CheckpointError",

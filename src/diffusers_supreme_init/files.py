@@ -1,15 +1,28 @@
-"""Files: written whole or not at all, and named only where the name may be published."""
+"""Files: their names, and how they are written: whole or not at all, and equal contents as equal bytes."""
 
 import json
 import math
 import os
 import re
+import struct
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
+import safetensors.torch
+from safetensors import safe_open
+from torch import Tensor
+
+from .errors import EmbeddingFileError, OutputError
+
+WEIGHT_NAME = "learned_embeds.safetensors"
+WEIGHT_NAMES = (WEIGHT_NAME, *(f"learned_embeds_{number}.safetensors" for number in (2, 3, 4)))
+"""The rows of a concept, one file per text encoder."""
+
+CARD_NAME = "README.md"
+RECORD_NAME = "training.json"
+EVALUATION_NAME = "evaluation.json"
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -75,7 +88,47 @@ def hub_id(name: object) -> str | None:
     return text if is_id and not Path(text).exists() else None
 
 
+def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file.
+
+    Raises:
+        EmbeddingFileError: The file is missing, damaged, or named like something else.
+    """
+    path = Path(source)
+    where = repr(str(path))
+    if not os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for one
+        raise EmbeddingFileError(f"expected an embedding file, got {where}, which does not exist")
+    if path.suffix.lower() != ".safetensors":
+        is_pickle = path.suffix.lower() in (".pt", ".bin", ".pth", ".ckpt")
+        advice = (
+            "; pickles can run code when they are opened: where you trust this one, pass allow_pickle=True, or "
+            "convert it once with examples/convert.py --allow_pickle"
+        )
+        raise EmbeddingFileError(f"expected a .safetensors file, got {where}{advice if is_pickle else ''}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+            return tensors, file.metadata() or {}
+    except Exception as error:  # whatever a damaged file makes the readers of safetensors and torch raise
+        raise EmbeddingFileError(f"{where}: expected a whole safetensors file, got a damaged one ({error})") from error
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file; equal arguments give equal bytes."""
+    return _canonical(safetensors.torch.save(dict(tensors), metadata=dict(metadata)))
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def _canonical(data: bytes) -> bytes:
+    """Sort the header's keys: safetensors writes metadata in an order that differs from call to call."""
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.dumps(
+        json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    header += b" " * (-len(header) % 8)  # the format wants the tensors aligned to 8 bytes
+    return struct.pack("<Q", len(header)) + header + data[8 + size :]

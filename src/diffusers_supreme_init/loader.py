@@ -13,15 +13,15 @@ from typing import Any, cast
 
 from diffusers import DiffusionPipeline, ModularPipeline
 
-from .embedding_file import LearnedEmbedding
 from .errors import ConceptLoadError, SupremeInitWarning
-from .formats import read_embeddings
-from .matching import ConceptRequest, LoadedConcept, LoadPlan, plan_load
+from .formats.embedding_file import LearnedEmbedding
+from .formats.readers import read_embeddings
+from .loading.matching import ConceptRequest, LoadedConcept, LoadPlan, plan_load
+from .loading.sources import ConceptSource, SourceOptions, find_embedding_files
 from .multitoken import Entry, arm, row_table, trigger_table
-from .prompt_cleaning import why_lost
-from .sources import ConceptSource, SourceOptions, find_embedding_files
-from .text_pairs import TextPair, find_text_pairs
-from .vocabulary import (
+from .text.prompt_cleaning import why_lost
+from .text.text_pairs import TextPair, find_text_pairs
+from .text.vocabulary import (
     add_rows,
     check_can_add_rows,
     connect,

@@ -36,6 +36,21 @@ class Picture:
     alpha: Image.Image | None
 
 
+@dataclass(frozen=True)
+class TrainingPictures:
+    """What one concept is trained on.
+
+    Attributes:
+        images: Pictures, not decoded yet.
+        masks: One per picture, or None to use the pictures' alpha.
+        masked: Whether masks weight the loss; otherwise they are ignored.
+    """
+
+    images: Sequence[PictureSource]
+    masks: Sequence[PictureSource] | None
+    masked: bool
+
+
 def find_pictures(images: PictureSource | Sequence[PictureSource]) -> list[PictureSource]:
     """Expand one picture, a folder, or a sequence of both into a list of pictures; files are not decoded yet.
 

@@ -13,31 +13,28 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
-from .added_concepts import check_can_add, check_triggers_are_free, concepts_added, write_learned
 from .backbones import backbone_for
-from .beginning import begin_concepts
-from .checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
 from .concepts import Concept
 from .config import SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
 from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError
 from .evaluation import Evaluation
 from .files import check_writable
-from .frozen import check_trainable
 from .hub_connection import check_repo_id
-from .loop import TrainingLoop
-from .phases import NO_PROMPT, ready_to_step
+from .objective.phases import NO_PROMPT, check_trainable, ready_to_step
 from .pictures import PictureSource
-from .preparation import prepare_concepts
-from .previews import draw_previews, preview_prompts
-from .progress import ConceptProgress
-from .prompt_cleaning import why_lost
-from .publishing import Publication, push_to_hub
-from .results import result_folders, weight_names, write_snapshots
-from .rows import TrainableRows
-from .samples import SAMPLE_PROMPTS
-from .saved_folder import is_saved_folder
-from .saving import FinishedRun, save_run
+from .sharing.publishing import Publication, push_to_hub
+from .sharing.results import result_folders, weight_names, write_snapshots
+from .sharing.saved_folder import is_saved_folder
+from .sharing.saving import FinishedRun, save_run
+from .text.prompt_cleaning import why_lost
+from .training.beginning import begin_concepts
+from .training.checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
+from .training.drawing import SAMPLE_PROMPTS, draw_previews, preview_prompts
+from .training.loop import TrainingLoop
+from .training.preparation import prepare_concepts
+from .training.progress import ConceptProgress
+from .training.rows import TrainableRows, check_can_add, check_triggers_are_free, concepts_added, write_learned
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from diffusers_supreme_init import LearnedEmbedding, write_embedding
-from diffusers_supreme_init.text_pairs import TextPair, find_text_pairs, identify_encoder
+from diffusers_supreme_init.text.text_pairs import TextPair, find_text_pairs, identify_encoder
 
 from . import (
     audio_families,

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusers.loaders import TextualInversionLoaderMixin
 
-from diffusers_supreme_init.text_pairs import TextPair, find_text_pairs
+from diffusers_supreme_init.text.text_pairs import TextPair, find_text_pairs
 
 from .every_family import rows_for
 from .families import Family, RecordIds, run

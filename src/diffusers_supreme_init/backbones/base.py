@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..config import SupremeInitConfig
 from ..errors import ConfigError, UnsupportedPipelineError
-from ..prompt_cleaning import as_written
-from ..text_pairs import TextPair, find_text_pairs
+from ..text.prompt_cleaning import as_written
+from ..text.text_pairs import TextPair, find_text_pairs
 from .defaults import FamilyDefaults
 
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import SanaPipeline
 from torch import Tensor
 
-from ..text_pairs import TextPair
+from ..text.text_pairs import TextPair
 from . import defaults
 from .base import LatentDistribution
 from .flow import FlowBackbone

@@ -7,16 +7,7 @@ from .endpoint import EndpointRefiner
 from .local_refiner import LocalRefiner
 from .models import Describers
 from .refiner import Refinement, RefinementStyle, Refiner, refine
-from .region import (
-    Mask,
-    Region,
-    Segmentation,
-    crop_region,
-    find_mask,
-    grow_box,
-    mask_to_box,
-    without_specks,
-)
+from .region import Mask, Region, Segmentation, crop_region, find_mask, grow_box, mask_to_box, without_specks
 from .segmenter import Segmenter
 from .wording import Wording, clean_caption, clean_label, is_latin
 

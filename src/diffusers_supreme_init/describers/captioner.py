@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..errors import DescriberError
 from .description import Description
-from .loading import answering, explained, load_part, place
+from .model_loading import answering, explained, load_part, place
 from .region import PixelBox
 
 CHAT_PROMPT = (

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import DescriberError
 from .description import Description
-from .loading import answering, explained, load_part, place
+from .model_loading import answering, explained, load_part, place
 
 _BATCH_SIZE = 16
 _PROMPT = "a photo of {}"

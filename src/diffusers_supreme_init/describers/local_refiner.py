@@ -8,7 +8,7 @@ import torch
 from jinja2 import TemplateError
 
 from ..errors import DescriberError
-from .loading import explained, place, split_revision
+from .model_loading import explained, place, split_revision
 from .refiner import RefinementStyle
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import DescriberError
-from .loading import answering, explained, load_part, place
+from .model_loading import answering, explained, load_part, place
 from .region import Region, Segmentation, without_specks
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

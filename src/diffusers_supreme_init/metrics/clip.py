@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..describers.loading import load_part
+from ..describers.model_loading import load_part
 from ..errors import MetricError, SupremeInitWarning
 from .base import Pictures
 from .embeddings import embed, explained_as_metric, load_model, mean_cosines, normalized

@@ -8,11 +8,10 @@ from torch import Tensor
 from ..backbones import backbone_for
 from ..config import SupremeInitConfig
 from ..errors import ConfigError
-from ..frozen import check_trainable
-from ..latents import TrainingPictures, encode_concept
-from ..phases import ready_to_encode, ready_to_step
-from ..pictures import PictureSource, find_pictures
-from ..sampling import PromptedPictures, fixed_noise_losses
+from ..objective.latents import encode_concept
+from ..objective.losses import PromptedPictures, fixed_noise_losses
+from ..objective.phases import check_trainable, ready_to_encode, ready_to_step
+from ..pictures import PictureSource, TrainingPictures, find_pictures
 
 
 @torch.no_grad()

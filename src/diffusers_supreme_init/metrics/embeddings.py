@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..describers.loading import explained, load_part, place
+from ..describers.model_loading import explained, load_part, place
 from ..errors import DescriberError, MetricError
 from .inputs import to_image
 

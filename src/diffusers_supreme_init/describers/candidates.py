@@ -1,0 +1,243 @@
+"""Selected pictures -> candidate descriptions, each with what was taken out of it on the way."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import DescriberError
+from ..files import hub_id
+from ..text.placeholders import TokenLimit, cut_to_tokens, tokenize_initializer
+from .description import Description
+from .models import Describers
+from .refiner import refine
+from .selection import SelectedPicture
+from .wording import Wording, clean_caption, clean_label, is_latin
+
+_MAX_RAW_LENGTH = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Words that a concept could start from.
+
+    Attributes:
+        text: The words.
+        source: ``"class"``, ``"caption"``, ``"refined caption"`` or ``"text"`` (the user's own).
+        raw: What the describer said; for a refined caption, what the refiner said.
+        score: The describer's own, see `Description`; None for the user's text and for refined captions.
+        removed: Boilerplate that was taken out of `raw`.
+        num_cut: Tokens that were cut because they do not fit.
+        losses: Fixed-noise losses of the untouched model, one per noise; empty if there was nothing to choose.
+    """
+
+    text: str
+    source: str
+    raw: str
+    score: float | None = None
+    removed: tuple[str, ...] = ()
+    num_cut: int = 0
+    losses: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def loss(self) -> float | None:
+        """Mean of `losses`."""
+        return sum(self.losses) / len(self.losses) if self.losses else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """What the describers of one concept said.
+
+    Attributes:
+        usable: Different texts, in the order in which they were found.
+        notes: What was refused or failed, and why, one line each.
+    """
+
+    usable: tuple[Candidate, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Collector:
+    """Gathers the candidates of one concept."""
+
+    describers: Describers
+    limits: Sequence[TokenLimit]
+    removes_boilerplate: bool
+    usable: dict[str, Candidate] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    refiner_failed: bool = False
+
+    def add_own(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            line = " ".join(text.split())
+            for limit in self.limits:
+                tokenize_initializer(line, limit.tokenizer)  # the user's own mistake is an error, not a note
+            self._add(Wording(line, text), "text")
+
+    def add_labels(self, descriptions: Sequence[Description]) -> None:
+        config = self.describers.config
+        for description in descriptions:
+            if config.candidate_labels:  # written by the user, no synset
+                self._add(Wording(description.text, description.text), "class", description.score)
+                continue
+            try:
+                wording = clean_label(description.text, synonym=config.label_synonym)
+            except DescriberError as error:
+                self.notes.append(str(error))
+            else:
+                self._add(wording, "class", description.score)
+
+    def add_captions(self, descriptions: Sequence[Description], *, keep_raw: bool) -> None:
+        for description in descriptions:
+            raw = clean_caption(description.text, boilerplate=self.removes_boilerplate)
+            refined = self._refined(raw.text) if raw.text else None
+            if keep_raw or refined is None:
+                self._add(raw, "caption", description.score)
+            if refined is not None:
+                self._add(refined, "refined caption")
+
+    def _add(self, wording: Wording, source: str, score: float | None = None) -> None:
+        """Keep a text, or note why not."""
+        problem = None if source == "text" else _problem(wording)
+        if problem is not None:
+            self.notes.append(f"{source}: {problem}")
+            return
+        text, num_cut = cut_to_tokens(wording.text, self.limits)
+        for limit in self.limits:
+            if limit.num_beyond(text):
+                self.notes.append(
+                    f"{source}: expected at most {limit.limit} tokens, got {limit.count(text)} in {_short(text)}"
+                )
+                return
+        candidate = Candidate(
+            text=text, source=source, raw=wording.raw, score=score, removed=wording.removed, num_cut=num_cut
+        )
+        self.usable.setdefault(text, candidate)
+
+    def _refined(self, caption: str) -> Wording | None:
+        """Return what the refiner makes of a caption; None if there is none, or if it gives nothing better."""
+        if self.describers.refiner is None or self.refiner_failed:
+            return None
+        refinement = refine(self.describers.refiner, caption)
+        if refinement.failure is not None:
+            self.refiner_failed = True  # a server that is down would make every caption wait
+            self.notes.append(f"refiner: {refinement.failure}; kept the caption")
+            return None
+        wording = clean_caption(refinement.text, boilerplate=self.removes_boilerplate)
+        problem, (_, num_cut) = _problem(wording), cut_to_tokens(wording.text, self.limits)
+        if problem is None and num_cut:
+            problem = f"expected at most {min(limit.limit for limit in self.limits)} tokens, got {num_cut} more"
+        if problem is None:
+            return wording
+        self.notes.append(f"refiner: {problem}; kept the caption")
+        return None
+
+
+def _problem(wording: Wording) -> str | None:
+    """Return why words that a model found are no description."""
+    if not wording.raw.strip():
+        return "expected words, got nothing"
+    if not wording.text:
+        return f"expected words that describe the picture, got only boilerplate ({_short(wording.raw)})"
+    if not is_latin(wording.text):
+        return (
+            f"expected English, which the text encoder knows, got another script ({_short(wording.raw)}); ask for "
+            "English with caption_prompt, or pass a refiner"
+        )
+    return None
+
+
+def find_candidates(
+    method: str,
+    pictures: Sequence[SelectedPicture],
+    describers: Describers,
+    *,
+    own: Sequence[str] = (),
+    limits: Sequence[TokenLimit] = (),
+    keep_boilerplate: bool = False,
+) -> Candidates:
+    """Ask the describers.
+
+    Args:
+        method: ``"class"``: the most probable label over all pictures. ``"caption"``: the best caption of each
+            picture. ``"auto"``: several labels, several captions of each picture, their refinements, and `own`.
+        pictures: Of one concept.
+        describers: Which models, and how they are used.
+        own: The user's texts.
+        limits: Tokens that fit the text encoders; longer texts are cut between words.
+        keep_boilerplate: Whether to keep phrases such as "a painting of", which for a style are the point.
+
+    Raises:
+        InitializerError: One of the user's texts gives no tokens.
+        DescriberError: A model cannot be loaded, or none of them said anything usable.
+    """
+    config, automatic = describers.config, method == "auto"
+    if config.max_initializer_tokens is not None:
+        limits = [replace(one, limit=min(one.limit, config.max_initializer_tokens)) for one in limits]
+    removes = config.clean_captions and not keep_boilerplate
+    collector = _Collector(describers, limits, removes_boilerplate=removes)
+    collector.add_own(own)
+    num_labels = config.num_labels if automatic else 1
+    if method in ("class", "auto") and num_labels:
+        crops = [picture.crop for picture in pictures]
+        collector.add_labels(describers.classifier.describe(crops, num_labels=num_labels))
+    num_captions = config.num_captions if automatic else 1
+    if method in ("caption", "auto") and num_captions:
+        for picture in pictures:
+            collector.add_captions(_captions(picture, describers, num_captions), keep_raw=automatic)
+    if not collector.usable:
+        reasons = "; ".join(dict.fromkeys(collector.notes)) or "nothing was asked (num_labels=0, num_captions=0)"
+        raise DescriberError(f"initializer={method!r}: no usable words were found: {reasons}. Pass the words yourself")
+    return Candidates(usable=tuple(collector.usable.values()), notes=tuple(dict.fromkeys(collector.notes)))
+
+
+def _captions(picture: SelectedPicture, describers: Describers, num_captions: int) -> list[Description]:
+    captioner, max_new_tokens = describers.captioner, describers.config.max_caption_tokens
+    # A captioner that can be asked about a part sees it in its surroundings, unless these are to be removed.
+    whole = captioner.describes_boxes and describers.config.region_background == "keep"
+    image, box = (picture.image, picture.box) if whole and picture.box else (picture.crop, None)
+    return captioner.describe(image, num_captions=num_captions, max_new_tokens=max_new_tokens, box=box)
+
+
+def with_losses(candidates: Candidates, losses: Sequence[Sequence[float]]) -> Candidates:
+    """Return the candidates with their fixed-noise losses, the lowest mean first; equal ones keep their order."""
+    scored = [replace(c, losses=tuple(values)) for c, values in zip(candidates.usable, losses, strict=True)]
+    return replace(candidates, usable=tuple(sorted(scored, key=_finite_loss)))
+
+
+def record_of(candidates: Candidates, method: str, describers: Describers) -> dict[str, Any]:
+    """Return what a file says about how the words were found, as JSON values.
+
+    Folders of models are left out, and so are notes, which can name a refiner's address: files get published.
+    """
+    asked = {candidate.source for candidate in candidates.usable}
+    models = {
+        "classifier": hub_id(describers.classifier_name) if "class" in asked else None,
+        "captioner": hub_id(describers.config.captioner) if asked & {"caption", "refined caption"} else None,
+    }
+    return {
+        "method": method,
+        **{name: model for name, model in models.items() if model is not None},
+        "candidates": [
+            {
+                "text": candidate.text,
+                "source": candidate.source,
+                "raw": candidate.raw[:_MAX_RAW_LENGTH],
+                "removed": list(candidate.removed),
+                "num_cut": candidate.num_cut,
+                "loss": candidate.loss if math.isfinite(_finite_loss(candidate)) else None,
+            }
+            for candidate in candidates.usable
+        ],
+    }
+
+
+def _finite_loss(candidate: Candidate) -> float:
+    return candidate.loss if candidate.loss is not None and math.isfinite(candidate.loss) else math.inf
+
+
+def _short(text: str) -> str:
+    line = repr(" ".join(text.split()))
+    return line if len(line) <= 60 else f"{line[:57]}...'"

@@ -1,0 +1,108 @@
+"""Picture and region -> what is described and what is trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ..config import DescriberConfig
+from ..pictures import PictureSource, TrainingPictures, load_picture
+from .models import Describers
+from .region import Mask, Region, crop_region, find_mask, grow_box, mask_to_box
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedPicture:
+    """A picture after its region was found.
+
+    Attributes:
+        image: The whole picture: upright, RGB.
+        crop: What describers look at: the region with its margin, or the whole picture without a region.
+        mask: The region's pixels, ``(height, width)`` of `image`, bool; None without a region.
+        score: The segmenter's trust in `mask`, about [0, 1]; 1 for a mask that was given.
+        training_picture: What is trained on.
+        training_mask: Where the loss counts in it (mode ``L``); None without a region.
+    """
+
+    image: Image.Image
+    crop: Image.Image
+    mask: Mask | None
+    score: float
+    training_picture: PictureSource
+    training_mask: Image.Image | None
+
+    @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """The smallest box around the region, ``(left, top, right, bottom)``; None without a region."""
+        return None if self.mask is None else mask_to_box(self.mask)
+
+
+def select_picture(
+    picture: PictureSource, region: Region | None, train_on: str, describers: Describers
+) -> SelectedPicture:
+    """Find the region of a picture and cut it out.
+
+    Args:
+        picture: Not decoded yet.
+        region: What is meant; None: the whole picture.
+        train_on: ``"crop"``: the region, widened to a square where the picture allows; ``"image"``: all of it.
+        describers: Its segmenter is asked if `region` has no mask of its own.
+
+    Raises:
+        PictureError: The picture is unusable.
+        RegionError: The region selects nothing usable.
+        DescriberError: The segmenter cannot be loaded.
+    """
+    image = load_picture(picture).image
+    if region is None:
+        return SelectedPicture(image, image, None, 1.0, picture, None)
+    found = find_mask(image, region, lambda: describers.segmenter)
+    config = describers.config
+    crop = crop_region(image, found.mask, margin=config.region_margin, background=config.region_background)
+    whole_mask = Image.fromarray(found.mask.astype(np.uint8) * 255)
+    training: tuple[Image.Image, Image.Image] = image, whole_mask
+    if train_on == "crop":
+        training = _training_crop(image, found.mask, whole_mask, config)
+    return SelectedPicture(image, crop, found.mask, found.score, *training)
+
+
+def _training_crop(
+    image: Image.Image, mask: Mask, whole_mask: Image.Image, config: DescriberConfig
+) -> tuple[Image.Image, Image.Image]:
+    margin, background = config.region_margin, config.region_background
+    box = grow_box(mask_to_box(mask), image.size, margin=margin, square=True)
+    return crop_region(image, mask, margin=margin, background=background, square=True), whole_mask.crop(box)
+
+
+def select_pictures(
+    pictures: Sequence[PictureSource], regions: Sequence[Region] | None, train_on: str, describers: Describers
+) -> list[SelectedPicture]:
+    """Select the region of each picture; see `select_picture`."""
+    each: Sequence[Region | None] = regions or [None] * len(pictures)
+    return [
+        select_picture(picture, region, train_on, describers) for picture, region in zip(pictures, each, strict=True)
+    ]
+
+
+def training_pictures(
+    selected: Sequence[SelectedPicture],
+    masks: Sequence[PictureSource] | None,
+    train_on: str,
+    *,
+    masked_loss: bool,
+) -> TrainingPictures:
+    """Return what a concept is trained on.
+
+    Args:
+        selected: Its pictures.
+        masks: The user's masks, one per picture, or None; a region brings its own.
+        train_on: ``"image"`` always weights the loss with the region's mask.
+        masked_loss: Whether the loss is weighted in any case.
+    """
+    own = [picture.training_mask for picture in selected if picture.training_mask is not None]
+    return TrainingPictures(
+        [picture.training_picture for picture in selected],
+        own or masks,
+        masked=masked_loss or train_on == "image",
+    )

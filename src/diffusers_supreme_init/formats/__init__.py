@@ -1,0 +1,1 @@
+"""Rows <-> files: our own format, and those of other programs."""

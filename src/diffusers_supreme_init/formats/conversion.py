@@ -1,0 +1,78 @@
+"""From one embedding format to another: nothing that both can hold is lost."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import EmbeddingFileError, OutputError
+from ..files import WEIGHT_NAMES, write_atomically
+from .readers import ENCODER_WIDTHS, EmbeddingFormat, read_embeddings
+from .writers import file_contents
+
+
+def convert_embedding(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    target: str | os.PathLike[str],
+    *,
+    format: EmbeddingFormat,  # noqa: A002 - what everybody calls it
+    token: str | None = None,
+    allow_pickle: bool = False,
+    encoder_keys: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write the concept of a file in another format.
+
+    ```python
+    convert_embedding("mug.pt", "out/mug", format="diffusers", token="<mug>", allow_pickle=True)
+    ```
+
+    Args:
+        source: Anything that `read_embeddings` reads; it is never written over.
+        target: A file; for ``"diffusers"`` a folder, or a ``.safetensors`` file where there is one text encoder.
+        format: The format to write; `EmbeddingFormat` says who reads which.
+        token: The placeholder token to write instead of the file's own; needed where the file does not name it.
+        allow_pickle: Whether `source` may be a pickle.
+        encoder_keys: The text encoder of each embedding, ``["clip_l"]``, in the order of `read_embeddings`; needed for
+            ``"comfyui"`` where the file does not say it.
+        overwrite: Whether files that exist are replaced.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        EmbeddingFileError: The source cannot be read, or the format cannot hold it.
+        OutputError: The target exists or cannot be written.
+    """
+    embeddings = read_embeddings(source, allow_pickle=allow_pickle)
+    if encoder_keys is not None:
+        keys = [encoder_keys] if isinstance(encoder_keys, str) else list(encoder_keys)
+        if len(keys) != len(embeddings) or not set(keys) <= set(ENCODER_WIDTHS):
+            raise EmbeddingFileError(
+                f"encoder_keys: expected {len(embeddings)} of {', '.join(ENCODER_WIDTHS)}, got {keys}"
+            )
+        embeddings = tuple(replace(one, encoder_key=key) for one, key in zip(embeddings, keys, strict=True))
+    if token is not None:
+        embeddings = tuple(replace(embedding, placeholder_token=token) for embedding in embeddings)
+    contents = file_contents(Path(target), embeddings, format)
+    _check_targets(source, Path(target), contents, overwrite)
+    return [write_atomically(path, data) for path, data in contents.items()]
+
+
+def _check_targets(
+    source: str | os.PathLike[str] | Mapping[str, Any], target: Path, contents: Mapping[Path, bytes], overwrite: bool
+) -> None:
+    sources = [] if isinstance(source, Mapping) else [Path(source), *(Path(source) / name for name in WEIGHT_NAMES)]
+    for path in contents:
+        if path.exists() and any(one.is_file() and one.samefile(path) for one in sources):
+            raise OutputError(f"cannot write {str(path)!r}: it is the source; choose another target")
+        if path.exists() and not overwrite:
+            raise OutputError(f"cannot write {str(path)!r}: it exists; pass overwrite=True, or choose another target")
+    if target not in contents:
+        others = [name for name in WEIGHT_NAMES if (target / name).is_file() and target / name not in contents]
+        if others:
+            raise OutputError(
+                f"cannot write into {str(target)!r}: {', '.join(others)} would become part of the concept; choose "
+                "another folder"
+            )

@@ -1,0 +1,221 @@
+"""Every embedding format that is met in the wild -> `LearnedEmbedding`, one per text encoder.
+
+The names of keys are facts about other programs: ComfyUI's tokenizers (``embedding_key``), A1111's and rinongal's
+``string_to_param``, sd-scripts' and invoke-training's ``emb_params``, OneTrainer's ``emp_params``, ``t5`` and
+``gemma``, diffusers' multi-vector names ``<mug>_1``. `format_writers` writes what is read here.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import EmbeddingFileError
+from ..files import WEIGHT_NAME, WEIGHT_NAMES, read_safetensors
+from .embedding_file import METADATA_KEY, LearnedEmbedding, checked_rows, own_embedding, own_fields, read_embedding
+
+EmbeddingFormat: TypeAlias = Literal["diffusers", "comfyui", "kohya", "onetrainer", "a1111", "per-token"]
+"""Who reads a file, and what is in it:
+
+* ``"diffusers"``: `load_textual_inversion` and this package: ``{placeholder_token: (num_vectors, hidden_size)}`` in
+  ``learned_embeds.safetensors``; a second text encoder in ``learned_embeds_2.safetensors``.
+* ``"comfyui"``: ComfyUI, A1111 (SDXL), sd-scripts (SDXL), OneTrainer (SDXL and later), diffusers' advanced scripts:
+  one file, one ``(num_vectors, hidden_size)`` per text encoder under its key, ``clip_l``, ``clip_g``, ``t5xxl`` ...
+* ``"kohya"``: sd-scripts and invoke-training: ``{"emb_params": (num_vectors, hidden_size)}``, nameless.
+* ``"onetrainer"``: OneTrainer (SD 1 and 2): ``{"emp_params": (num_vectors, hidden_size)}``, nameless.
+* ``"a1111"``: A1111 and rinongal's original, a pickle: ``{"string_to_param": {"*": (num_vectors, hidden_size)},
+  "name": name, ...}``.
+* ``"per-token"``: one ``(hidden_size,)`` per row: ``<0>``, ``<1>`` ... (the paper's own code), ``_v0``, ``_v1`` ...,
+  or the names that diffusers gives rows, ``<mug>``, ``<mug>_1`` ..., of which the first names the concept.
+"""
+
+ENCODER_WIDTHS = {
+    "clip_l": 768,
+    "clip_g": 1280,
+    "clip_h": 1024,
+    "t5xxl": 4096,
+    "llama": 4096,
+    "gemma2_2b": 2304,
+    "umt5xxl": 4096,
+    "t5base": 768,
+    "pile_t5xl": 2048,
+    "mt5xl": 2048,
+    "qwen25_7b": 3584,
+}
+"""Keys of text encoders, in the order in which they are returned, and the width of their rows."""
+
+KOHYA_KEY, ONETRAINER_KEY = "emb_params", "emp_params"
+
+NAMELESS_TOKENS = ("<0>", "_v0")
+"""Keys of the first row where the keys of rows name nothing."""
+
+PICKLE_SUFFIXES = (".pt", ".bin", ".pth", ".ckpt")
+
+_ALIASES = {"t5": "t5xxl", "gemma": "gemma2_2b"}
+"""OneTrainer's keys of what ComfyUI calls otherwise."""
+
+_PLAIN_WORDS = ("llama", "gemma")
+"""Keys that could as well be the name of a concept; alone they are a key only beside rows of their width."""
+
+
+def read_embeddings(
+    source: str | os.PathLike[str] | Mapping[str, Any], *, allow_pickle: bool = False
+) -> tuple[LearnedEmbedding, ...]:
+    """Read one concept in any `EmbeddingFormat`, which is recognised by the keys; rows keep their dtype.
+
+    Args:
+        source: A file, a folder with ``learned_embeds.safetensors`` (and ``_2`` ...), or what a file would hold.
+        allow_pickle: Whether pickles (``.pt``, ``.bin``) may be opened; even then nothing but tensors and plain values
+            is loaded, and no code of theirs runs.
+
+    Returns:
+        One embedding per text encoder, rows ``(num_vectors, hidden_size)``.
+
+    Raises:
+        EmbeddingFileError: It is missing, damaged, a pickle without `allow_pickle`, or in none of the formats.
+    """
+    if isinstance(source, Mapping):
+        return _read(dict(source), {}, "the given state dict")
+    path = Path(source)
+    where = repr(str(path))
+    if os.path.isdir(path):  # unlike Path.is_dir, it takes a name that is too long for one
+        files = [path / name for name in WEIGHT_NAMES if (path / name).is_file()]
+        if not files:
+            raise EmbeddingFileError(f"expected {WEIGHT_NAME} in {where}, got no such file; name the file itself")
+        return tuple(read_embedding(file) for file in files)
+    if path.suffix.lower() in PICKLE_SUFFIXES and os.path.isfile(path):
+        return _read(_unpickle(path, allow_pickle, where), {}, where)
+    tensors, metadata = read_safetensors(path)
+    return _read(tensors, metadata, where)
+
+
+def _read(content: Mapping[Any, Any], metadata: Mapping[str, str], where: str) -> tuple[LearnedEmbedding, ...]:
+    for key in content:
+        if not isinstance(key, str) or re.search("[\ud800-\udfff]", key):
+            raise EmbeddingFileError(f"{where}: expected texts as keys, got {str(key)[:40]!r}")
+    if "string_to_param" in content:
+        return (_read_a1111(content, where),)
+    if METADATA_KEY in metadata:
+        return (own_embedding(content, metadata, where),)
+    _refuse_output_embeddings(content, where)
+    if set(content) in ({KOHYA_KEY}, {ONETRAINER_KEY}):
+        ((key, rows),) = content.items()
+        return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{key}"), where),)
+    keys = _encoder_keys(content, metadata)
+    if keys:
+        return tuple(
+            _foreign(content[key], metadata.get(f"{METADATA_KEY}.{key}"), f"{where}, {key}", encoder_key=encoder_key)
+            for encoder_key, key in keys.items()
+        )
+    tokens, name = _tokens_in_order(content)
+    if tokens:
+        rows = torch.cat([checked_rows(content[token], f"{where}, {token}") for token in tokens])
+        return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{tokens[0]}"), where, name=name),)
+    return (own_embedding(content, metadata, where),)
+
+
+def _foreign(
+    rows: Any, own: Any, where: str, *, encoder_key: str | None = None, name: str | None = None
+) -> LearnedEmbedding:
+    """Return rows with what we noted beside them, if the file is one of ours."""
+    rows = checked_rows(rows, where)
+    fields = own_fields(own, rows, where)
+    del fields["dtype"]
+    said = {"placeholder_token": name, "encoder_key": encoder_key}
+    return LearnedEmbedding(**{**fields, **{key: value for key, value in said.items() if value}, "rows": rows})
+
+
+def _read_a1111(content: Mapping[str, Any], where: str) -> LearnedEmbedding:
+    params = content["string_to_param"]
+    if isinstance(params, nn.ParameterDict):
+        params = vars(params).get("_parameters")  # where every version of torch has them
+    if not isinstance(params, Mapping) or len(params) != 1:
+        got = f"{len(params)} entries" if isinstance(params, Mapping) else type(params).__name__
+        raise EmbeddingFileError(
+            f"{where}: expected one entry in string_to_param, got {got}; pass one of them as a state dict"
+        )
+    ((key, rows),) = params.items()
+    name = content.get("name") if key == "*" else key
+    if name is not None and (not isinstance(name, str) or re.search("[\ud800-\udfff]", name)):
+        raise EmbeddingFileError(f"{where}: expected a text as name, got {str(name)[:40]!r}")
+    embedding = _foreign(rows, content.get(METADATA_KEY), where, name=name if name and name.strip() else None)
+    step = content.get("step")
+    if not embedding.training and type(step) is int:
+        return replace(embedding, training={"steps": step})
+    return embedding
+
+
+def _refuse_output_embeddings(content: Mapping[str, Any], where: str) -> None:
+    known = {*ENCODER_WIDTHS, *_ALIASES, ONETRAINER_KEY}
+    outputs = [key for key in content if key.endswith("_out") and key.removesuffix("_out") in known]
+    if outputs:
+        raise EmbeddingFileError(
+            f"{where}: expected rows of a text encoder's input, got also OneTrainer's output embeddings "
+            f"({', '.join(outputs)}), which are added behind the encoder; train without them, or pass the rows alone "
+            "as a state dict"
+        )
+
+
+def _encoder_keys(content: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return ``{encoder_key: key}`` in the order of `ENCODER_WIDTHS`, empty if the keys are something else."""
+    found = {_ALIASES.get(key, key): key for key in content}
+    if not set(found) <= set(ENCODER_WIDTHS) or len(found) != len(content):
+        return {}
+    if len(content) == 1:
+        ((encoder_key, key),) = found.items()
+        is_noted = f"{METADATA_KEY}.{key}" in metadata
+        if key in _PLAIN_WORDS and not is_noted and _shape(content[key])[-1:] != (ENCODER_WIDTHS[encoder_key],):
+            return {}
+    return {key: found[key] for key in ENCODER_WIDTHS if key in found}
+
+
+def _tokens_in_order(content: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """Return the keys of a per-token file in the order of its rows, and the name they give; empty if it is none."""
+    shapes = {key: _shape(value) for key, value in content.items()}
+    kinds = {(shape[-1:], content[key].dtype) for key, shape in shapes.items() if shape}
+    if len(kinds) != 1 or not all(len(shape) == 1 or (len(shape) == 2 and shape[0] == 1) for shape in shapes.values()):
+        return [], None
+    if len(content) == 1 and [len(shape) for shape in shapes.values()] == [2]:
+        return [], None
+    first = min(content, key=len)
+    stock = [first, *(f"{first}_{index}" for index in range(1, len(content)))]
+    if set(stock) == set(content) and first not in NAMELESS_TOKENS:
+        return stock, first
+    numbered = {key: re.fullmatch(r"(.*?)(0|[1-9][0-9]{0,5})([^0-9]*)", key, re.DOTALL) for key in content}
+    parts = {key: (match[1], match[3], int(match[2])) for key, match in numbered.items() if match}
+    if len(parts) != len(content) or len({part[:2] for part in parts.values()}) != 1:
+        return [], None
+    tokens = sorted(parts, key=lambda key: parts[key][2])
+    start = parts[tokens[0]][2]
+    is_consecutive = [parts[token][2] for token in tokens] == list(range(start, start + len(tokens)))
+    return (tokens, None) if is_consecutive else ([], None)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of a dense tensor; empty for anything else, which `checked_rows` refuses by name."""
+    is_dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
+    return tuple(value.shape) if is_dense else ()
+
+
+def _unpickle(path: Path, allow_pickle: bool, where: str) -> dict[Any, Any]:
+    if not allow_pickle:
+        raise EmbeddingFileError(
+            f"{where} is a pickle, a kind of file that can run code when it is opened; where you trust it, pass "
+            "allow_pickle=True, or convert it once with examples/convert.py --allow_pickle"
+        )
+    try:
+        # rinongal's files hold a ParameterDict, which torch does not count among plain values; it only holds tensors.
+        with torch.serialization.safe_globals([nn.ParameterDict]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged pickle makes its reader raise
+        forbidden = re.search(r"GLOBAL ([\w.]+) (?:was not|whose module)", str(error))
+        got = f"one that asks for {forbidden[1]}" if forbidden else f"a damaged one ({type(error).__name__})"
+        raise EmbeddingFileError(f"{where}: expected a pickle of tensors and plain values, got {got}") from error
+    if not isinstance(content, Mapping):
+        raise EmbeddingFileError(f"{where}: expected a pickle of a dict, got {type(content).__name__}")
+    return dict(content)

@@ -1,0 +1,188 @@
+"""`LearnedEmbedding` -> the file of any `EmbeddingFormat`.
+
+Safetensors files carry what we know beside the rows in their metadata, one JSON object per text encoder, so that
+nothing is lost on the way back. Of the pickles only A1111's has room for it.
+"""
+
+import io
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import EmbeddingFileError
+from ..files import safetensors_bytes, write_atomically
+from .embedding_file import (
+    METADATA_KEY,
+    LearnedEmbedding,
+    checked_rows,
+    checked_token,
+    embedding_bytes,
+    own_json,
+    weight_name_for,
+)
+from .readers import ENCODER_WIDTHS, KOHYA_KEY, ONETRAINER_KEY, PICKLE_SUFFIXES, EmbeddingFormat
+
+logger = logging.getLogger(__name__)
+
+_KEYS_BY_IDENTITY = {
+    ("CLIPTextModel", 768): "clip_l",
+    ("CLIPTextModel", 1024): "clip_h",
+    ("CLIPTextModel", 1280): "clip_g",
+    ("T5EncoderModel", 4096): "t5xxl",
+    ("UMT5EncoderModel", 4096): "umt5xxl",
+    ("LlamaModel", 4096): "llama",
+    ("LlamaForCausalLM", 4096): "llama",
+    ("Gemma2Model", 2304): "gemma2_2b",
+}
+
+_FAMILIES = (("clip_l", "t5xxl"), ("llama", "clip_l"), ("clip_l", "clip_g", "t5xxl", "llama"))
+
+
+def write_embeddings(
+    path: str | os.PathLike[str],
+    embeddings: Sequence[LearnedEmbedding],
+    format: EmbeddingFormat,  # noqa: A002 - what everybody calls it
+) -> list[Path]:
+    """Write one concept, each file atomically; equal concepts give equal bytes.
+
+    Args:
+        path: A file, ``.safetensors`` or ``.pt``; for ``"diffusers"`` a folder, or a ``.safetensors`` file where there
+            is one text encoder. ``"a1111"`` is always a ``.pt``.
+        embeddings: One per text encoder, rows ``(num_vectors, hidden_size)``.
+        format: Who is to read it.
+
+    Returns:
+        The files, one per text encoder for ``"diffusers"``, else one.
+
+    Raises:
+        EmbeddingFileError: The format cannot hold it, or the rows are unusable; nothing is written.
+        OutputError: A file cannot be written.
+    """
+    return [write_atomically(file, data) for file, data in file_contents(Path(path), embeddings, format).items()]
+
+
+def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_name: str) -> dict[Path, bytes]:
+    """Return what every file of a concept holds; everything that can be wrong with it is found here.
+
+    Raises:
+        EmbeddingFileError: The format cannot hold it, or the rows are unusable.
+    """
+    if format_name not in get_args(EmbeddingFormat):
+        formats = ", ".join(get_args(EmbeddingFormat))
+        raise EmbeddingFileError(f"format: expected one of {formats}, got {format_name!r}")
+    tokens = list(dict.fromkeys(embedding.placeholder_token for embedding in embeddings))
+    if len(tokens) != 1:
+        raise EmbeddingFileError(f"expected embeddings of one concept, got {tokens}; give them one name with token=")
+    if tokens[0] is not None:
+        checked_token(tokens[0])
+    if format_name == "diffusers":
+        is_file = path.suffix.lower() == ".safetensors" and not path.is_dir()
+        if is_file and len(embeddings) > 1:
+            raise EmbeddingFileError(f"{path}: expected a folder for {len(embeddings)} text encoders, got a file name")
+        files = [path] if is_file else [path / name for name in file_names(embeddings)]
+        return {file: embedding_bytes(embedding) for file, embedding in zip(files, embeddings, strict=True)}
+    if format_name == "comfyui":
+        return {path: _file(path, *_of_comfyui(embeddings))}
+    if len(embeddings) != 1:
+        raise EmbeddingFileError(
+            f"{format_name}: expected one text encoder, got {len(embeddings)}; write format='comfyui' or 'diffusers'"
+        )
+    rows = _rows(embeddings[0])
+    if format_name == "a1111":
+        return {path: _of_a1111(path, embeddings[0], rows)}
+    if format_name == "per-token":
+        names = _row_names(tokens[0], len(rows))
+        tensors = {name: row.clone() for name, row in zip(names, rows, strict=True)}
+    else:
+        tensors = {KOHYA_KEY if format_name == "kohya" else ONETRAINER_KEY: rows}
+    return {path: _file(path, tensors, {next(iter(tensors)): embeddings[0]})}
+
+
+def encoder_key_of(embedding: LearnedEmbedding) -> str | None:
+    """Return the key of an embedding's text encoder: its own, or that of the encoder it was trained for, or None."""
+    if embedding.encoder_key is not None or embedding.encoder is None:
+        return embedding.encoder_key
+    identity = (embedding.encoder.class_name.removesuffix("WithProjection"), embedding.encoder.hidden_size)
+    return _KEYS_BY_IDENTITY.get(identity)
+
+
+def file_names(embeddings: Sequence[LearnedEmbedding]) -> list[str]:
+    """Return the name of each embedding's file in a diffusers folder.
+
+    The number is that of the pipeline's text encoder, for the first of these that has all keys: Flux (``clip_l``,
+    ``t5xxl``), HunyuanVideo (``llama``, ``clip_l``), SDXL, SD 3 and HiDream (``clip_l``, ``clip_g``, ``t5xxl``,
+    ``llama``). So ``clip_g`` is always ``learned_embeds_2.safetensors``. Other embeddings are numbered as they come.
+    """
+    keys = [encoder_key_of(embedding) for embedding in embeddings]
+    family: Sequence[str | None] = next((family for family in _FAMILIES if set(keys) <= set(family)), keys)
+    numbers = [family.index(key) for key in keys] if len(set(keys)) == len(keys) else range(len(keys))
+    return [weight_name_for(f"text_encoder_{number + 1}" if number else "text_encoder") for number in numbers]
+
+
+def _rows(embedding: LearnedEmbedding) -> Tensor:
+    return checked_rows(embedding.rows, f"rows of {embedding.placeholder_token}").cpu()
+
+
+def _row_names(token: str | None, num_vectors: int) -> list[str]:
+    if token is None:
+        return [f"<{index}>" for index in range(num_vectors)]
+    return [token, *(f"{token}_{index}" for index in range(1, num_vectors))]
+
+
+def _of_comfyui(embeddings: Sequence[LearnedEmbedding]) -> tuple[dict[str, Tensor], dict[str, LearnedEmbedding]]:
+    keys = [encoder_key_of(embedding) for embedding in embeddings]
+    known = {key: embedding for key, embedding in zip(keys, embeddings, strict=True) if key is not None}
+    if len(known) != len(embeddings):
+        encoders = [one.encoder.class_name if one.encoder else "text encoder" for one in embeddings]
+        got = ", ".join(
+            f"a {encoder} of width {one.hidden_size}" for encoder, one in zip(encoders, embeddings, strict=True)
+        )
+        raise EmbeddingFileError(
+            f"comfyui: expected a different, known text encoder for each embedding, got {got}; pass "
+            f"encoder_keys={list(ENCODER_WIDTHS)[: len(embeddings)]} or alike"
+        )
+    return {key: _rows(embedding) for key, embedding in known.items()}, known
+
+
+def _of_a1111(path: Path, embedding: LearnedEmbedding, rows: Tensor) -> bytes:
+    if path.suffix.lower() not in PICKLE_SUFFIXES:
+        raise EmbeddingFileError(f"a1111: expected a target that ends in .pt, got {str(path)!r}")
+    steps = embedding.training.get("steps")
+    return _pickle(
+        {
+            "string_to_token": {"*": 265},  # the id of "*</w>" in CLIP's vocabulary, as A1111 writes it
+            "string_to_param": {"*": rows},
+            **({} if embedding.placeholder_token is None else {"name": embedding.placeholder_token}),
+            "step": steps if type(steps) is int else None,
+            "sd_checkpoint": None,
+            "sd_checkpoint_name": embedding.base_model,
+            METADATA_KEY: _noted(embedding),
+        }
+    )
+
+
+def _file(path: Path, tensors: Mapping[str, Tensor], noted: Mapping[str, LearnedEmbedding]) -> bytes:
+    if path.suffix.lower() == ".safetensors":
+        notes = {f"{METADATA_KEY}.{key}": _noted(embedding) for key, embedding in noted.items()}
+        return safetensors_bytes(tensors, {"format": "pt", **notes})
+    if path.suffix.lower() not in PICKLE_SUFFIXES:
+        raise EmbeddingFileError(f"expected a target that ends in .safetensors (or .pt), got {str(path)!r}")
+    if any(embedding.description or embedding.placeholder_token for embedding in noted.values()):
+        logger.warning("%s: this pickle has no room for the description; a .safetensors file has", path)
+    return _pickle(dict(tensors))
+
+
+def _noted(embedding: LearnedEmbedding) -> str:
+    names = {"placeholder_token": embedding.placeholder_token, "architecture": embedding.architecture}
+    return own_json(embedding, **names, encoder_key=embedding.encoder_key if embedding.encoder is None else None)
+
+
+def _pickle(content: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,287 @@
+"""Which rows of which file go to which text encoder: a plan, made and checked before anything changes."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import ConceptLoadError, EmbeddingFileError, PlaceholderTokenError
+from ..formats.embedding_file import LearnedEmbedding
+from ..multitoken import find_trigger, holds_trigger, row_table, trigger_table
+from ..text.placeholders import check_trigger_is_free
+from ..text.text_pairs import EncoderIdentity, TextPair, identify_encoder
+from ..text.vocabulary import check_can_add_rows, held_rows, holds_rows, unknown_concepts
+
+_ARCHITECTURE_OF_KEY = {"clip": "CLIP", "t5": "T5", "umt5": "UMT5", "llama": "Llama", "gemma": "Gemma", "qwen": "Qwen"}
+"""How the class of a text encoder begins that a foreign file calls ``clip_l``, ``t5xxl``, ``gemma2_2b``."""
+
+
+@dataclass(frozen=True)
+class LoadedConcept:
+    """What `load_multitoken_inversion` did with one concept; ``print`` shows it in words.
+
+    Attributes:
+        placeholder_token: The word to use in prompts.
+        num_vectors: Rows per text encoder that knows the concept now.
+        described: Text encoders that read the description instead, and the words they read.
+        missing: Text encoders that read the placeholder token as letters, and why.
+        unused: Parts of the source that serve no text encoder of this pipeline, and why.
+    """
+
+    placeholder_token: str
+    num_vectors: dict[str, int]
+    described: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Text encoders that know the concept now."""
+        return tuple(self.num_vectors)
+
+    def __str__(self) -> str:
+        """Tell what happened, a line each."""
+        lines = [f"{self.placeholder_token}: {count} rows in {name}" for name, count in self.num_vectors.items()]
+        lines += [f"  {name} reads {words!r} instead" for name, words in self.described.items()]
+        lines += [f"  {name} does not know it: {why}" for name, why in self.missing.items()]
+        lines += [f"  {part} is not used: {why}" for part, why in self.unused.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptRequest:
+    """One concept to load.
+
+    Attributes:
+        embeddings: Its parts, one per text encoder.
+        token: The placeholder token to use; None: the file's own.
+        description: Words for text encoders that no part serves; True: the file's own; False: none.
+        text_encoder: The text encoder that the user chose; None: those that the parts fit.
+        source: What messages call the place it comes from.
+    """
+
+    embeddings: tuple[LearnedEmbedding, ...]
+    token: str | None = None
+    description: str | bool = True
+    text_encoder: str | None = None
+    source: str = "the given rows"
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """What to do with one text encoder: rows to add, descriptions to read, and triggers to read as letters again."""
+
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    descriptions: dict[str, str] = field(default_factory=dict)
+    forgotten: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """What to do, by text encoder, and what to tell."""
+
+    pairs: dict[str, PairPlan]
+    reports: list[LoadedConcept] = field(default_factory=list)
+
+
+def plan_load(pairs: Sequence[TextPair], requests: Sequence[ConceptRequest]) -> LoadPlan:
+    """Decide for each concept which text encoders get its rows; nothing is changed.
+
+    Rows of this package go to every text encoder of the identity they were trained for. Foreign rows go where their
+    key says, or to the only text encoder of their width. A text encoder without rows gets the description.
+
+    Raises:
+        ConceptLoadError: A concept fits no text encoder or several different ones, clashes with a loaded one, or an
+            encoder cannot take rows.
+        EmbeddingFileError: A file does not name its concept, and neither did the user.
+        PlaceholderTokenError: A placeholder token is a token of the vocabulary.
+    """
+    plan = LoadPlan({pair.encoder_name: PairPlan() for pair in pairs})
+    identify = functools.cache(lambda index: identify_encoder(pairs[index]))
+    check = functools.cache(lambda index: check_can_add_rows(pairs[index]))
+    for request in requests:
+        trigger = _trigger_of(request)
+        if any(trigger.lower() == report.placeholder_token.lower() for report in plan.reports):
+            raise ConceptLoadError(f"{trigger}: expected different names, got it twice; rename one with token=")
+        served, unused = _serve(trigger, request, pairs, identify)
+        for index, embedding in served.items():
+            check(index)
+            if _is_new(trigger, embedding, pairs[index]):
+                plan.pairs[pairs[index].encoder_name].rows[trigger] = embedding.rows
+        _check_shared_tokenizers(trigger, pairs, served)
+        num_vectors = {pairs[index].encoder_name: embedding.num_vectors for index, embedding in sorted(served.items())}
+        report = LoadedConcept(trigger, num_vectors, unused=unused)
+        plan.reports.append(report)
+        _describe_elsewhere(report, request, pairs, plan)
+    _check_descriptions(pairs, plan)
+    return plan
+
+
+def _trigger_of(request: ConceptRequest) -> str:
+    if request.token is not None:
+        if not isinstance(request.token, str):
+            raise PlaceholderTokenError(f"token: expected a name such as '<mug>', got {request.token!r}")
+        return request.token
+    names = list(dict.fromkeys(embedding.placeholder_token for embedding in request.embeddings))
+    if len(names) > 1:
+        raise ConceptLoadError(f"expected files of one concept, got {names}; load them one by one with weight_name=")
+    if names[0] is None:
+        raise EmbeddingFileError(
+            f"{request.source}: it does not say what its concept is called; pass token='<mug>' or alike"
+        )
+    return names[0]
+
+
+def _serve(
+    trigger: str,
+    request: ConceptRequest,
+    pairs: Sequence[TextPair],
+    identify: Callable[[int], EncoderIdentity],
+) -> tuple[dict[int, LearnedEmbedding], dict[str, str]]:
+    """Return the part for each text encoder, by index, and the parts that serve none, with the reason."""
+    candidates = [index for index, pair in enumerate(pairs) if request.text_encoder in (None, pair.encoder_name)]
+    if not candidates:
+        names = ", ".join(pair.encoder_name for pair in pairs)
+        raise ConceptLoadError(f"{trigger}: text_encoder: expected one of {names}, got {request.text_encoder!r}")
+    served: dict[int, LearnedEmbedding] = {}
+    unused: dict[str, str] = {}
+    for number, part in enumerate(request.embeddings, 1):
+        fitting, expected = _fitting(part, candidates, pairs, identify, is_chosen=request.text_encoder is not None)
+        found = [pairs[index].encoder_name for index in fitting]
+        if len(fitting) > 1 and len({identify(index) for index in fitting}) > 1:
+            raise ConceptLoadError(
+                f"{trigger}: expected {expected}, got {', '.join(found)}; choose one with text_encoder={found[0]!r}"
+            )
+        for index, name in zip(fitting, found, strict=True):
+            if index in served:
+                raise ConceptLoadError(
+                    f"{trigger}: expected one part for {name}, got two; load one file with weight_name="
+                )
+            served[index] = part
+        if not fitting:
+            unused[part.encoder_key or f"part {number}"] = f"it is for {expected}"
+    if not served:
+        expected = "; ".join(why.removeprefix("it is for ") for why in unused.values())
+        model = next(
+            (part.base_model for part in request.embeddings if part.base_model), "the model it was trained on"
+        )
+        raise ConceptLoadError(
+            f"{trigger}: expected {expected}, got {', '.join(pair.label for pair in pairs)}; "
+            f"load it into a pipeline of {model}"
+        )
+    return served, unused
+
+
+def _fitting(
+    embedding: LearnedEmbedding,
+    candidates: Sequence[int],
+    pairs: Sequence[TextPair],
+    identify: Callable[[int], EncoderIdentity],
+    *,
+    is_chosen: bool,
+) -> tuple[list[int], str]:
+    """Return the text encoders that a part fits, by index, and in words what it is for."""
+    width = embedding.hidden_size
+    fitting = [index for index in candidates if pairs[index].hidden_size == width]
+    if embedding.encoder is not None:
+        own = embedding.encoder
+        others = ", not another" if any(identify(index).class_name == own.class_name for index in fitting) else ""
+        expected = f"{own.class_name} of width {width} with the vocabulary it was trained with{others}"
+        exact = [index for index in fitting if identify(index) == own]
+        return exact or [index for index in fitting if own.serves(identify(index))], expected
+    if is_chosen:
+        return fitting, f"a text encoder of width {width}"
+    key = embedding.encoder_key or ""
+    by_name = [index for index in fitting if pairs[index].encoder_name == key]
+    kind = next((kind for prefix, kind in _ARCHITECTURE_OF_KEY.items() if key.startswith(prefix)), None)
+    if kind is None:
+        return by_name or fitting, f"exactly one text encoder of width {width}"
+    by_kind = [index for index in fitting if type(pairs[index].encoder).__name__.startswith(kind)]
+    return by_kind, f"exactly one text encoder of kind {key} and width {width}"
+
+
+def _is_new(trigger: str, embedding: LearnedEmbedding, pair: TextPair) -> bool:
+    """Whether a concept has to be added; False if exactly this one is there already."""
+    rows = embedding.rows.to(pair.embedding.weight.dtype)
+    if not torch.isfinite(rows).all():
+        raise ConceptLoadError(
+            f"{trigger}: its rows overflow in {rows.dtype}; load the pipeline in bfloat16 or float32"
+        )
+    known = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
+    registered = next((name for name in known if name.lower() == trigger.lower()), None)
+    if registered is None:
+        for slot in pair.slots:
+            if find_trigger(slot.tokenizer, trigger) is None:  # what it reads as a description may become rows
+                check_trigger_is_free(trigger, slot.tokenizer)
+        return True
+    is_same_name = registered == trigger and len(known[registered]) == len(rows)
+    if not holds_rows(pair, registered) and is_same_name:
+        return True  # another pipeline that shares the tokenizer has loaded it
+    if is_same_name and _are_equal(held_rows(pair, registered).cpu(), rows.cpu()):
+        return registered in unknown_concepts(pair)  # then only the tokenizer has to learn it
+    raise ConceptLoadError(
+        f"{trigger}: another concept of that name is loaded; unload_multitoken_inversion({registered!r}) first, "
+        "or give this one another name with token="
+    )
+
+
+def _are_equal(held: Tensor, rows: Tensor) -> bool:
+    """Whether an encoder holds these rows, also if it was half precision for a while since they were loaded."""
+    rounded = (rows.to(dtype).to(held.dtype) for dtype in (rows.dtype, torch.float16, torch.bfloat16))
+    return any(torch.equal(held, one) for one in rounded)
+
+
+def _check_shared_tokenizers(trigger: str, pairs: Sequence[TextPair], served: Mapping[int, LearnedEmbedding]) -> None:
+    """Check that text encoders with one tokenizer between them all get the concept, with as many rows each."""
+    for index, embedding in served.items():
+        own = {id(slot.tokenizer) for slot in pairs[index].slots}
+        for other, pair in enumerate(pairs):
+            if own.isdisjoint(id(slot.tokenizer) for slot in pair.slots):
+                continue
+            if other not in served or served[other].num_vectors != embedding.num_vectors:
+                raise ConceptLoadError(
+                    f"{trigger}: {pairs[index].encoder_name} and {pair.encoder_name} share one tokenizer object, so "
+                    "expected as many rows for both; give each encoder a tokenizer of its own (copy.deepcopy)"
+                )
+
+
+def _describe_elsewhere(
+    report: LoadedConcept, request: ConceptRequest, pairs: Sequence[TextPair], plan: LoadPlan
+) -> None:
+    """Let the text encoders without rows read the description, where there is one that they can read."""
+    trigger = report.placeholder_token
+    words = request.description if isinstance(request.description, str) else None
+    if request.description is True:
+        words = next((part.description for part in request.embeddings if part.description), None)
+    for pair in pairs:
+        known = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
+        has_rows = any(name.lower() == trigger.lower() and holds_rows(pair, name) for name in known)
+        if pair.encoder_name in report.num_vectors or has_rows:
+            continue
+        if words is None or not words.strip():
+            what = "no rows" if request.description is False else "neither rows nor a description"
+            report.missing[pair.encoder_name] = f"the source has {what} for it"
+            if trigger in trigger_table(pair.tokenizer):
+                plan.pairs[pair.encoder_name].forgotten.append(trigger)
+            continue
+        if find_trigger(pair.tokenizer, trigger) is None:
+            for slot in pair.slots:
+                check_trigger_is_free(trigger, slot.tokenizer)
+        report.described[pair.encoder_name] = " ".join(words.split())
+        plan.pairs[pair.encoder_name].descriptions[trigger] = report.described[pair.encoder_name]
+
+
+def _check_descriptions(pairs: Sequence[TextPair], plan: LoadPlan) -> None:
+    """Check that no text encoder would find a trigger in the description of a concept: reading it would not end."""
+    for pair in pairs:
+        own = plan.pairs[pair.encoder_name]
+        table = {**trigger_table(pair.tokenizer), **own.descriptions, **{trigger: [] for trigger in own.rows}}
+        for described, words in table.items():
+            found = [trigger for trigger in table if isinstance(words, str) and holds_trigger(words, [trigger])]
+            if found:
+                raise ConceptLoadError(
+                    f"{found[0]}: the description of {described} holds this word ({words!r}), as {pair.encoder_name} "
+                    "reads it; rename the concept with token=, or pass description=False"
+                )

@@ -1,0 +1,149 @@
+"""Where a concept comes from: a file, a folder, a state dict, or a repository on the Hub."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    hf_hub_download,
+    is_offline_mode,
+    list_repo_files,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from torch import Tensor
+
+from ..errors import EmbeddingFileError
+from ..files import WEIGHT_NAMES
+from ..formats.readers import KOHYA_KEY
+from ..hub_connection import HUB_FAILURES, one_line
+
+ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor] | Tensor
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where in a folder or repository to look, and how to reach the Hub; see `load_multitoken_inversion`."""
+
+    weight_name: str | None
+    subfolder: str | None
+    revision: str | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    hub_token: str | bool | None
+    allow_pickle: bool = False
+
+
+def find_embedding_files(
+    source: ConceptSource, options: SourceOptions
+) -> Sequence[str | os.PathLike[str] | Mapping[str, Tensor]]:
+    """Return the files of one source, one per text encoder, downloading them if it is a Hub id.
+
+    Raises:
+        EmbeddingFileError: There is no such file, folder or repository, or a name leads out of it.
+    """
+    if isinstance(source, Tensor):
+        return [{KOHYA_KEY: source}]  # rows without a name
+    if isinstance(source, Mapping):
+        return [source]
+    if not isinstance(source, str | os.PathLike):
+        raise EmbeddingFileError(
+            f"expected a file, a folder, a Hub id 'user/name' or a state dict, got a {type(source).__name__}"
+        )
+    for name in (options.weight_name, options.subfolder):
+        if name is not None and (".." in PurePosixPath(name).parts or Path(name).is_absolute() or "\\" in name):
+            raise EmbeddingFileError(f"weight_name and subfolder: expected a path below the source, got {name!r}")
+    path = Path(source)
+    if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for one
+        return [path]
+    choices = _file_names(options)
+    if os.path.isdir(path):
+        folder = path / (options.subfolder or "")
+        for names in choices:
+            if found := [folder / name for name in names if (folder / name).is_file()]:
+                return list(found)
+        name = choices[0][0]
+        below = sorted(str(path.parent) for path in folder.glob(f"*/{name}"))
+        way_out = f"load its folders: {below[:4]}" if below else "see weight_name="
+        raise EmbeddingFileError(f"expected {name} in {str(folder)!r}, got no such file; {way_out}")
+    if (
+        isinstance(source, os.PathLike)
+        or str(source).count("/") != 1
+        or path.suffix in (".safetensors", ".bin", ".pt")
+    ):
+        raise EmbeddingFileError(
+            f"expected a file, a folder or a Hub id 'user/name', got {str(source)!r}: it does not exist"
+        )
+    return list(_download(str(source), choices, options))
+
+
+def _file_names(options: SourceOptions) -> list[list[str]]:
+    """Return the names to look for: the first list of which a file is there, one per text encoder, is taken."""
+    if options.weight_name:
+        return [[options.weight_name]]
+    pickles = [name.replace(".safetensors", ".bin") for name in WEIGHT_NAMES]  # what diffusers wrote until 2023
+    return [list(WEIGHT_NAMES), pickles] if options.allow_pickle else [list(WEIGHT_NAMES)]
+
+
+def _is_known_to_be_absent(repo_id: str, name: str, options: SourceOptions) -> bool:
+    """Whether the cache remembers that a repository has no such file."""
+    path = f"{options.subfolder}/{name}" if options.subfolder else name
+    known = try_to_load_from_cache(repo_id, path, cache_dir=options.cache_dir, revision=options.revision)
+    return known is _CACHED_NO_EXIST
+
+
+def _download(repo_id: str, choices: Sequence[Sequence[str]], options: SourceOptions) -> list[Path]:
+    missing: Exception | None = None
+    for names in choices:
+        files: list[Path] = []
+        for name in names:
+            try:
+                file = hf_hub_download(
+                    repo_id,
+                    name,
+                    subfolder=options.subfolder,
+                    revision=options.revision,
+                    cache_dir=options.cache_dir,
+                    local_files_only=options.local_files_only,
+                    token=options.hub_token,
+                )
+            except LocalEntryNotFoundError as error:
+                missing = error
+                if not (
+                    options.local_files_only or is_offline_mode() or _is_known_to_be_absent(repo_id, name, options)
+                ):
+                    raise EmbeddingFileError(
+                        f"cannot load {name} of {repo_id!r}: the Hub does not answer ({one_line(error)}); try again, "
+                        "or pass local_files_only=True to take what was downloaded before"
+                    ) from error
+            except EntryNotFoundError as error:
+                missing = error  # a concept has files for its own encoders only
+            except HUB_FAILURES as error:
+                raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {one_line(error)}") from error
+            else:
+                files.append(Path(file))
+        if files:
+            return files
+    raise EmbeddingFileError(
+        f"no folder {repo_id!r} here; expected {choices[0][0]} in the repository of that name on the Hub, got none"
+        f"{_what_there_is(repo_id, options)}"
+    ) from missing
+
+
+def _what_there_is(repo_id: str, options: SourceOptions) -> str:
+    """Return what a repository has instead, and how to load it; empty if it cannot be asked."""
+    if options.local_files_only or is_offline_mode():
+        return ", and nothing that was downloaded before"
+    try:
+        files = [Path(name) for name in list_repo_files(repo_id, revision=options.revision, token=options.hub_token)]
+    except HUB_FAILURES as error:
+        return f" ({one_line(error)})"
+    folders = sorted({file.parent.as_posix() for file in files if file.name in WEIGHT_NAMES and len(file.parts) > 1})
+    if folders:
+        return f"; it has {', '.join(folders[:6])}: pass subfolder={folders[0]!r}"
+    names = sorted(file.as_posix() for file in files if file.suffix in (".safetensors", ".bin", ".pt"))
+    pickled = ", allow_pickle=True" if names and not names[0].endswith(".safetensors") else ""
+    return f"; it has {', '.join(names[:6])}: pass weight_name={names[0]!r}{pickled}" if names else ""

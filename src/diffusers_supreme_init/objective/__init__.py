@@ -1,0 +1,1 @@
+"""Pictures and prompts -> the loss that is minimised."""

@@ -1,0 +1,212 @@
+"""Which parts of a pipeline are frozen, and on the accelerator, while it encodes, reads prompts, trains, and draws.
+
+Afterwards a user's pipeline is exactly as it was.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from ..backbones import Backbone, is_clip
+from ..errors import UnsupportedPipelineError
+from ..text.text_pairs import TextPair
+
+NO_PROMPT = ""
+"""What guidance compares a prompt with; who draws lets the text encoders read it beside the prompts."""
+
+
+def check_trainable(backbone: Backbone) -> None:
+    """Check that a pipeline's modules can be frozen, moved and wrapped.
+
+    Raises:
+        UnsupportedPipelineError: The pipeline is offloaded, or its text encoder carries an adapter.
+    """
+    for name, module in backbone.pipe.components.items():
+        if isinstance(module, nn.Module) and any(hasattr(part, "_hf_hook") for part in module.modules()):
+            raise UnsupportedPipelineError(
+                f"{name}: expected a pipeline without offloading hooks, got one; train before enabling offloading, or "
+                "call pipe.remove_all_hooks()"
+            )
+    for pair in backbone.trained:
+        if any(isinstance(module, BaseTunerLayer) for module in pair.encoder.modules()):
+            raise UnsupportedPipelineError(
+                f"{pair.encoder_name}: expected a plain text encoder, got one with an adapter (LoRA?); fuse it "
+                "(pipe.fuse_lora()) and unload its weights, or train on a pipeline without it"
+            )
+
+
+@contextlib.contextmanager
+def ready_to_encode(backbone: Backbone, device: torch.device) -> Iterator[None]:
+    """Freeze the autoencoder and put it on a device, in float32 if it is half precision."""
+    autoencoder = backbone.autoencoder
+    with frozen([autoencoder]), upcast(autoencoder), on_device(autoencoder, device):
+        yield
+
+
+@contextlib.contextmanager
+def ready_to_step(
+    backbone: Backbone, device: torch.device, prompts: Iterable[str], *, checkpointing: bool = False
+) -> Iterator[None]:
+    """Freeze what the steps need and put it on a device; the autoencoder makes room.
+
+    Text encoders that are not trained stay where they are, unless they are CLIPs, which are small. What they make of
+    `prompts` is computed on the device first, while the denoiser is not there yet, and remembered.
+
+    Args:
+        backbone: Holds the concepts by now.
+        device: Where training runs; parts that are there already stay there.
+        prompts: All that the steps will ask for.
+        checkpointing: Whether the denoiser recomputes its activations in the backward pass.
+    """
+    denoiser = backbone.denoiser
+    on_call = [pair.encoder for pair in backbone.pairs if pair in backbone.trained or is_clip(pair)]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(frozen([*(pair.encoder for pair in backbone.pairs), denoiser]))
+        stack.enter_context(on_device(backbone.autoencoder, torch.device("cpu")))
+        for encoder in on_call:
+            stack.enter_context(on_device(encoder, device))
+        stack.enter_context(remembered_prompts(backbone, backbone.described, prompts, device))
+        stack.enter_context(on_device(denoiser, device))
+        stack.enter_context(gradient_checkpointing(denoiser, enabled=checkpointing))
+        yield
+
+
+@contextlib.contextmanager
+def ready_to_draw(backbone: Backbone, device: torch.device) -> Iterator[None]:
+    """Put what only drawing needs on a device too: the autoencoder, a safety checker; within `ready_to_step`."""
+    readers = [pair.encoder for pair in backbone.pairs]
+    parts = [part for part in backbone.pipe.components.values() if isinstance(part, nn.Module)]
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            if all(getattr(part, "_orig_mod", part) is not reader for reader in readers):
+                stack.enter_context(on_device(part, device))
+        yield
+
+
+@contextlib.contextmanager
+def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Move a module for a while; a quantised one that is on an accelerator already stays there."""
+    home = next(module.parameters()).device
+    if home == device or (is_quantised(module) and home.type != "cpu"):
+        yield
+        return
+    try:
+        module.to(device)  # what fails halfway, for lack of memory, goes home too
+        yield
+    finally:
+        module.to(home)
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether a module was loaded with a quantisation config: its weights are then no plain numbers."""
+    return getattr(module, "hf_quantizer", None) is not None or bool(getattr(module, "is_quantized", False))
+
+
+@contextlib.contextmanager
+def upcast(module: nn.Module) -> Iterator[None]:
+    """Run a half-precision module in float32: fp16 autoencoders overflow, and they run only once per picture.
+
+    Going to float32 and back changes no bit of the weights.
+    """
+    dtypes = {parameter.dtype for parameter in module.parameters()}
+    is_half = len(dtypes) == 1 and dtypes <= {torch.float16, torch.bfloat16} and not is_quantised(module)
+    if is_half:
+        module.float()
+    try:
+        yield
+    finally:
+        if is_half:
+            nn.Module.to(module, dtypes.pop())  # diffusers' own warns of casts, and this one only undoes ours
+
+
+@contextlib.contextmanager
+def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Set modules to evaluation without gradients to their weights; restore both kinds of flags at the end."""
+    training = [(part, part.training) for module in modules for part in module.modules()]
+    requires_grad = [(weight, weight.requires_grad) for module in modules for weight in module.parameters()]
+    try:
+        for module in modules:
+            module.requires_grad_(False).eval()
+        yield
+    finally:
+        for part, was_training in training:
+            part.training = was_training
+        for weight, required_grad in requires_grad:
+            weight.requires_grad_(required_grad)
+
+
+@contextlib.contextmanager
+def gradient_checkpointing(denoiser: nn.Module, *, enabled: bool) -> Iterator[None]:
+    """Recompute a denoiser's activations in the backward pass, unless it does so already."""
+    switch = enabled and not denoiser.is_gradient_checkpointing
+    if switch:
+        denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        if switch:
+            denoiser.disable_gradient_checkpointing()  # type: ignore[operator]
+
+
+@contextlib.contextmanager
+def remembered_prompts(
+    backbone: Backbone, pairs: Sequence[TextPair], prompts: Iterable[str], device: torch.device
+) -> Iterator[None]:
+    """Let text encoders read prompts once, each at a time on a device; while entered, their outputs come from memory.
+
+    A T5 is the largest part of a pipeline after its denoiser, sometimes before it. It has to be on the accelerator
+    only while the prompts of a run are read for the first time.
+
+    Args:
+        backbone: Encodes prompts through the pipeline's own code.
+        pairs: Text encoders without gradient; CLIPs among them are left alone.
+        prompts: What will be asked for. Others are read where the encoder is, and remembered too.
+        device: Where they are read.
+    """
+    large = [pair for pair in pairs if not is_clip(pair)]
+    if not large:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        for pair in large:
+            stack.enter_context(_remembering(pair.encoder))
+        with contextlib.ExitStack() as reading, torch.no_grad():
+            for pair in large:
+                reading.enter_context(on_device(pair.encoder, device))
+            for prompt in dict.fromkeys(prompts):
+                backbone.encode_prompts([prompt])
+        yield
+
+
+@contextlib.contextmanager
+def _remembering(encoder: Any) -> Iterator[None]:
+    """Replace an encoder's forward pass by a look-up, one prompt at a time, so that batches make no difference."""
+    forward, known = encoder.forward, {}
+    of_user = vars(encoder).get("forward")  # somebody may have replaced it before us
+
+    def look_up(input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
+        made = []
+        for index in range(len(input_ids)):
+            ids = input_ids[index : index + 1]
+            mask = None if attention_mask is None else attention_mask[index : index + 1]
+            key = (tuple(ids[0].tolist()), None if mask is None else tuple(mask[0].tolist()))
+            if key not in known:
+                home = encoder.get_input_embeddings().weight.device
+                given = {} if mask is None else {"attention_mask": mask.to(home)}
+                with torch.no_grad():
+                    known[key] = forward(ids.to(home), **given)[0].cpu()
+            made.append(known[key])
+        return BaseModelOutput(last_hidden_state=torch.cat(made).to(input_ids.device))
+
+    encoder.forward = look_up
+    try:
+        yield
+    finally:
+        del encoder.forward
+        if of_user is not None:
+            encoder.forward = of_user

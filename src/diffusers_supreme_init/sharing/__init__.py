@@ -1,0 +1,1 @@
+"""Learned rows -> a folder, a card, the Hub."""

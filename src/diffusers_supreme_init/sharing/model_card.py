@@ -1,0 +1,214 @@
+"""Learned embedding -> model card, from ``model_card_template.md`` beside this module."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib import resources
+from typing import Any
+
+import jinja2
+from huggingface_hub import ModelCardData
+
+from ..config import SupremeInitConfig
+from ..formats.embedding_file import LearnedEmbedding
+
+TEMPLATE_NAME = "model_card_template.md"
+LIBRARY_TEMPLATE_NAME = "library_card_template.md"
+SNIPPET_MARK = "# this folder or repository"
+"""Ends the lines of a card's snippets in which publishing writes the repository; other lines are the user's."""
+
+_STOCK_FAMILIES = re.compile(r"stable-diffusion(-v1|-v2|/)")
+
+
+def model_card_template() -> str:
+    """Return the text of the template, from an installed wheel or a checkout alike."""
+    return _template(TEMPLATE_NAME)
+
+
+def render_model_card(
+    embedding: LearnedEmbedding,
+    *,
+    others: Sequence[LearnedEmbedding] = (),
+    encoder_names: Sequence[str] = (),
+    sample_prompts: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    call_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the Markdown of a concept's card; facts that are unknown are left out.
+
+    Args:
+        embedding: The concept, with everything that its file says about it.
+        others: The same concept for the other text encoders it was trained for.
+        encoder_names: What the pipeline calls all of them, ``["text_encoder", "text_encoder_2"]``.
+        sample_prompts: Prompts of ``images/0.png``, ``images/1.png``, ... beside the card.
+        versions: ``{package: version}`` that it was trained with.
+        evaluation: What ``evaluation.json`` says of it.
+        call_options: Arguments without which the pipeline would lose the placeholder token.
+    """
+    training = embedding.training
+    losses = training.get("validation_loss") or {}
+    validation_loss = {step: loss for step, loss in losses.items() if loss is not None and math.isfinite(loss)}
+    names = encoder_names or [
+        one.encoder.class_name if one.encoder else "text encoder" for one in (embedding, *others)
+    ]
+    base_model, revision = _split_revision(embedding.base_model)
+    num_pictures = training.get("num_pictures")
+    card_data = ModelCardData(
+        base_model=base_model,
+        base_model_relation="adapter" if base_model else None,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=["textual_inversion", "text-to-image", "diffusers", "diffusers_supreme_init"],
+        instance_prompt=f"a photo of {embedding.placeholder_token}",
+        widget=[{"text": text, "output": {"url": image_name(i)}} for i, text in enumerate(sample_prompts)] or None,
+    )
+    return _render(
+        TEMPLATE_NAME,
+        card_data=card_data.to_yaml(),
+        placeholder_token=embedding.placeholder_token,
+        num_vectors=sum(one.num_vectors for one in (embedding, *others)),
+        encoders=dict(zip(names, (one.num_vectors for one in (embedding, *others)), strict=True)),
+        token_tables=_token_tables(names, [embedding, *others]),
+        description=embedding.description,
+        base_model=base_model,
+        base_revision=revision,
+        encoder=embedding.encoder.class_name if embedding.encoder else None,
+        stock_can_load=_stock_can_load(embedding.architecture, 1 + len(others)),
+        initializer=training.get("initializer"),
+        num_pictures=num_pictures,
+        pictures="pictures" if num_pictures is None or num_pictures > 1 else "picture",
+        steps=training.get("steps"),
+        validation_loss=validation_loss,
+        loss_curve=_loss_curve(list(validation_loss.values())),
+        has_samples=bool(sample_prompts),
+        settings=_settings_for_reading(training.get("settings", {})),
+        versions=versions or {},
+        prompt_options="".join(f", {name}={value!r}" for name, value in (call_options or {}).items()),
+        evaluation=evaluation,
+        scores=_scores_for_reading(evaluation or {}),
+    )
+
+
+def _token_tables(names: Sequence[str], embeddings: Sequence[LearnedEmbedding]) -> dict[tuple[str, ...], list[str]]:
+    """Return ``{initializer tokens: text encoders whose rows started from them}``."""
+    tables: dict[tuple[str, ...], list[str]] = {}
+    for name, embedding in zip(names, embeddings, strict=True):
+        if embedding.initializer_tokens:
+            tables.setdefault(tuple(embedding.initializer_tokens), []).append(name)
+    return tables
+
+
+def _scores_for_reading(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return metric, which way is good, and the means on reconstruction and editing prompts."""
+    groups = [evaluation.get("reconstruction", {}), evaluation.get("editing", {})]
+    names = dict.fromkeys(name for group in groups for name in group)
+    rows = []
+    for name in names:
+        score = next(group[name] for group in groups if name in group)
+        means = [_mean_for_reading(group[name]) if name in group else "" for group in groups]
+        rows.append((score["label"], "higher" if score["higher_is_better"] else "lower", means[0], means[1]))
+    if (loss := evaluation.get("denoising_mse")) is not None:
+        rows.append(("fixed-noise denoising loss", "lower", f"{loss['mean']:.4f}", ""))
+    return rows
+
+
+def _mean_for_reading(score: Mapping[str, Any]) -> str:
+    if math.isnan(score["mean"]):
+        return ""  # a metric that has nothing to say of these prompts
+    spread = score["std_over_seeds"]
+    return f"{score['mean']:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
+
+
+def _stock_can_load(architecture: str | None, num_encoders: int) -> bool:
+    """Whether diffusers alone draws the same from a concept: only with the single CLIP of Stable Diffusion 1 and 2.
+
+    In SDXL and Flux its pooled vector is that of a placeholder token (huggingface/diffusers#10754), the T5 of Flux
+    reads the name letter by letter, and pipelines without CLIP have no such loader.
+    """
+    return num_encoders == 1 and (architecture is None or _STOCK_FAMILIES.match(architecture) is not None)
+
+
+def render_library_card(concepts: Mapping[str, LearnedEmbedding]) -> str:
+    """Return the Markdown of a card for several concepts, ``{folder: concept}``, that live in folders of their own."""
+    embeddings = list(concepts.values())
+    base_models = {embedding.base_model for embedding in embeddings}
+    base_model, revision = _split_revision(next(iter(base_models)) if len(base_models) == 1 else None)
+    card_data = ModelCardData(
+        base_model=base_model,
+        base_model_relation="adapter" if base_model else None,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=["textual_inversion", "text-to-image", "diffusers", "diffusers_supreme_init"],
+    )
+    return _render(
+        LIBRARY_TEMPLATE_NAME,
+        card_data=card_data.to_yaml(),
+        concepts=concepts,
+        base_model=base_model,
+        base_revision=revision,
+    )
+
+
+def image_name(index: int) -> str:
+    """Return where the card looks for its sample number `index`."""
+    return f"images/{index}.png"
+
+
+def code_literal(text: str) -> str:
+    """Return a text as Python writes it, in double quotes, on one line."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _render(name: str, **facts: Any) -> str:
+    environment = jinja2.Environment(autoescape=False)  # Markdown, not HTML
+    environment.filters |= {"literal": code_literal, "code": _code_span, "prose": _prose, "cell": _table_cell}
+    return environment.from_string(_template(name)).render(snippet_mark=SNIPPET_MARK, **facts)
+
+
+def _code_span(text: str) -> str:
+    """Return a text as Markdown shows it letter by letter, backticks included."""
+    text = " ".join(text.split())
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text[:1] == "`" or text[-1:] == "`" else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _prose(text: str) -> str:
+    """Return a text on one line, in which nothing is markup."""
+    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", " ".join(text.split()))
+
+
+def _table_cell(value: Any) -> str:
+    """Return Markdown that stays in its cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _split_revision(base_model: str | None) -> tuple[str | None, str | None]:
+    """Return a model's id and the revision that some names have at their end, ``"user/model@main"``."""
+    name, _, revision = (base_model or "").partition("@")
+    return name or None, revision or None
+
+
+def _loss_curve(losses: Sequence[float]) -> str:
+    """Return losses as a row of bars, the lowest and the highest at both ends of the scale; empty for fewer than 3."""
+    if len(losses) < 3 or max(losses) == min(losses):
+        return ""
+    bars = "▁▂▃▄▅▆▇█"
+    scale = (len(bars) - 1) / (max(losses) - min(losses))
+    return "".join(bars[round((loss - min(losses)) * scale)] for loss in losses)
+
+
+def _settings_for_reading(settings: dict[str, Any]) -> dict[str, Any]:
+    """Order settings by interest: those that differ from the defaults first; those that are off are left out."""
+    defaults = SupremeInitConfig()
+    known = {item.name: getattr(defaults, item.name) for item in fields(SupremeInitConfig)}
+    changed = {name: value for name, value in settings.items() if name not in known or value != known[name]}
+    told = {n: v for n, v in settings.items() if n not in changed and (n == "seed" or v not in (None, [], 0, False))}
+    return {**changed, **told}
+
+
+def _template(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")

@@ -1,0 +1,285 @@
+"""A saved folder -> a repository on the Hub, in one commit or not at all."""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile
+from huggingface_hub.errors import LocalTokenNotFoundError, RevisionNotFoundError
+
+from ..errors import OutputError, PublishError
+from ..files import write_atomically
+from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, one_line, status_of, within
+from .published_files import PublishedFiles, read_published_files, with_complete_cards
+from .saved_folder import is_optional
+
+logger = logging.getLogger(__name__)
+
+_PAUSES = (1.0, 2.0, 4.0)
+"""Seconds before each further attempt; most requests are repeated by the client itself, but the commit is not."""
+_TEMPORARY = (412, 429, 500, 502, 503, 504)
+_ADVICE = {
+    401: "log in with `hf auth login`, or pass token=",
+    403: "pass a token= that may write there",
+    404: "check the name and the revision",
+    409: "somebody else is changing it; try again in a minute",
+    412: "somebody else has pushed meanwhile; look at what they did",
+}
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What `push_to_hub` did.
+
+    Attributes:
+        repo_id: The repository.
+        url: Of the repository, or of the pull request.
+        commit: The commit that holds the folder now; None for a pull request.
+        is_new_commit: Whether this call made it; False where the repository already held the same files.
+        files: What is published, relative to the folder.
+    """
+
+    repo_id: str
+    url: str
+    commit: str | None
+    is_new_commit: bool
+    files: tuple[str, ...]
+
+
+def push_to_hub(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    revision: str | None = None,
+    license: str | None = None,  # noqa: A002 - the card's own word
+    timeout: float = 300.0,
+) -> Publication:
+    """Publish a folder that the trainer saved: embedding, card, settings and sample pictures, nothing else.
+
+    ```python
+    push_to_hub("out/mug", "user/mug")
+    ```
+
+    Everything goes into one commit, on top of the one that was the newest when the call began, so that nothing is ever
+    published in half or twice. Where the connection breaks or the Hub stumbles, the call is made again.
+
+    Args:
+        folder: As `save` wrote it. After success its card has the name of the repository and, if it had none, the
+            licence of the base model, as the published one.
+        repo_id: ``"user/name"``; created if it does not exist.
+        private: Whether a new repository is private; None: the default of the user or organisation.
+        token: Access token; None: the one you are logged in with.
+        commit_message: First line of the commit.
+        create_pr: Open a pull request instead of committing.
+        revision: Branch to commit to, made if it does not exist; None: ``main``.
+        license: Licence of the card instead of any other, e.g. ``"mit"``; None: the card's, or that of the base model.
+        timeout: Seconds for everything.
+
+    Raises:
+        PublishError: The folder is not a saved concept, or the Hub refused or failed; the message says what is
+            published, and how to go on. The folder is as it was in every case.
+    """
+    check_repo_id(repo_id)
+    if create_pr and revision is not None:
+        raise PublishError("expected create_pr or revision, got both: a pull request has a revision of its own")
+    folder = Path(folder)
+    saved = read_published_files(folder)
+    api = HfApi(token=token)
+    push = _Push(api, folder, repo_id, private, create_pr, revision)
+
+    def publish() -> tuple[Publication, PublishedFiles]:
+        files = with_complete_cards(api, saved, repo_id, license)
+        return push.run(files, commit_message), files
+
+    try:
+        publication, files = within(timeout, publish)
+    except PublishError:
+        raise
+    except HUB_FAILURES as error:
+        raise PublishError(push.explain(error)) from error
+    for name, data in files.contents.items():
+        if data != saved.contents[name]:
+            try:
+                write_atomically(folder / name, data)
+            except OutputError as error:
+                logger.warning("%s is published, but its card here does not say so: %s", repo_id, error)
+    return publication
+
+
+class _MovedError(OSError):
+    """Somebody else has committed since the call began."""
+
+
+def check_can_push(
+    repo_id: str, *, token: str | bool | None = None, create_pr: bool = False, timeout: float = 60.0
+) -> None:
+    """Ask the Hub who is logged in, before hours of training whose result is to be published; nothing is made there.
+
+    A Hub that cannot be reached now may be there later; that is only logged.
+
+    Args:
+        repo_id: ``"user/name"``.
+        token: As in `push_to_hub`.
+        create_pr: A pull request may be opened in other people's repositories.
+        timeout: Seconds.
+
+    Raises:
+        PublishError: Nobody is logged in, or whoever is cannot push there.
+    """
+    check_repo_id(repo_id)
+    try:
+        account = within(timeout, HfApi(token=token).whoami)
+    except HUB_FAILURES as error:
+        is_nobody = isinstance(error, LocalTokenNotFoundError)
+        if not is_nobody and status_of(error) not in (401, 403):
+            logger.warning("the Hub does not tell whether %s can be pushed to (%s)", repo_id, one_line(error))
+            return
+        raise PublishError(f"cannot push to {repo_id!r}: {one_line(error)}; {_ADVICE[401]}") from error
+    role = account.get("auth", {}).get("accessToken", {}).get("role")
+    if role == "read":
+        raise PublishError(f"cannot push to {repo_id!r}: expected a token that may write, got one that may only read")
+    owners = [account["name"], *(one["name"] for one in account.get("orgs", ()))]
+    if repo_id.split("/")[0] not in owners and not create_pr:
+        raise PublishError(
+            f"cannot push to {repo_id!r}: expected a repository of {' or '.join(owners)}; choose one, log in as "
+            "somebody else, or open a pull request (create_pr)"
+        )
+
+
+class _Push:
+    """One call of `push_to_hub`: a repository, what was seen there, and what was tried."""
+
+    def __init__(
+        self, api: HfApi, folder: Path, repo_id: str, private: bool | None, create_pr: bool, revision: str | None
+    ) -> None:
+        self.api, self.folder, self.repo_id = api, folder, repo_id
+        self.private, self.create_pr, self.revision = private, create_pr, revision
+        self.state = "the repository is as it was"
+        self.base: str | None = None  # the newest commit when the call began
+        self.may_have_landed = False
+
+    def run(self, files: PublishedFiles, message: str | None) -> Publication:
+        """Try until it succeeds, the Hub refuses, or it has failed too often."""
+        for pause in _PAUSES:
+            try:
+                return self._attempt(files, message)
+            except HUB_FAILURES as error:
+                # A pull request that was opened before the answer got lost would be opened again.
+                is_final = isinstance(error, DeadlineError | _MovedError) or _is_refusal(error) or self.create_pr
+                if is_final:
+                    raise
+                logger.warning("%s: pushing failed (%s); trying again", self.repo_id, one_line(error))
+                time.sleep(pause)
+        return self._attempt(files, message)
+
+    def explain(self, error: BaseException) -> str:
+        """Say what failed, what is published now, and how to go on."""
+        status = 412 if isinstance(error, _MovedError) else status_of(error)
+        advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
+        landed = ", or holds the whole commit if only the answer was lost" if self.may_have_landed else ""
+        if isinstance(error, StillRunningError):
+            landed = f", or still gets the whole commit: {self._url()}/commits/{self.revision or 'main'} shows it"
+        state = f"{self.state[0].upper()}{self.state[1:]}{landed}"
+        return (
+            f"cannot push to {self.repo_id!r}: {one_line(error)}{advice}. {state}; the folder "
+            f"{str(self.folder)!r} is whole: push_to_hub({str(self.folder)!r}, {self.repo_id!r}) tries again"
+        )
+
+    def _attempt(self, files: PublishedFiles, message: str | None) -> Publication:
+        """Make the repository and the branch, if they do not exist, and commit on top of what was there.
+
+        Where the same is there already, no commit is made: so doing it twice is as doing it once.
+        """
+        self._make_place()
+        head = self._head()
+        if self.base is None:
+            self.base = head
+        changes = self._changes(files, head)
+        if not changes:
+            return self._publication(head, files, is_new=head != self.base)
+        if head != self.base:
+            raise _MovedError("a commit has been made since the call began")
+        return self._commit(changes, files, message)
+
+    def _make_place(self) -> None:
+        if not self.api.repo_exists(self.repo_id):
+            self.state = "the repository does not exist, or was made and is empty if only the answer was lost"
+            self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
+            self.state = "the repository was made and is empty"
+        if self.revision is not None and self._head() is None:
+            self.api.create_branch(self.repo_id, branch=self.revision, exist_ok=True)
+
+    def _head(self) -> str | None:
+        try:
+            return self.api.repo_info(self.repo_id, revision=self.revision).sha
+        except RevisionNotFoundError:
+            return None
+
+    def _changes(self, files: PublishedFiles, head: str | None) -> list[CommitOperationAdd | CommitOperationDelete]:
+        """Return what a commit on top of `head` has to do: files that differ, and ours that are no longer there."""
+        tree = self.api.list_repo_tree(self.repo_id, recursive=True, revision=head)
+        there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+        contents = files.contents
+        changed = [name for name, data in contents.items() if name not in there or not _is_same(there[name], data)]
+        gone = [
+            path
+            for path in there
+            if path not in contents
+            and any(path.startswith(one) and is_optional(path[len(one) :]) for one in files.prefixes)
+        ]
+        return [
+            *(CommitOperationAdd(name, contents[name]) for name in changed),
+            *(CommitOperationDelete(path, is_folder=False) for path in gone),
+        ]
+
+    def _commit(
+        self,
+        changes: list[CommitOperationAdd | CommitOperationDelete],
+        files: PublishedFiles,
+        message: str | None,
+    ) -> Publication:
+        try:
+            made = self.api.create_commit(
+                self.repo_id,
+                changes,
+                commit_message=message or f"Add {self.repo_id.split('/')[-1]}",
+                create_pr=self.create_pr,
+                revision=self.revision,
+                parent_commit=self.base,
+            )
+        except HUB_FAILURES as error:
+            self.may_have_landed |= not _is_refusal(error) and status_of(error) != 412
+            raise
+        return self._publication(made.oid, files, is_new=True, url=made.pr_url)
+
+    def _publication(
+        self, commit: str | None, files: PublishedFiles, *, is_new: bool, url: str | None = None
+    ) -> Publication:
+        return Publication(
+            self.repo_id, url or self._url(), None if self.create_pr else commit, is_new, tuple(sorted(files.contents))
+        )
+
+    def _url(self) -> str:
+        return f"{self.api.endpoint}/{self.repo_id}"
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the Hub has said no, or the client for it (a card that is not valid), so that nothing has happened."""
+    status = status_of(error)
+    if status is None:
+        return isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError)
+    return status not in _TEMPORARY
+
+
+def _is_same(there: RepoFile, data: bytes) -> bool:
+    if there.lfs is not None:
+        return there.lfs.sha256 == hashlib.sha256(data).hexdigest()
+    return there.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -1,0 +1,178 @@
+"""What `save` wrote into a folder, as its ``training.json`` lists it: nothing else is replaced or published.
+
+Folders of a time without such a list are known by the names that never changed, and by the pictures of their card.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard
+
+from ..errors import OutputError, PublishError
+from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, WEIGHT_NAMES, write_atomically
+
+logger = logging.getLogger(__name__)
+
+_NUMBERED_PICTURE = re.compile(r"(images|pictures)/\d+\.png")
+_FIRST_NAMES = (*WEIGHT_NAMES, CARD_NAME, RECORD_NAME)
+_FIXED_NAMES = (*_FIRST_NAMES, EVALUATION_NAME)
+_ELSEWHERE = "choose another output_dir"
+
+
+def check_can_save(output_dir: str | os.PathLike[str]) -> None:
+    """Check, before hours of training, that `save` will not find somebody else's card in a folder.
+
+    Raises:
+        OutputError: It holds a card or a record that no earlier save wrote.
+    """
+    check_replaceable(Path(output_dir), [CARD_NAME, RECORD_NAME], ())
+
+
+def check_replaceable(folder: Path, names: Iterable[str], sources: Collection[Path]) -> None:
+    """Check, before anything is written, that a save destroys nothing but an earlier save.
+
+    Args:
+        folder: Of one concept, or of several.
+        names: What is going to be written, relative to it.
+        sources: Resolved paths of the pictures that were trained on.
+
+    Raises:
+        OutputError: A file is a training picture, or exists and was not written by an earlier save.
+    """
+    names = list(names)
+    ours = recorded_files(folder)
+    for name in [*names, *_stale_files(folder, names)]:
+        path = folder / name
+        if path.resolve() in sources:
+            raise OutputError(f"cannot replace {str(path)!r}: it is a picture that was trained on; {_ELSEWHERE}")
+        if os.path.lexists(path) and name not in ours:
+            raise OutputError(f"cannot replace {str(path)!r}: no earlier save wrote it; {_ELSEWHERE}")
+
+
+def is_optional(name: str) -> bool:
+    """Whether a file is one that some saves write and others do not: rows, a picture or an evaluation."""
+    return name in (*WEIGHT_NAMES, EVALUATION_NAME) or _NUMBERED_PICTURE.fullmatch(name) is not None
+
+
+def check_kind(output_dir: Path, *, is_library: bool) -> None:
+    """Check that a folder of one concept does not become one of several, or the other way round.
+
+    Raises:
+        OutputError: It would.
+    """
+    if is_library and _has_weights(output_dir):
+        raise OutputError(f"expected a folder for several concepts, got {str(output_dir)!r} with one; {_ELSEWHERE}")
+    if not is_library and "folders" in (_read_record(output_dir) or {}):
+        raise OutputError(f"expected a folder for one concept, got {str(output_dir)!r} with several; {_ELSEWHERE}")
+
+
+def is_saved_folder(folder: Path) -> bool:
+    """Whether an earlier save wrote this folder."""
+    return bool(recorded_files(folder))
+
+
+def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write what `check_replaceable` allowed, each file whole or not at all; what only the last save wrote goes.
+
+    Raises:
+        OutputError: The folder cannot be written; saving again is possible.
+    """
+    stale = _stale_files(folder, contents)
+    # First what says which files are ours: if the disk is full after it, the next save knows its own.
+    for name in sorted(contents, key=lambda name: name != RECORD_NAME):
+        write_atomically(folder / name, contents[name])
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
+
+
+def recorded_files(folder: Path) -> set[str]:
+    """Return what an earlier save wrote, relative to the folder; nothing if there was none."""
+    record = _read_record(folder)
+    if record is None or not {"placeholder_token", "folders"} & record.keys():
+        return set()
+    return {*_FIXED_NAMES, *_written(record, folder)}
+
+
+def publishable_files(folder: Path) -> list[str]:
+    """Return what of a saved folder is published, relative to it: one concept, or one in each of its folders.
+
+    Raises:
+        PublishError: There is no embedding, or no card, or one concept lies in the way of several.
+    """
+    if not (folders := concept_folders(folder)):
+        raise PublishError(
+            f"expected a folder that save() wrote, got {str(folder)!r}, which holds no {WEIGHT_NAMES[0]}"
+        )
+    if not (folder / CARD_NAME).is_file():
+        raise PublishError(f"expected {CARD_NAME} in {str(folder)!r}, got none; save the concept again")
+    if folders != [folder] and (others := [path.name for path in _folders_below(folder) if path not in folders]):
+        logger.warning("%s: not published, since the last save did not write them: %s", folder, ", ".join(others))
+    found = {folder / CARD_NAME}
+    for one in {folder, *folders}:
+        found |= {one / name for name in _written(_read_record(one) or {}, one) if (one / name).is_file()}
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def concept_folders(folder: Path) -> list[Path]:
+    """Return the folders of the concepts that are published together: the folder itself, or some below it.
+
+    Raises:
+        PublishError: It is both: the card of several concepts beside the embedding of one.
+    """
+    below = _folders_below(folder)
+    listed = (_read_record(folder) or {}).get("folders")
+    if not _has_weights(folder):
+        return [path for path in below if not isinstance(listed, list) or path.name in listed]
+    card = folder / CARD_NAME
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    if isinstance(listed, list) or any(f"]({path.name}/{CARD_NAME})" in text for path in below):
+        raise PublishError(
+            f"expected one concept or several in {str(folder)!r}, got the card of several beside the embedding of "
+            f"one; move {', '.join(name for name in WEIGHT_NAMES if (folder / name).is_file())} elsewhere"
+        )
+    return [folder]
+
+
+def _written(record: Mapping[str, Any], folder: Path) -> set[str]:
+    """Return what a record lists of what may be ours; of one without a list, what its time wrote."""
+    listed = record.get("files")
+    names = listed if isinstance(listed, list) else [*_FIRST_NAMES, *_pictures_of_card(folder)]
+    ours = [name for name in names if isinstance(name, str)]
+    return {name for name in ours if name in _FIXED_NAMES or _NUMBERED_PICTURE.fullmatch(name)}
+
+
+def _pictures_of_card(folder: Path) -> list[Any]:
+    try:
+        data = ModelCard((folder / CARD_NAME).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+        return [entry["output"]["url"] for entry in data.get("widget") or []]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return []
+
+
+def _stale_files(folder: Path, names: Collection[str]) -> list[str]:
+    """Return what the last save wrote and the next one will not: pictures, an evaluation, rows of a text encoder."""
+    record = _read_record(folder)
+    last = _written(record, folder) if record is not None and is_saved_folder(folder) else set()
+    return sorted(name for name in last - set(names) if is_optional(name) and (folder / name).is_file())
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((folder / RECORD_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _folders_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _has_weights(path)) if folder.is_dir() else []
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in WEIGHT_NAMES)

@@ -1,0 +1,124 @@
+"""A trained run -> folders: everything is checked, then everything is drawn, then everything is written."""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from ..backbones import Backbone
+from ..concepts import Concept
+from ..config import SupremeInitConfig
+from ..describers import Region
+from ..errors import ConfigError, PictureError
+from ..evaluation import Evaluation
+from ..files import CARD_NAME, RECORD_NAME
+from ..pictures import PictureSource, find_pictures, load_picture
+from ..training.drawing import draw_samples
+from ..training.progress import ConceptProgress
+from .results import concept_files, file_names, library_files, result_folders
+from .saved_folder import check_kind, check_replaceable, replace_files
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What can be saved.
+
+    Attributes:
+        backbone: What it was trained on; its pipeline draws the samples.
+        concepts: What was asked for.
+        results: What became of each.
+        config: Settings.
+        seconds: How long training took.
+        finished: When it ended.
+    """
+
+    backbone: Backbone
+    concepts: Sequence[Concept]
+    results: Sequence[ConceptProgress]
+    config: SupremeInitConfig
+    seconds: float
+    finished: datetime
+
+
+def save_run(
+    run: FinishedRun,
+    output_dir: Path,
+    *,
+    sample_prompts: Sequence[str],
+    with_pictures: bool,
+    evaluations: Sequence[Evaluation],
+    device: torch.device,
+) -> None:
+    """Write each concept to its folder, see `SupremeInitTextualInversionTrainer.save`.
+
+    Raises:
+        ConfigError: An evaluation is that of no concept, or of one that has another; nothing was written.
+        TrainingError: A concept is to be drawn and no longer loaded; nothing was written.
+        OutputError: Something would be destroyed that no earlier save wrote, and nothing was written; or the folder
+            cannot be written.
+    """
+    folders = result_folders(run.results, output_dir)
+    pictures = [find_pictures(concept.images) if with_pictures else [] for concept in run.concepts]
+    by_token = _by_token(evaluations, [concept.placeholder_token for concept in run.results])
+    names = [
+        file_names(
+            run.backbone,
+            num_samples=len(sample_prompts),
+            num_pictures=len(of_concept),
+            is_evaluated=concept.placeholder_token in by_token,
+        )
+        for concept, of_concept in zip(run.results, pictures, strict=True)
+    ]
+    _check_folders(run, output_dir, dict(zip(folders, names, strict=True)))
+    made, contents = {}, {}
+    for concept, folder, of_concept in zip(run.results, folders, pictures, strict=True):
+        made[folder.name], contents[folder] = concept_files(
+            run.backbone,
+            concept,
+            run.config,
+            seconds=run.seconds,
+            finished=run.finished,
+            device=device,
+            samples=draw_samples(run.backbone, concept, sample_prompts, seed=run.config.seed, device=device),
+            pictures=[load_picture(one).image for one in of_concept],
+            evaluation=by_token.get(concept.placeholder_token),
+        )
+    if len(folders) > 1:
+        contents[output_dir] = library_files(made)
+    for folder, files in contents.items():
+        replace_files(folder, files)
+
+
+def _by_token(evaluations: Sequence[Evaluation], tokens: Sequence[str]) -> dict[str, Evaluation]:
+    by_token = {one.placeholder_token: one for one in evaluations}
+    unknown = [token for token in by_token if token not in tokens]
+    if unknown or len(by_token) < len(evaluations):
+        got = ", ".join(one.placeholder_token for one in evaluations)
+        raise ConfigError(f"evaluations: expected at most one of each of {', '.join(tokens)}, got {got}")
+    return by_token
+
+
+def _check_folders(run: FinishedRun, output_dir: Path, names: Mapping[Path, Sequence[str]]) -> None:
+    sources = _trained_files(run.concepts)
+    check_kind(output_dir, is_library=len(names) > 1)
+    if len(names) > 1:
+        check_replaceable(output_dir, [CARD_NAME, RECORD_NAME], sources)
+    for folder, of_folder in names.items():
+        check_replaceable(folder, of_folder, sources)
+
+
+def _trained_files(concepts: Sequence[Concept]) -> set[Path]:
+    """Return the files that were trained on, wherever links lead; those that are gone need no protection."""
+    found: set[Path] = set()
+    for concept in concepts:
+        regions = [concept.region] if isinstance(concept.region, Region) else concept.region or ()
+        for source in (concept.images, concept.mask, *(region.mask for region in regions)):
+            pictures: list[PictureSource] = []
+            with contextlib.suppress(PictureError):
+                pictures = [] if source is None else find_pictures(source)
+            found |= {Path(one).resolve() for one in pictures if isinstance(one, str | os.PathLike)}
+    return found

@@ -1,0 +1,1 @@
+"""Words -> rows in their place: who reads a prompt, where rows start, how they get in and out of a vocabulary."""

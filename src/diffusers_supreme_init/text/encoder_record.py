@@ -1,0 +1,150 @@
+"""What a text encoder was like before its first concept: all that is needed to make it so again.
+
+The record stands in the encoder's configuration, so that it survives saving; only padding rows that concepts overwrite
+are kept beside the weights.
+"""
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..multitoken import row_table
+from .text_pairs import TextPair
+
+_LEGACY_EOS_TOKEN_ID = 2
+_KEY = "multitoken"
+_SPARE_ROWS = "_multitoken_spare_rows"
+
+
+@dataclass
+class EncoderRecord:
+    """An encoder before its first concept, and whose rows it holds now.
+
+    Attributes:
+        num_rows: Rows of the embedding matrix.
+        vocab_size: What the configuration said.
+        spare_start: Rows from here on are beyond the tokenizer's last token, as in padded matrices (T5, Qwen).
+        eos_token_ids: Legacy ``eos_token_id`` by module name; ``"config"`` is the encoder's configuration.
+        concepts: ``{trigger: [row name, ...]}`` of the rows it holds.
+        ids: ``{row name: token id}`` of the same rows.
+    """
+
+    num_rows: int
+    vocab_size: int
+    spare_start: int
+    eos_token_ids: dict[str, Any]
+    concepts: dict[str, list[str]] = field(default_factory=dict)
+    ids: dict[str, int] = field(default_factory=dict)
+
+
+def record_of(encoder: PreTrainedModel) -> EncoderRecord | None:
+    """Return an encoder's record, None if it holds no concept."""
+    values = getattr(encoder.config, _KEY, None)
+    return EncoderRecord(**values) if values else None
+
+
+def new_record(pair: TextPair) -> EncoderRecord:
+    """Record an encoder as it is before its first concept."""
+    weight = pair.embedding.weight.detach()
+    # Another pipeline that shares the tokenizer may have added concepts to it already.
+    names = [names[0] for names in row_table(pair.tokenizer).values()]
+    known = cast(list[int], pair.tokenizer.convert_tokens_to_ids(names))
+    spare_start = min([len(pair.tokenizer), len(weight), *known])
+    setattr(pair.encoder, _SPARE_ROWS, weight[spare_start:].clone())
+    return EncoderRecord(
+        num_rows=len(weight),
+        vocab_size=pair.encoder.config.get_text_config().vocab_size,
+        spare_start=spare_start,
+        eos_token_ids=_legacy_eos_token_ids(pair),
+    )
+
+
+def keep_record(pair: TextPair, record: EncoderRecord) -> None:
+    """Write a record, or, if it has no concept left, restore what it says and forget it."""
+    config = pair.encoder.config
+    if record.concepts:
+        setattr(config, _KEY, asdict(record))
+        return
+    if len(pair.embedding.weight) == record.num_rows:  # else somebody added tokens meanwhile
+        config.get_text_config().vocab_size = record.vocab_size
+    for name, eos_token_id in record.eos_token_ids.items():
+        _eos_owner(pair, name).eos_token_id = eos_token_id
+    delattr(config, _KEY)
+    discard_spare_rows(pair.encoder)
+
+
+def discard_spare_rows(encoder: PreTrainedModel) -> None:
+    """Forget the padding that `new_record` has set aside."""
+    if hasattr(encoder, _SPARE_ROWS):
+        delattr(encoder, _SPARE_ROWS)
+
+
+def spare_rows(pair: TextPair, record: EncoderRecord) -> Tensor:
+    """Return the padding of a matrix as it was before the first concept, ``(num_rows - spare_start, hidden_size)``.
+
+    A pipeline that was saved with its concepts no longer has what they had overwritten: no token leads there, so those
+    rows come back as zeros.
+    """
+    matrix = pair.embedding.weight.detach()
+    kept: Tensor | None = getattr(pair.encoder, _SPARE_ROWS, None)
+    if kept is not None:
+        return kept.to(matrix)
+    spare = matrix[record.spare_start : record.num_rows].clone()
+    spare[: len(pair.tokenizer) - record.spare_start] = 0
+    return spare
+
+
+def set_matrix(pair: TextPair, matrix: Tensor) -> None:
+    """Give the embedding, and whatever is tied to it, a matrix of another length.
+
+    ``resize_token_embeddings`` would shrink padded matrices, replace the module (hooks, Gemma's scaling) and draw
+    random rows; other data in the same parameter do none of that, and whatever is tied to it follows.
+    """
+    weight = pair.embedding.weight
+    head = pair.encoder.get_output_embeddings()
+    if isinstance(head, nn.Linear) and head.weight is not weight and head.out_features == len(weight):
+        # An output matrix of its own (Mistral in Flux 2) has as many rows, or the encoder could not be loaded again.
+        # What it says of new tokens is never read.
+        head.weight.data = _of_length(head.weight.detach(), len(matrix))
+        if head.bias is not None:
+            head.bias.data = _of_length(head.bias.detach(), len(matrix))
+        head.out_features = len(matrix)
+    weight.data = matrix
+    for module in pair.encoder.modules():
+        if getattr(module, "weight", None) is weight:
+            for size_name in ("num_embeddings", "out_features"):
+                if hasattr(module, size_name):
+                    setattr(module, size_name, len(matrix))
+    pair.encoder.config.get_text_config().vocab_size = len(matrix)
+
+
+def _of_length(tensor: Tensor, length: int) -> Tensor:
+    missing = max(length - len(tensor), 0)
+    return torch.cat([tensor[:length], tensor.new_zeros(missing, *tensor.shape[1:])])
+
+
+def correct_legacy_eos(pair: TextPair) -> None:
+    """Let CLIP pool at the end of the prompt.
+
+    With the legacy ``eos_token_id == 2`` of most checkpoints it pools at the highest id: a concept's last row.
+    """
+    for name in _legacy_eos_token_ids(pair):
+        _eos_owner(pair, name).eos_token_id = pair.tokenizer.eos_token_id
+
+
+def _legacy_eos_token_ids(pair: TextPair) -> dict[str, Any]:
+    """Return the owners of a legacy ``eos_token_id``, by module name."""
+    is_clip = re.match("CLIP", type(pair.encoder).__name__) is not None
+    if not is_clip or pair.tokenizer.eos_token_id in (None, _LEGACY_EOS_TOKEN_ID):
+        return {}
+    names = ["config", *(name for name, _ in pair.encoder.named_modules())]
+    owners = {name: getattr(_eos_owner(pair, name), "eos_token_id", None) for name in names}
+    return {name: value for name, value in owners.items() if value == _LEGACY_EOS_TOKEN_ID}
+
+
+def _eos_owner(pair: TextPair, name: str) -> Any:
+    return pair.encoder.config if name == "config" else pair.encoder.get_submodule(name)

@@ -1,0 +1,92 @@
+"""Description -> initial rows: the paper's "supreme initialization" copies each token's embedding."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import InitializerError
+from ..files import WEIGHT_NAMES
+from .placeholders import InitializerTokens, tokenize_initializer
+from .text_pairs import TextPair
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """Where a concept starts.
+
+    Attributes:
+        description: The words the rows stand for; ``""`` if unknown.
+        tokens: The tokens they are copies of; None when they continue a saved embedding.
+        rows: ``(num_vectors, hidden_size)``, float32 (float64 in a float64 encoder), on the CPU.
+    """
+
+    description: str
+    tokens: InitializerTokens | None
+    rows: Tensor
+
+
+def initialize(pair: TextPair, description: str, *, num_vectors: int | None = None) -> Initialization:
+    """Start one row per token of a description (paper, section 3).
+
+    Raises:
+        InitializerError: The description gives no tokens to start from.
+    """
+    tokens = tokenize_initializer(description, pair.tokenizer, num_vectors=num_vectors)
+    if tokens.num_cut or tokens.num_repeated:
+        change = f"{tokens.num_cut} cut" if tokens.num_cut else f"{tokens.num_repeated} repeated"
+        logger.warning("initializer %r: %d rows, %s tokens", description, len(tokens.token_ids), change)
+    return Initialization(description.strip(), tokens, initial_embeddings(pair, tokens.token_ids))
+
+
+def continue_from(pair: TextPair, rows: Tensor, description: str) -> Initialization:
+    """Start from the rows of a saved embedding, ``(num_vectors, hidden_size)``.
+
+    Raises:
+        InitializerError: Their width is another encoder's.
+    """
+    if rows.shape[1] != pair.hidden_size:
+        raise InitializerError(
+            f"initializer: expected rows of width {pair.hidden_size} for {pair.encoder_name}, got {rows.shape[1]}; "
+            "continue on the model the file was trained for"
+        )
+    dtype = torch.promote_types(pair.embedding.weight.dtype, torch.float32)
+    return Initialization(description, None, rows.cpu().to(dtype))
+
+
+@torch.no_grad()
+def initial_embeddings(pair: TextPair, token_ids: Sequence[int]) -> Tensor:
+    """Return a copy of the rows of `token_ids`, ``(num_vectors, hidden_size)``, float32 (or float64), on the CPU."""
+    weight = pair.embedding.weight
+    rows = weight[torch.tensor(token_ids, device=weight.device)]
+    return rows.to("cpu", torch.promote_types(rows.dtype, torch.float32), copy=True)
+
+
+def find_saved_embedding(initializer: str | os.PathLike[str]) -> list[Path]:
+    """Return the embedding files that an initializer names, one per text encoder; none if it is a text.
+
+    A path object, a text ending in ``.safetensors``, or a folder with ``learned_embeds.safetensors`` names files.
+
+    Raises:
+        InitializerError: It names a file that does not exist.
+    """
+    path = Path(initializer)
+    try:
+        if path.is_dir() and (found := [path / name for name in WEIGHT_NAMES if (path / name).is_file()]):
+            return found
+        if path.is_file() and path.suffix == ".safetensors":
+            return [path]
+    except (OSError, ValueError):  # a description can be too long for a path, or hold a NUL
+        return []
+    if isinstance(initializer, os.PathLike) or path.suffix == ".safetensors":
+        raise InitializerError(
+            f"initializer: expected a description, or an existing embedding file or folder, got {str(initializer)!r}, "
+            "which does not exist"
+        )
+    return []

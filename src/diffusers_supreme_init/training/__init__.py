@@ -1,0 +1,1 @@
+"""Initial rows -> learned rows."""

@@ -1,0 +1,189 @@
+"""The checkpoint of a run: one small file, replaced atomically, from which the run goes on to the very same bytes."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..backbones import Backbone
+from ..config import SupremeInitConfig
+from ..errors import CheckpointError
+from ..files import write_atomically
+from .progress import ConceptProgress
+from .rows import MOMENTS, RowOptimizer
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+_FREE_SETTINGS = frozenset(
+    {
+        "max_forward_batch_size",
+        "validation_prompt",
+        "num_validation_images",
+        "snapshot_steps",
+        "checkpointing_steps",
+        "resume_from_checkpoint",
+        "output_dir",
+        "logging_dir",
+        "report_to",
+        "gradient_checkpointing",
+        "train_text_encoders",  # which they are is compared as a part of the model
+    }
+)
+"""Settings that may differ when a run is resumed, because no learned number depends on them."""
+
+
+def find_checkpoint(config: SupremeInitConfig) -> Path | None:
+    """Return the checkpoint to resume from, or None to begin; ``"latest"`` begins where there is none.
+
+    Raises:
+        CheckpointError: A path was named and does not exist.
+    """
+    if config.resume_from_checkpoint is None:
+        return None
+    if config.resume_from_checkpoint == "latest":
+        path = Path(config.output_dir or "") / CHECKPOINT_NAME
+        return path if path.is_file() else None
+    path = Path(config.resume_from_checkpoint)
+    path = path / CHECKPOINT_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise CheckpointError(
+            f"resume_from_checkpoint: expected a checkpoint, got {str(path)!r}, which does not exist"
+        )
+    return path
+
+
+def write_checkpoint(
+    output_dir: str | os.PathLike[str],
+    run: Mapping[str, Any],
+    concepts: Sequence[ConceptProgress],
+    optimizers: Mapping[str, RowOptimizer],
+) -> Path:
+    """Write the state of a run to `output_dir`, replacing the one before.
+
+    Args:
+        output_dir: Folder.
+        run: Fingerprint of the run, from `fingerprint`.
+        concepts: All concepts.
+        optimizers: Theirs, by placeholder token.
+
+    Raises:
+        OutputError: The folder cannot be written; the checkpoint before is untouched.
+    """
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for concept in concepts:
+        token = concept.placeholder_token
+        own_tensors, own_numbers = concept.state()
+        moments, optimizer_numbers = optimizers[token].state_dict()
+        # Copies: safetensors refuses tensors that share memory, and the rows are views of one parameter.
+        tensors |= {
+            f"{token}/{name}": tensor.detach().cpu().clone() for name, tensor in (own_tensors | moments).items()
+        }
+        numbers[token] = {"concept": own_numbers, "optimizer": optimizer_numbers}
+    metadata = {"run": json.dumps(run), "numbers": json.dumps(numbers)}
+    return write_atomically(Path(output_dir) / CHECKPOINT_NAME, safetensors.torch.save(tensors, metadata))
+
+
+def restore_checkpoint(
+    path: Path,
+    run: Mapping[str, Any],
+    concepts: Sequence[ConceptProgress],
+    optimizers: Mapping[str, RowOptimizer],
+) -> None:
+    """Bring concepts and optimizers to the state of a checkpoint; nothing is changed if it does not fit.
+
+    Raises:
+        CheckpointError: The file is damaged, or belongs to another model, seed, initializer or setting.
+    """
+    saved_run, numbers, tensors = _read(path)
+    # Through JSON and back, as the saved one has been: tuples are lists there.
+    differences = _differences(saved_run, json.loads(json.dumps(run)))
+    if differences:
+        raise CheckpointError(
+            f"{str(path)!r} belongs to another run: {'; '.join(differences)}; pass the settings it was made with, "
+            "or another output_dir to begin anew"
+        )
+    for concept in concepts:
+        token = concept.placeholder_token
+        # A token may hold a slash; the two parts behind it, what it is and the text encoder, do not.
+        split = {key: key.rsplit("/", 2) for key in tensors}
+        own = {f"{kind}/{name}": tensors[key] for key, (owner, kind, name) in split.items() if owner == token}
+        concept.restore(own, numbers[token]["concept"])
+        moments = {key: tensor for key, tensor in own.items() if key.partition("/")[0] in MOMENTS}
+        optimizers[token].load_state_dict(moments, numbers[token]["optimizer"])
+
+
+def read_found_words(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the words that describers found when a run began, so that they need not be asked again.
+
+    Returns:
+        For each placeholder token whose words were found: the words, and the record of how.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    saved_run, numbers, _ = _read(path)
+    records = {token: number["concept"].get("initializer_record") for token, number in numbers.items()}
+    return {
+        token: (saved_run["concepts"][token]["initializer"], record)
+        for token, record in records.items()
+        if record is not None
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+        return json.loads(metadata["run"]), json.loads(metadata["numbers"]), tensors
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(path)!r}: expected a whole checkpoint of this package, got another file ({error})"
+        ) from error
+
+
+def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequence[ConceptProgress]) -> dict[str, Any]:
+    """Return JSON values that are equal exactly when one run may continue another's checkpoint."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _FREE_SETTINGS}
+    settings["learning_rate"] = backbone.learning_rate(config)
+    if config.lr_scheduler in ("constant", "constant_with_warmup"):
+        del settings["max_train_steps"]  # a finished run may be resumed with more steps
+    return {
+        "settings": settings,
+        "model": {
+            "trained": [pair.encoder_name for pair in backbone.trained],
+            **{pair.encoder_name: _model_digest(pair.encoder) for pair in backbone.pairs},
+            "denoiser": _model_digest(backbone.denoiser),
+        },
+        "concepts": {concept.placeholder_token: concept.fingerprint() for concept in concepts},
+    }
+
+
+def _model_digest(module: nn.Module) -> str:
+    """Return a short text that differs between models: their size, and a sum over their small weights."""
+    weights = [weight.detach() for weight in module.parameters()]
+    small = sum(float(weight.double().abs().sum()) for weight in weights if weight.ndim == 1)
+    return f"{type(module).__name__}/{weights[0].dtype}/{len(weights)} tensors/{small:.6e}"
+
+
+def _differences(saved: Any, current: Any, where: str = "") -> list[str]:
+    if isinstance(saved, dict) and isinstance(current, dict):
+        keys = dict.fromkeys([*saved, *current])
+        return [
+            text
+            for key in keys
+            for text in _differences(saved.get(key), current.get(key), f"{where}.{key}" if where else str(key))
+        ]
+    return [] if saved == current else [f"{where}: the checkpoint has {_short(saved)}, this run {_short(current)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,144 @@
+"""Concept -> pictures: previews while it is trained, samples for its card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+from ..backbones import Backbone
+from ..config import SupremeInitConfig
+from ..errors import TrainingError
+from ..objective.phases import NO_PROMPT, ready_to_draw, ready_to_step
+from ..randomness import generator_for
+from ..templates import fill_template
+from ..text.text_pairs import TextPair
+from ..text.vocabulary import held_rows, holds_rows
+from .progress import ConceptProgress
+
+SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil painting of a {}")
+"""Drawn for the card unless others are asked for; ``{}`` is the concept."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture and the prompt it was drawn from."""
+
+    prompt: str
+    image: Image.Image
+
+
+def preview_prompts(concepts: Sequence[ConceptProgress], config: SupremeInitConfig) -> list[str]:
+    """Return `validation_prompt` for each concept; nothing if there is none."""
+    template = config.validation_prompt
+    if template is None:
+        return []
+    return [fill_template(template, concept.placeholder_token, concept.description) for concept in concepts]
+
+
+@torch.no_grad()
+def draw_previews(
+    backbone: Backbone,
+    concepts: Sequence[ConceptProgress],
+    config: SupremeInitConfig,
+    step: int,
+    accelerator: Accelerator,
+) -> list[Path]:
+    """Draw `validation_prompt` for each concept, in one row per concept, with the same noises at every step.
+
+    Returns:
+        The pictures written, ``output_dir/previews/step-N.png``; trackers get them as well.
+    """
+    pipe, rows = backbone.drawing_pipe, []
+    with ready_to_draw(backbone, accelerator.device):
+        for text in preview_prompts(concepts, config):
+            generators = [
+                generator_for(config.seed, "", 0, index, "preview") for index in range(config.num_validation_images)
+            ]
+            pictures = pipe(
+                text,
+                num_images_per_prompt=config.num_validation_images,
+                generator=generators,
+                **backbone.drawing_options,
+            ).images
+            rows.append(_side_by_side(pictures))
+    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
+    for index, row in enumerate(rows):
+        sheet.paste(row, (0, index * row.height))
+    path = Path(config.output_dir or "") / "previews" / f"step-{step}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    for tracker in accelerator.trackers:
+        if tracker.name == "tensorboard":
+            tracker.log_images({"previews": np.asarray(sheet)[None]}, step=step, dataformats="NHWC")
+        elif tracker.name == "wandb":
+            tracker.log_images({"previews": [sheet]}, step=step)
+    return [path]
+
+
+@torch.no_grad()
+def draw_samples(
+    backbone: Backbone,
+    concept: ConceptProgress,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    device: torch.device,
+    num_inference_steps: int = 30,
+) -> list[Sample]:
+    """Draw one picture for each prompt; equal seeds give equal pictures.
+
+    Args:
+        backbone: Its pipeline holds the concept.
+        concept: What ``{}`` in the prompts stands for.
+        prompts: Texts with ``{}``, which the article rule fits to the concept's description.
+        seed: Of the noise.
+        device: Where it is drawn; the pipeline goes home afterwards.
+        num_inference_steps: Steps of the pipeline's sampler.
+
+    Raises:
+        TrainingError: The pipeline no longer holds the concept, so that the pictures would show something else.
+    """
+    if not prompts:
+        return []  # without touching a pipeline that may be offloaded by now
+    _check_is_loaded(backbone, concept)
+    samples = []
+    texts = [fill_template(prompt, concept.placeholder_token, concept.description) for prompt in prompts]
+    pipe = backbone.drawing_pipe
+    with ready_to_step(backbone, device, [*texts, NO_PROMPT]), ready_to_draw(backbone, device):
+        for index, text in enumerate(texts):
+            generator = generator_for(seed, concept.placeholder_token, 0, index, "sample")
+            (image,) = pipe(
+                text, num_inference_steps=num_inference_steps, generator=generator, **backbone.drawing_options
+            ).images
+            samples.append(Sample(text, image))
+    return samples
+
+
+def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    width, height = pictures[0].size
+    row = Image.new("RGB", (width * len(pictures), height))
+    for index, picture in enumerate(pictures):
+        row.paste(picture, (index * width, 0))
+    return row
+
+
+def _check_is_loaded(backbone: Backbone, concept: ConceptProgress) -> None:
+    trigger = concept.placeholder_token
+    if all(_holds(pair, trigger, concept.rows[pair.encoder_name]) for pair in backbone.trained):
+        return
+    raise TrainingError(
+        f"expected {trigger} as it was trained on the pipeline, got it unloaded or changed; load the saved concept "
+        "again, or pass sample_prompts=()"
+    )
+
+
+def _holds(pair: TextPair, trigger: str, rows: Tensor) -> bool:
+    if not holds_rows(pair, trigger):
+        return False
+    held = held_rows(pair, trigger)
+    return torch.equal(held.cpu(), rows.to(held.dtype))

@@ -1,0 +1,224 @@
+"""The training loop, readable from top to bottom."""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..backbones import Backbone
+from ..config import SupremeInitConfig, is_scheduled
+from ..objective.losses import Sample, autocast_dtype, denoising_losses, draw_sample, draw_validation_sample
+from .progress import ConceptProgress
+from .rows import RowOptimizer, Rows, TrainableRows
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+_VALIDATION_BATCH_SIZE = 8
+
+
+class TrainingLoop:
+    """Trains the rows of all concepts together; each as if it were alone.
+
+    The loss of a step is the sum of the concepts' mean losses and their rows are disjoint, so every concept gets the
+    gradient it would get by itself. Its samples are split over passes and processes, and gradients are summed.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        concepts: Sequence[ConceptProgress],
+        rows: TrainableRows,
+        config: SupremeInitConfig,
+        accelerator: Accelerator,
+    ) -> None:
+        self.backbone = backbone
+        self.concepts = concepts
+        self.rows = rows
+        self.config = config
+        self.accelerator = accelerator
+        self.autocast_dtype = autocast_dtype(config, accelerator)
+        self.learning_rate = backbone.learning_rate(config)
+        computes_in_half = torch.float16 in (self.autocast_dtype, backbone.compute_dtype)
+        self.optimizers = {
+            concept.placeholder_token: RowOptimizer(
+                rows.of_concept[concept.placeholder_token], config, scaled=computes_in_half
+            )
+            for concept in concepts
+        }
+        self._learning_rate_factor = _learning_rate_factor(config)
+
+    @property
+    def running(self) -> list[ConceptProgress]:
+        """Concepts that still learn."""
+        return [concept for concept in self.concepts if concept.is_running]
+
+    def run(self, after_step: Callable[[int, Mapping[str, float]], None]) -> None:
+        """Train until `max_train_steps`, or until every concept has stopped.
+
+        Args:
+            after_step: Called with the number of steps made and the step's mean losses by placeholder token; first
+                with the step to start from and no losses.
+        """
+        config = self.config
+        self._copy_progress_to_parameters()
+        first = max((concept.step for concept in self.concepts), default=0)
+        if first == 0 and (is_scheduled(config.validation_steps, 0) or config.max_train_steps == 0):
+            self.validate()
+        after_step(first, {})
+        steps = tqdm(
+            range(first, config.max_train_steps),
+            initial=first,
+            total=config.max_train_steps,
+            desc="training",
+            unit="step",
+            disable=not self.accelerator.is_local_main_process,
+        )
+        for step in steps:
+            if not self.running:
+                break
+            losses = self.train_step(step)
+            steps.set_postfix(loss=f"{sum(losses.values()) / len(losses):.4f}")
+            if is_scheduled(config.validation_steps, step + 1) or step + 1 == config.max_train_steps:
+                self.validate()
+            after_step(step + 1, losses)
+        self._finish()
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """Make one optimizer step; return the mean loss of each running concept.
+
+        A concept whose loss is not finite stops, with the rows that last gave a finite one; the others go on.
+        """
+        concepts, config = self.running, self.config
+        index_of = {concept.placeholder_token: index for index, concept in enumerate(concepts)}
+        num_samples = config.train_batch_size * config.gradient_accumulation_steps
+        loss_scales = [self.optimizers[concept.placeholder_token].loss_scale for concept in concepts]
+        totals = torch.zeros(len(concepts), dtype=torch.float64)
+        for chunk in self._my_chunks([(concept, index) for index in range(num_samples) for concept in concepts]):
+            samples = [draw_sample(self.backbone, concept, step, index, config) for concept, index in chunk]
+            owners = [index_of[concept.placeholder_token] for concept, _ in chunk]
+            losses = self._losses(samples)
+            scales = losses.new_tensor([loss_scales[owner] / num_samples for owner in owners])
+            (losses * scales).sum().backward()
+            totals.index_add_(0, torch.tensor(owners), losses.detach().double().cpu() / num_samples)
+        gradients = self.rows.split(
+            {name: self._sum_over_processes(one) for name, one in self.rows.take_gradients().items()}
+        )
+        means = self._sum_over_processes(
+            totals.to(self.accelerator.device, _widest_float(self.accelerator.device))
+        ).tolist()
+        learning_rate = self.learning_rate * self._learning_rate_factor(step)
+        for concept, loss in zip(concepts, means, strict=True):
+            self._update(concept, loss, gradients[concept.placeholder_token], learning_rate)
+        return {concept.placeholder_token: loss for concept, loss in zip(concepts, means, strict=True)}
+
+    def _update(self, concept: ConceptProgress, loss: float, gradient: Rows, learning_rate: float) -> None:
+        concept.losses.append(loss)
+        if not math.isfinite(loss):
+            self._diverge(concept)
+            return
+        concept.last_good_rows = concept.rows
+        if not self.optimizers[concept.placeholder_token].step(gradient, learning_rate):
+            self._diverge(concept)
+            return
+        concept.rows = self.rows.read(concept.placeholder_token)
+        concept.step += 1
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Measure the fixed-noise loss of every running concept."""
+        concepts, config = self.running, self.config
+        if not config.validation_samples:
+            return
+        items = list(itertools.product(range(len(concepts)), range(config.validation_samples)))
+        batch_size = config.max_forward_batch_size or max(
+            _VALIDATION_BATCH_SIZE, config.train_batch_size * len(concepts)
+        )
+        table = torch.zeros(len(concepts), config.validation_samples, dtype=torch.float64)
+        for chunk in self._shares(items, batch_size):
+            samples = [draw_validation_sample(self.backbone, concepts[owner], index, config) for owner, index in chunk]
+            losses = self._losses(samples, weighted=False).double().cpu()
+            for (owner, index), loss in zip(chunk, losses, strict=True):
+                table[owner, index] = loss
+        table = self._sum_over_processes(table.to(self.accelerator.device, _widest_float(self.accelerator.device)))
+        for concept, losses in zip(concepts, table.tolist(), strict=True):
+            concept.record_validation(losses, patience=config.early_stopping_patience)
+            if concept.status == "diverged":
+                self._diverge(concept)
+
+    def _losses(self, samples: Sequence[Sample], *, weighted: bool = True) -> Tensor:
+        with self._autocast():
+            return denoising_losses(
+                self.backbone,
+                samples,
+                self.accelerator.device,
+                snr_gamma=self.config.snr_gamma if weighted else None,
+            )
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.accelerator.device.type, self.autocast_dtype)
+
+    def _my_chunks(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        """Split a step's samples into passes, and those into what fits the model; take this process's part."""
+        num_passes = self.config.gradient_accumulation_steps
+        per_pass = len(items) // num_passes
+        for start in range(0, len(items), per_pass):
+            one_pass = items[start : start + per_pass]
+            yield from self._shares(one_pass, self.config.max_forward_batch_size or per_pass)
+
+    def _shares(self, items: Sequence[Item], batch_size: int) -> Iterator[Sequence[Item]]:
+        mine = items[self.accelerator.process_index :: self.accelerator.num_processes]
+        for start in range(0, len(mine), batch_size):
+            yield mine[start : start + batch_size]
+
+    def _sum_over_processes(self, tensor: Tensor) -> Tensor:
+        return self.accelerator.reduce(tensor, reduction="sum")
+
+    def _copy_progress_to_parameters(self) -> None:
+        for concept in self.concepts:
+            self._set_rows(concept, concept.rows)
+
+    def _set_rows(self, concept: ConceptProgress, rows: Rows) -> None:
+        concept.rows = rows
+        self.rows.write(concept.placeholder_token, rows)
+
+    def _diverge(self, concept: ConceptProgress) -> None:
+        concept.status = "diverged"
+        self._set_rows(concept, concept.last_good_rows)
+
+    def _finish(self) -> None:
+        for concept in self.concepts:
+            num_skipped = self.optimizers[concept.placeholder_token].num_skipped
+            if num_skipped and self.accelerator.is_main_process:
+                logger.warning("%s: fp16 gradients overflowed in %d steps", concept.placeholder_token, num_skipped)
+            if concept.is_running:
+                concept.status = "finished"
+            if concept.best_rows is not None:
+                self._set_rows(concept, concept.best_rows)
+
+
+def _learning_rate_factor(config: SupremeInitConfig) -> Callable[[int], float]:
+    """Return diffusers' schedule as a pure function of the step, so that there is no state to save."""
+    unused = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_scheduler(
+        config.lr_scheduler,
+        optimizer=unused,
+        num_warmup_steps=config.lr_warmup_steps,
+        num_training_steps=config.max_train_steps,
+    )
+    return scheduler.lr_lambdas[0]
+
+
+def _widest_float(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64

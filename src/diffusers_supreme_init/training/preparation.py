@@ -1,0 +1,202 @@
+"""Concepts as the user gave them -> concepts that are ready to train; everything is checked here first."""
+
+import difflib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..backbones import Backbone
+from ..concepts import METHODS, Concept, find_masks, find_regions
+from ..config import SupremeInitConfig
+from ..describers import Region
+from ..errors import ConfigError, InitializerError, SupremeInitWarning
+from ..formats.embedding_file import LearnedEmbedding
+from ..formats.readers import read_embeddings
+from ..multitoken import holds_trigger, trigger_table
+from ..pictures import PictureSource, find_pictures
+from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
+from ..text.initialization import Initialization, continue_from, find_saved_embedding, initialize
+from ..text.placeholders import (
+    TokenLimit,
+    check_description_fits,
+    check_placeholder_token,
+    check_rows_fit,
+    num_rows_that_fit,
+)
+from ..text.text_pairs import TextPair, identify_encoder
+
+_TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
+_VALIDATION_TEMPLATES = {"object": VALIDATION_TEMPLATE, "style": STYLE_TEMPLATES[0]}
+
+
+@dataclass(frozen=True)
+class PreparedConcept:
+    """A concept that was checked: pictures exist, names are free, rows fit. No picture was decoded yet.
+
+    Attributes:
+        concept: As the user gave it.
+        pictures: One source per picture.
+        masks: One per picture, or None.
+        regions: One per picture, or None.
+        templates: Of the training prompts.
+        validation_template: Of the prompt of the fixed-noise loss.
+        initializations: Where its rows start, by trained text encoder; None until describers have found the words.
+    """
+
+    concept: Concept
+    pictures: list[PictureSource]
+    masks: list[PictureSource] | None
+    regions: list[Region] | None
+    templates: tuple[str, ...]
+    validation_template: str
+    initializations: dict[str, Initialization] | None
+
+    @property
+    def placeholder_token(self) -> str:
+        """Its name."""
+        return self.concept.placeholder_token
+
+
+def prepare_concepts(
+    backbone: Backbone, concepts: Sequence[Concept], config: SupremeInitConfig
+) -> list[PreparedConcept]:
+    """Check concepts, and find their initial rows where the words are given; nothing is changed.
+
+    Raises:
+        SupremeInitError: One of its subclasses, by what is wrong.
+    """
+    if not concepts:
+        raise ConfigError("concepts: expected at least one, got an empty list")
+    tokenizers = [slot.tokenizer for pair in backbone.pairs for slot in pair.slots]
+    for concept in concepts:
+        check_placeholder_token(concept.placeholder_token, tokenizers)
+    tokens = [concept.placeholder_token for concept in concepts]
+    if len(set(tokens)) != len(tokens):
+        raise ConfigError(f"concepts: expected different placeholder tokens, got {tokens}")
+    return [_prepare(backbone, concept, config) for concept in concepts]
+
+
+def initializer_limits(prepared: PreparedConcept, backbone: Backbone) -> list[TokenLimit]:
+    """Return how many tokens of words that are still to be found fit beside the longest prompt, by text encoder.
+
+    In those that are trained they also have to have a row each.
+    """
+    limits = []
+    for pair in (*backbone.trained, *backbone.described):
+        room = num_rows_that_fit(
+            prepared.placeholder_token, _prompts(prepared, ""), pair.tokenizer, backbone.window(pair)
+        )
+        num_rows = prepared.concept.num_vectors if pair in backbone.trained else None
+        limits.append(TokenLimit(pair.tokenizer, min(room, num_rows or room)))
+    return limits
+
+
+def description_of(initializations: Mapping[str, Initialization]) -> str:
+    """Return the words that a concept's rows stand for; ``""`` if unknown."""
+    return next((one.description for one in initializations.values() if one.description), "")
+
+
+def initialize_from_words(backbone: Backbone, description: str, num_vectors: int | None) -> dict[str, Initialization]:
+    """Return the first rows of words in each trained text encoder.
+
+    Raises:
+        InitializerError: They give no tokens to start from.
+    """
+    return {pair.encoder_name: initialize(pair, description, num_vectors=num_vectors) for pair in backbone.trained}
+
+
+def check_fit(backbone: Backbone, prepared: PreparedConcept, initializations: Mapping[str, Initialization]) -> None:
+    """Check that the rows of a concept, or its description, fit into every text encoder's window.
+
+    Raises:
+        InitializerError: They do not, or the description holds the name of a concept.
+    """
+    token, description = prepared.placeholder_token, description_of(initializations)
+    prompts = _prompts(prepared, description)
+    for pair in backbone.trained:
+        num_vectors = len(initializations[pair.encoder_name].rows)
+        check_rows_fit(token, num_vectors, prompts, pair.tokenizer, backbone.window(pair), pair.encoder_name)
+    for pair in backbone.described if description else ():
+        if any(holds_trigger(description, [trigger]) for trigger in (token, *trigger_table(pair.tokenizer))):
+            raise InitializerError(
+                f"initializer of {token}: expected words that {pair.encoder_name} can read in its place, got "
+                f"{description!r}, which holds the name of a concept"
+            )
+        texts = [prompt.replace(token, description) for prompt in prompts]
+        check_description_fits(description, texts, pair.tokenizer, backbone.window(pair), pair.encoder_name)
+
+
+def _prepare(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> PreparedConcept:
+    pictures = find_pictures(concept.images)
+    if isinstance(concept.candidates, str) or not all(isinstance(text, str) for text in concept.candidates):
+        raise ConfigError(f"candidates: expected a list of texts, got {concept.candidates!r}; pass ['a red mug']")
+    if concept.candidates and concept.method != "auto":
+        raise ConfigError(
+            f"{concept.placeholder_token}: expected candidates only with initializer='auto', got them with "
+            f"{str(concept.initializer)!r}"
+        )
+    templates = _TEMPLATES[config.learnable_property] if concept.templates is None else tuple(concept.templates)
+    prepared = PreparedConcept(
+        concept,
+        pictures,
+        find_masks(concept, len(pictures)),
+        find_regions(concept, len(pictures)),
+        check_templates(templates),
+        _VALIDATION_TEMPLATES[config.learnable_property],
+        None if concept.method else _initialize(backbone, concept),
+    )
+    if any(limit.limit < 1 for limit in initializer_limits(prepared, backbone)):
+        raise ConfigError("templates: expected to leave room for the concept, got one as long as the encoder's window")
+    if prepared.initializations is not None:
+        check_fit(backbone, prepared, prepared.initializations)
+    return prepared
+
+
+def _prompts(prepared: PreparedConcept, description: str) -> list[str]:
+    templates = [*prepared.templates, prepared.validation_template]
+    return [fill_template(template, prepared.placeholder_token, description) for template in templates]
+
+
+def _initialize(backbone: Backbone, concept: Concept) -> dict[str, Initialization]:
+    paths = find_saved_embedding(concept.initializer)
+    if not paths:
+        _warn_of_near_miss(str(concept.initializer))
+        return initialize_from_words(backbone, str(concept.initializer), concept.num_vectors)
+    if concept.num_vectors is not None:
+        raise InitializerError("num_vectors: a saved embedding has its own number of rows; leave num_vectors out")
+    embeddings = [embedding for path in paths for embedding in read_embeddings(path)]
+    description = next((saved.description for saved in embeddings if saved.description), "")
+    where = repr(str(concept.initializer))
+    fitting = {pair.encoder_name: _embeddings_for(pair, embeddings) for pair in backbone.trained}
+    initializations = {}
+    for pair in backbone.trained:
+        found = fitting[pair.encoder_name]
+        if len(found) > 1:
+            raise InitializerError(
+                f"initializer: expected one embedding of width {pair.hidden_size} in {where}, got {len(found)}; "
+                "pass a file for one"
+            )
+        if found:
+            initializations[pair.encoder_name] = continue_from(pair, found[0].rows, description)
+        elif any(fitting.values()) and description:  # the others start from the words it was trained from
+            initializations[pair.encoder_name] = initialize(pair, description)
+        else:
+            initializations[pair.encoder_name] = continue_from(pair, embeddings[0].rows, description)  # says why not
+    return initializations
+
+
+def _embeddings_for(pair: TextPair, embeddings: Sequence[LearnedEmbedding]) -> list[LearnedEmbedding]:
+    """Return what continues in a text encoder: what was trained for it, or else what has its width."""
+    identity = identify_encoder(pair)
+    own = [saved for saved in embeddings if saved.encoder is not None and saved.encoder.serves(identity)]
+    return own or [saved for saved in embeddings if saved.hidden_size == pair.hidden_size]
+
+
+def _warn_of_near_miss(text: str) -> None:
+    close = difflib.get_close_matches(text.strip().lower(), METHODS, n=1, cutoff=0.8)
+    if close:
+        warnings.warn(
+            f"initializer {text!r} is taken as the words to start from; did you mean {close[0]!r}?",
+            SupremeInitWarning,
+            stacklevel=2,
+        )

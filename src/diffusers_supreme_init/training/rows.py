@@ -1,0 +1,250 @@
+"""The rows under training: added to the pipeline, the only parameters of a run, and written back.
+
+Text encoders that are not trained read the description in their place.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from peft import TrainableTokensConfig
+from peft.tuners.trainable_tokens import TrainableTokensModel
+from torch import Tensor, nn
+
+from ..backbones import Backbone
+from ..config import SupremeInitConfig
+from ..text.placeholders import check_trigger_is_free
+from ..text.text_pairs import TextPair
+from ..text.vocabulary import add_rows, check_can_add_rows, describe, forget_descriptions, remove_rows, write_rows
+from .progress import ConceptProgress
+
+_ADAPTER = "default"
+_FIRST_LOSS_SCALE = 2.0**16
+_SMALLEST_LOSS_SCALE = 2.0**-8
+_GROWTH_INTERVAL = 2000
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""What AdamW keeps of each parameter."""
+
+
+Rows: TypeAlias = dict[str, Tensor]
+"""Rows of one concept, ``{name of the text encoder: (num_vectors, hidden_size)}``, in the order of the pipeline."""
+
+
+class TrainableRows:
+    """Rows of loaded concepts in all trained text encoders, which themselves stay frozen.
+
+    Attributes:
+        of_concept: ``{placeholder_token: {name of the text encoder: parameter}}``.
+    """
+
+    def __init__(self, pairs: Sequence[TextPair], initial_rows: Mapping[str, Rows]) -> None:
+        """Wrap the encoders' embeddings; undo it with `unwrap`.
+
+        Args:
+            pairs: The concepts are already in their vocabularies.
+            initial_rows: ``{placeholder_token: rows}``, more precise than a half-precision encoder can hold them.
+        """
+        self._encoders: dict[str, _EncoderRows] = {}
+        try:
+            for pair in pairs:
+                of_pair = {token: rows[pair.encoder_name] for token, rows in initial_rows.items()}
+                self._encoders[pair.encoder_name] = _EncoderRows(pair, of_pair)
+        except BaseException:
+            self.unwrap()
+            raise
+        self.of_concept = {
+            token: {name: encoder.of_concept[token] for name, encoder in self._encoders.items()}
+            for token in initial_rows
+        }
+
+    def read(self, placeholder_token: str) -> Rows:
+        """Return a copy of a concept's rows as they are now, on the CPU."""
+        return {name: rows.detach().cpu().clone() for name, rows in self.of_concept[placeholder_token].items()}
+
+    @torch.no_grad()
+    def write(self, placeholder_token: str, rows: Rows) -> None:
+        """Overwrite a concept's rows."""
+        for name, parameter in self.of_concept[placeholder_token].items():
+            parameter.copy_(rows[name])
+
+    def take_gradients(self) -> Rows:
+        """Return the gradients of all concepts' rows by text encoder, zero where nothing flowed, and clear them."""
+        return {name: encoder.take_gradient() for name, encoder in self._encoders.items()}
+
+    def split(self, gradients: Rows) -> dict[str, Rows]:
+        """Split what `take_gradients` returned into ``{placeholder_token: gradients}``."""
+        parts = {name: encoder.split(gradients[name]) for name, encoder in self._encoders.items()}
+        return {token: {name: part[token] for name, part in parts.items()} for token in self.of_concept}
+
+    def unwrap(self) -> None:
+        """Give the encoders their own embeddings back; the rows in them are those of before."""
+        for encoder in self._encoders.values():
+            encoder.unwrap()
+
+
+class _EncoderRows:
+    """The rows of one text encoder, made trainable with PEFT's `TrainableTokensConfig`.
+
+    Attributes:
+        delta: All rows, ``(sum of num_vectors, hidden_size)``, float32 (float64 in a float64 encoder).
+        of_concept: ``{placeholder_token: parameter}``; each is a view of its part of `delta`.
+    """
+
+    def __init__(self, pair: TextPair, initial_rows: Mapping[str, Tensor]) -> None:
+        token_ids = [token_id for token in initial_rows for token_id in pair.row_ids(token)]
+        self._tuner = TrainableTokensModel(pair.encoder, TrainableTokensConfig(token_indices=token_ids), _ADAPTER)
+        wrapped: Any = pair.embedding
+        # PEFT makes the rows in the encoder's dtype. In half precision small steps would vanish, and so would
+        # AdamW's epsilon; PEFT casts whatever it finds here to the encoder's dtype when it looks rows up.
+        rows = torch.cat([rows.to(pair.embedding.weight.device) for rows in initial_rows.values()])
+        self.delta = wrapped.trainable_tokens_delta[_ADAPTER] = nn.Parameter(rows)
+        sizes = [len(rows) for rows in initial_rows.values()]
+        # Views, so that each concept has an optimizer of its own (to skip, clip and stop alone) without a copy.
+        views = self.delta.data.split(sizes)
+        self.of_concept = {token: nn.Parameter(view) for token, view in zip(initial_rows, views, strict=True)}
+        self._sizes = sizes
+
+    def take_gradient(self) -> Tensor:
+        gradient = self.delta.grad if self.delta.grad is not None else torch.zeros_like(self.delta)
+        self.delta.grad = None
+        return gradient
+
+    def split(self, gradient: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.of_concept, gradient.split(self._sizes), strict=True))
+
+    def unwrap(self) -> None:
+        self._tuner.unload()
+
+
+class RowOptimizer:
+    """AdamW on the rows of one concept in all text encoders, with one loss scale, clipping and norm preservation.
+
+    Attributes:
+        loss_scale: Factor of the concept's loss; 1 unless the model computes in fp16.
+        num_skipped: Steps left out because fp16 gradients overflowed.
+    """
+
+    def __init__(self, rows: Mapping[str, nn.Parameter], config: SupremeInitConfig, *, scaled: bool) -> None:
+        self._rows = rows
+        self._config = config
+        self._initial_norms = {name: one.detach().norm(dim=1, keepdim=True) for name, one in rows.items()}
+        self._adamw = torch.optim.AdamW(
+            list(rows.values()),
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
+            weight_decay=0.0,
+        )
+        self._scaled = scaled
+        self.loss_scale = _FIRST_LOSS_SCALE if scaled else 1.0
+        self._steps_since_growth = 0
+        self.num_skipped = 0
+
+    @torch.no_grad()
+    def step(self, gradients: Rows, learning_rate: float) -> bool:
+        """Update the rows.
+
+        Args:
+            gradients: Of the rows in each text encoder, times `loss_scale`.
+            learning_rate: For this step.
+
+        Returns:
+            Whether training can go on; False if the gradient is not finite for another reason than fp16.
+        """
+        gradients = {name: gradient / self.loss_scale for name, gradient in gradients.items()}
+        if not all(torch.isfinite(gradient).all() for gradient in gradients.values()):
+            self.loss_scale /= 2
+            self._steps_since_growth = 0
+            self.num_skipped += 1
+            return self._scaled and self.loss_scale >= _SMALLEST_LOSS_SCALE
+        if self._config.max_grad_norm is not None:
+            norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
+            factor = (self._config.max_grad_norm / (norm + 1e-6)).clamp(max=1)
+            gradients = {name: gradient * factor for name, gradient in gradients.items()}
+        for name, rows in self._rows.items():
+            rows.grad = gradients[name]
+        self._adamw.param_groups[0]["lr"] = learning_rate
+        self._adamw.step()
+        for name, rows in self._rows.items():
+            rows.grad = None
+            if self._config.preserve_norm:
+                rows.mul_(self._initial_norms[name] / rows.norm(dim=1, keepdim=True).clamp(min=1e-12))
+        self._grow_loss_scale()
+        return True
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors and the numbers that continue this optimizer exactly."""
+        tensors = {
+            f"{moment}/{name}": self._adamw.state[rows][moment]
+            for name, rows in self._rows.items()
+            for moment in MOMENTS
+            if moment in self._adamw.state[rows]
+        }
+        numbers = {
+            "loss_scale": self.loss_scale,
+            "steps_since_growth": self._steps_since_growth,
+            "num_skipped": self.num_skipped,
+        }
+        return tensors, numbers
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        for name, rows in self._rows.items() if tensors else ():
+            moments = {moment: tensors[f"{moment}/{name}"].to(rows.device) for moment in MOMENTS}
+            self._adamw.state[rows] = {**moments, "step": moments["step"].cpu()}
+        self.loss_scale = numbers["loss_scale"]
+        self._steps_since_growth = numbers["steps_since_growth"]
+        self.num_skipped = numbers["num_skipped"]
+
+    def _grow_loss_scale(self) -> None:
+        self._steps_since_growth += 1
+        if self._scaled and self._steps_since_growth == _GROWTH_INTERVAL:
+            self.loss_scale *= 2
+            self._steps_since_growth = 0
+
+
+def check_can_add(backbone: Backbone) -> None:
+    """Check that rows can be added to all text encoders that are trained.
+
+    Raises:
+        ConceptLoadError: One is being trained, out of reach or quantised, or its tokenizers disagree.
+    """
+    for pair in backbone.trained:
+        check_can_add_rows(pair)
+
+
+def check_triggers_are_free(backbone: Backbone, tokens: Sequence[str]) -> None:
+    """Check that no tokenizer knows one of the placeholder tokens yet; something may have been loaded since.
+
+    Raises:
+        PlaceholderTokenError: One does.
+    """
+    for pair in backbone.pairs:
+        for token in tokens:
+            check_trigger_is_free(token, pair.tokenizer)
+
+
+@contextlib.contextmanager
+def concepts_added(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> Iterator[None]:
+    """Add concepts to a pipeline; if training fails or is interrupted, take them out again."""
+    pipe: Any = backbone.pipe
+    tokens = [concept.placeholder_token for concept in concepts]
+    words = {concept.placeholder_token: concept.description for concept in concepts if concept.description}
+    with contextlib.ExitStack() as undo:
+        for pair in backbone.trained:
+            name = pair.encoder_name
+            add_rows(pipe, pair, {concept.placeholder_token: concept.initial_rows[name] for concept in concepts})
+            undo.callback(remove_rows, pipe, pair, tokens)
+        for pair in backbone.described if words else ():
+            undo.callback(forget_descriptions, pipe, pair, list(words))
+            describe(pipe, pair, words)
+        yield
+        undo.pop_all()
+
+
+def write_learned(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> None:
+    """Put the rows as they are now into the text encoders."""
+    for pair in backbone.trained:
+        for concept in concepts:
+            write_rows(pair, concept.placeholder_token, concept.rows[pair.encoder_name])
