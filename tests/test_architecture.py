@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "diffusers_supreme_init"
 # The rooms of the design, from the ground up: a room imports only from lower floors.
 FLOORS = [
     ["errors", "randomness", "version"],
-    ["config", "files", "hub_connection", "pictures", "templates"],
+    ["config", "files", "hub_connection", "pictures", "templates", "triggers"],
     ["multitoken"],
     ["text"],
     ["backbones", "describers", "formats"],

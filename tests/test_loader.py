@@ -172,8 +172,13 @@ def test_unloading_restores_everything(pipe: Any, tmp_path: Path, unchanged: Cal
 def test_unloading_one_leaves_the_others_exact(pipe: Any, other_pipe: Any) -> None:
     sources = [{"<a>": rows(2)}, {"<b>": rows(3, seed=1)}, {"<c>": rows(4, seed=2)}]
     pipe.load_multitoken_inversion(sources)
+    prompts = ["a <b>", "a photo of a <a> and a <c>"]
     pipe.unload_multitoken_inversion("<B>")
     other_pipe.load_multitoken_inversion([sources[0], sources[2]])
+    for prompt in prompts:
+        assert torch.equal(conditioning(pipe, prompt), conditioning(other_pipe, prompt))
+    for one in (pipe, other_pipe):
+        one.unload_multitoken_inversion("<c>")
     assert_same(snapshot_of(other_pipe), snapshot_of(pipe))
     pipe.load_multitoken_inversion(sources[1])
     assert torch.equal(loaded_rows(pipe, "<b>"), rows(3, seed=1))

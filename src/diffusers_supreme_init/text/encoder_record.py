@@ -1,4 +1,4 @@
-"""What a text encoder was like before its first concept: all that is needed to make it so again.
+"""Which rows of a text encoder are whose, and what it was like before its first concept.
 
 The record stands in the encoder's configuration, so that it survives saving; only padding rows that concepts overwrite
 are kept beside the weights.
@@ -6,13 +6,14 @@ are kept beside the weights.
 
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..multitoken import row_table
+from ..triggers import is_row_name
+from .row_tokens import next_id
 from .text_pairs import TextPair
 
 _LEGACY_EOS_TOKEN_ID = 2
@@ -29,8 +30,8 @@ class EncoderRecord:
         vocab_size: What the configuration said.
         spare_start: Rows from here on are beyond the tokenizer's last token, as in padded matrices (T5, Qwen).
         eos_token_ids: Legacy ``eos_token_id`` by module name; ``"config"`` is the encoder's configuration.
-        concepts: ``{trigger: [row name, ...]}`` of the rows it holds.
-        ids: ``{row name: token id}`` of the same rows.
+        concepts: ``{trigger: [row name, ...]}`` of the concepts it holds.
+        ids: ``{row name: token id}`` of their rows, and of those that concepts have left and that are still there.
     """
 
     num_rows: int
@@ -51,9 +52,8 @@ def new_record(pair: TextPair) -> EncoderRecord:
     """Record an encoder as it is before its first concept."""
     weight = pair.embedding.weight.detach()
     # Another pipeline that shares the tokenizer may have added concepts to it already.
-    names = [names[0] for names in row_table(pair.tokenizer).values()]
-    known = cast(list[int], pair.tokenizer.convert_tokens_to_ids(names))
-    spare_start = min([len(pair.tokenizer), len(weight), *known])
+    known = [token_id for name, token_id in pair.tokenizer.added_tokens_encoder.items() if is_row_name(name)]
+    spare_start = min([next_id(pair.tokenizer), len(weight), *known])
     setattr(pair.encoder, _SPARE_ROWS, weight[spare_start:].clone())
     return EncoderRecord(
         num_rows=len(weight),
@@ -64,9 +64,9 @@ def new_record(pair: TextPair) -> EncoderRecord:
 
 
 def keep_record(pair: TextPair, record: EncoderRecord) -> None:
-    """Write a record, or, if it has no concept left, restore what it says and forget it."""
+    """Write a record, or, if no row of a concept is left, restore what it says and forget it."""
     config = pair.encoder.config
-    if record.concepts:
+    if record.concepts or record.ids:
         setattr(config, _KEY, asdict(record))
         return
     if len(pair.embedding.weight) == record.num_rows:  # else somebody added tokens meanwhile
@@ -94,7 +94,7 @@ def spare_rows(pair: TextPair, record: EncoderRecord) -> Tensor:
     if kept is not None:
         return kept.to(matrix)
     spare = matrix[record.spare_start : record.num_rows].clone()
-    spare[: len(pair.tokenizer) - record.spare_start] = 0
+    spare[[token_id - record.spare_start for token_id in record.ids.values() if token_id < record.num_rows]] = 0
     return spare
 
 

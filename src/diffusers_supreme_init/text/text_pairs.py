@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..multitoken import row_table
+from ..triggers import row_table
 
 _ENCODER_NAME = re.compile(r"text_encoder|\Abert\Z")
 """Components that read a prompt: ``text_encoder``, ``text_encoder_2``, ``prior_text_encoder``; ``bert`` of latent
