@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tiny.families import run
 from tiny.text import clip_text_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
 
 from diffusers_supreme_init import ConceptLoadError
+from diffusers_supreme_init.text import vocabulary
 from diffusers_supreme_init.text.text_pairs import TextPair, find_text_pairs
 from diffusers_supreme_init.triggers import row_table
 
@@ -46,8 +48,6 @@ def unpickled(tokenizer: Any) -> Any:
 
 
 def saved_and_loaded(tokenizer: Any) -> Any:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return type(tokenizer).from_pretrained(folder)
@@ -126,10 +126,11 @@ def test_who_learns_of_an_encoder_with_holes_reads_the_same_rows() -> None:
     load(other, "<fox>", 4)
     for one in (pipe, other):
         assert [holds(one, token, seed) for seed, token in ((2, "<dog>"), (3, "<hen>"), (4, "<fox>"))] == [True] * 3
-    assert other.tokenizer("<hole|700>").input_ids  # a name of nothing, but a token: no text can become it by chance
+    first = len(family.build().tokenizer)
+    assert other.tokenizer.convert_ids_to_tokens([first, first + 3]) == [f"<hole|{first}>", f"<hole|{first + 3}>"]
     other.unload_multitoken_inversion()
     assert_same(snapshot_of(family.build()), snapshot_of(other))
-    assert_same(snapshot_of(family.build()), snapshot_of(pipe))
+    assert pipe.tokenizer("<cat>").input_ids == other.tokenizer("<cat>").input_ids
 
 
 @pytest.mark.parametrize("name", FAMILY_NAMES)
@@ -213,8 +214,6 @@ def test_pipelines_made_of_each_other_share_holes() -> None:
 def test_a_failed_load_leaves_a_hole_as_it_was(
     monkeypatch: pytest.MonkeyPatch, unchanged: Callable[[Any], None]
 ) -> None:
-    from diffusers_supreme_init.text import vocabulary
-
     def out_of_memory(*_: Any) -> None:
         raise MemoryError
 

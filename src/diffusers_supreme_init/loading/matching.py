@@ -271,7 +271,8 @@ def _check_descriptions(pairs: Sequence[TextPair], plan: LoadPlan) -> None:
     """Check that no text encoder would find a trigger in the description of a concept: reading it would not end."""
     for pair in pairs:
         own = plan.changes[pair.encoder_name]
-        table: dict[str, Entry] = {**trigger_table(pair.tokenizer), **own.descriptions, **dict.fromkeys(own.rows, [])}
+        with_rows: dict[str, Entry] = {trigger: [] for trigger in own.rows}
+        table = {**trigger_table(pair.tokenizer), **own.descriptions, **with_rows}
         triggers = Triggers(table)
         for described, words in table.items():
             if isinstance(words, str) and (found := next(triggers.finder.spans(words), None)) is not None:

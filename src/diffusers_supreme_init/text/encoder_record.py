@@ -5,7 +5,7 @@ are kept beside the weights.
 """
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def keep_record(pair: TextPair, record: EncoderRecord) -> None:
     """Write a record, or, if no row of a concept is left, restore what it says and forget it."""
     config = pair.encoder.config
     if record.concepts or record.ids:
-        setattr(config, _KEY, asdict(record))
+        setattr(config, _KEY, dict(vars(record)))
         return
     if len(pair.embedding.weight) == record.num_rows:  # else somebody added tokens meanwhile
         config.get_text_config().vocab_size = record.vocab_size

@@ -126,8 +126,8 @@ class ConceptVocabulary:
             added, ids = self._placed(concepts, record)
             self._teach(added, ids)
             _write(pair, list(ids.values()), torch.cat([rows.to(pair.embedding.weight) for rows in concepts.values()]))
-            record.concepts |= added
-            record.ids |= ids
+            record.concepts = {**record.concepts, **added}
+            record.ids = {**record.ids, **ids}
             correct_legacy_eos(pair)
             keep_record(pair, record)
         self._read()
@@ -199,7 +199,7 @@ class ConceptVocabulary:
         """
         circle, known = self._circle(), self.concepts
         ids = {**record.ids, **circle.ids()}
-        taken = circle.names_taken() | record.ids.keys()
+        taken = circle.names_taken() | (record.ids.keys() - circle.ids().keys())
         added: dict[str, list[str]] = {}
         for trigger, rows in concepts.items():
             added[trigger] = known.get(trigger) or row_names(trigger, len(rows), taken)
@@ -237,9 +237,12 @@ class ConceptVocabulary:
 
         Stock ``unload_textual_inversion`` moves tokens and rows together, and leaves as many rows as tokens.
         """
-        record, now = self._record, self.pair.tokenizer.added_tokens_encoder
-        moved = record is not None and any(now.get(name, known) != known for name, known in record.ids.items())
-        if moved and len(self.pair.tokenizer) != weight_of(self.pair.embedding).shape[0]:
+        known = {} if self._record is None else self._record.ids
+        now = self.pair.tokenizer.added_tokens_encoder
+        num_rows = weight_of(self.pair.embedding).shape[0]
+        moved = any(now.get(name, token_id) != token_id for name, token_id in known.items())
+        lost = any(now.get(name, -1) >= num_rows for name in known)
+        if lost or (moved and len(self.pair.tokenizer) != num_rows):
             raise ConceptLoadError(
                 f"{where}: its rows of {', '.join(sorted(self.concepts))} are not where the tokenizer says: "
                 "`unload_textual_inversion` of another pipeline that shares only one of the two has moved them; give "
