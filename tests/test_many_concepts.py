@@ -1,5 +1,6 @@
 """Thousands of concepts: the work grows as their number does. Counted are calls of functions, not seconds."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
+from safetensors import safe_open
 from tiny.every_family import FAMILY, pair_of
 from torch import nn
 
@@ -69,17 +72,24 @@ def calls_by_step(num_concepts: int, folder: Path) -> dict[str, int]:
 
 def resuming(num_concepts: int, folder: Path) -> Callable[[], None]:
     """Write a checkpoint, and return what resumes from it."""
+    concepts, optimizers = training([f"<c/{number}>" for number in range(num_concepts)])
+    path = write_checkpoint(folder, {}, concepts, optimizers)
+    return lambda: restore_checkpoint(path, {}, concepts, optimizers)
+
+
+def training(tokens: list[str]) -> tuple[list[ConceptProgress], dict[str, RowOptimizer]]:
+    """Return concepts that have made a step."""
     concepts, optimizers = [], {}
-    for number in range(num_concepts):
+    for token in tokens:
         rows, latents = {"text_encoder": nn.Parameter(torch.randn(2, 8))}, torch.randn(1, 4, 8, 8)
         concept = ConceptProgress(
-            placeholder_token=f"<c/{number}>",
+            placeholder_token=token,
             description="",
             initializer={},
             initial_rows=dict(rows),
             prompts=("a photo",),
             validation_prompt="a photo",
-            random_key=f"{number}",
+            random_key=token,
             latents=PictureLatents(latents, latents, None, torch.zeros(1, 6)),
             rows=dict(rows),
         )
@@ -87,8 +97,7 @@ def resuming(num_concepts: int, folder: Path) -> Callable[[], None]:
         optimizer.step({"text_encoder": torch.ones(2, 8)}, 1e-3)
         concepts.append(concept)
         optimizers[concept.placeholder_token] = optimizer
-    path = write_checkpoint(folder, {}, concepts, optimizers)
-    return lambda: restore_checkpoint(path, {}, concepts, optimizers)
+    return concepts, optimizers
 
 
 @pytest.mark.filterwarnings("ignore:.*it when it cleans prompts")
@@ -96,3 +105,18 @@ def test_twice_as_many_concepts_are_twice_the_work(tmp_path: Path) -> None:
     calls_by_step(4, tmp_path)  # imports and caches
     once, twice = calls_by_step(60, tmp_path), calls_by_step(120, tmp_path)
     assert {step: twice[step] / once[step] for step in once if twice[step] > 2.2 * once[step]} == {}
+
+
+def test_a_checkpoint_of_before_is_resumed() -> None:
+    path = ROOT / "tests" / "fixtures" / "before_holes" / "checkpoint" / "checkpoint.safetensors"
+    with safe_open(path, framework="pt") as file:
+        run = json.loads(file.metadata()["run"])
+        saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+    concepts, optimizers = training(["<a>", "<b>"])
+    restore_checkpoint(path, run, concepts, optimizers)
+    for concept in concepts:
+        token = concept.placeholder_token
+        assert (concept.step, len(concept.losses)) == (2, 2)
+        assert torch.equal(concept.rows["text_encoder"], saved[f"{token}/rows/text_encoder"])
+        moments, _ = optimizers[token].state_dict()
+        assert torch.equal(moments["exp_avg/text_encoder"], saved[f"{token}/exp_avg/text_encoder"])
