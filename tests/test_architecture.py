@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -17,6 +18,7 @@ import diffusers_supreme_init
 from diffusers_supreme_init.sharing.model_card import LIBRARY_TEMPLATE_NAME, TEMPLATE_NAME, model_card_template
 
 PACKAGE = ROOT / "src" / "diffusers_supreme_init"
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 # The rooms of the design, from the ground up: a room imports only from lower floors.
 FLOORS = [
@@ -155,6 +157,26 @@ def test_no_room_has_an_import_cycle(room: str) -> None:
     inside = [module for module in MODULES if room_of(module) == room]
     graph = {module: {one for one in imported_modules(module) if room_of(one) == room} for module in inside}
     assert len(list(TopologicalSorter(graph).static_order())) == len(inside)
+
+
+def test_the_docs_show_the_same_floors() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", ARCHITECTURE, re.MULTILINE)
+    told = [(int(floor), room) for floor, rooms in rows for room in re.findall(r"`(\w+)/?`", rooms)]
+    built = [(number, room) for number, floor in enumerate(FLOORS, start=1) for room in floor if room != "__init__"]
+    assert sorted(told) == sorted(built)
+
+
+def test_the_docs_name_files_that_exist() -> None:
+    for path in re.findall(r"`([\w/]+\.py)`", ARCHITECTURE):
+        assert (PACKAGE / path).is_file() or (ROOT / path).is_file(), path
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| (.*\? \| .*) \|$", ARCHITECTURE, re.MULTILINE))
+def test_where_is_what_the_docs_look_for(row: str) -> None:
+    texts = [(PACKAGE / path).read_text() for path in re.findall(r"`([\w/]+\.py)`", row)]
+    assert texts
+    for name in re.findall(r"`(?:\w+\.)?(\w+)`", re.sub(r"`[\w/]+\.py`", "", row)):
+        assert any(re.search(rf"\b{name}\b", text) for text in texts), name
 
 
 def test_public_names_are_exact() -> None:

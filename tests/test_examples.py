@@ -97,11 +97,6 @@ def test_paths_and_targets_that_the_readme_names_exist() -> None:
         assert (ROOT / (path[0] or path[1])).exists(), path
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)`", readme + (ROOT / "CONTRIBUTING.md").read_text())) <= targets
-    package = ROOT / "src" / "diffusers_supreme_init"
-    table = (ROOT / "docs" / "architecture.md").read_text().split("| module |")[1]
-    for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
-        for module in re.findall(r"`(\w+)`", row):
-            assert (package / f"{module}.py").exists() or (package / module).is_dir(), module
 
 
 def test_train_without_options_trains_on_the_mug_of_the_toybox_and_generate_draws_it(

@@ -41,7 +41,7 @@ from diffusers_supreme_init.sharing.saved_folder import publishable_files
 
 SETUP = """
 import logging, warnings
-from diffusers_supreme_init import publishing
+from diffusers_supreme_init.sharing import publishing
 publishing._PAUSES = (0.01, 0.01, 0.01)
 from diffusers_supreme_init import push_to_hub
 from diffusers_supreme_init.errors import SupremeInitError

@@ -3,7 +3,7 @@
 Exactly one tensor, ``{placeholder_token: (num_vectors, hidden_size) float32}``, so that stock
 ``load_textual_inversion`` reads it; everything else is safetensors metadata: ModelSpec keys, and one JSON object under
 `METADATA_KEY`. A second text encoder has a second file, ``learned_embeds_2.safetensors``. The formats of other
-programs are in `formats` and `format_writers`, which keep the same JSON object where a file has room for it.
+programs are in `readers` and `writers`, which keep the same JSON object where a file has room for it.
 """
 
 import hashlib

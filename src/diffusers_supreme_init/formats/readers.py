@@ -2,7 +2,7 @@
 
 The names of keys are facts about other programs: ComfyUI's tokenizers (``embedding_key``), A1111's and rinongal's
 ``string_to_param``, sd-scripts' and invoke-training's ``emb_params``, OneTrainer's ``emp_params``, ``t5`` and
-``gemma``, diffusers' multi-vector names ``<mug>_1``. `format_writers` writes what is read here.
+``gemma``, diffusers' multi-vector names ``<mug>_1``. `writers` writes what is read here.
 """
 
 import os
