@@ -5,6 +5,7 @@ are kept beside the weights.
 """
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,16 +75,16 @@ def keep_record(pair: TextPair, record: EncoderRecord) -> None:
     for name, eos_token_id in record.eos_token_ids.items():
         _eos_owner(pair, name).eos_token_id = eos_token_id
     delattr(config, _KEY)
-    discard_spare_rows(pair.encoder)
+    _discard_spare_rows(pair.encoder)
 
 
-def discard_spare_rows(encoder: PreTrainedModel) -> None:
+def _discard_spare_rows(encoder: PreTrainedModel) -> None:
     """Forget the padding that `new_record` has set aside."""
     if hasattr(encoder, _SPARE_ROWS):
         delattr(encoder, _SPARE_ROWS)
 
 
-def spare_rows(pair: TextPair, record: EncoderRecord) -> Tensor:
+def _spare_rows(pair: TextPair, record: EncoderRecord) -> Tensor:
     """Return the padding of a matrix as it was before the first concept, ``(num_rows - spare_start, hidden_size)``.
 
     A pipeline that was saved with its concepts no longer has what they had overwritten: no token leads there, so those
@@ -120,6 +121,43 @@ def set_matrix(pair: TextPair, matrix: Tensor) -> None:
                 if hasattr(module, size_name):
                     setattr(module, size_name, len(matrix))
     pair.encoder.config.get_text_config().vocab_size = len(matrix)
+
+
+class Cut:
+    """What removing concepts makes of one encoder: computed first, then made."""
+
+    def __init__(self, pair: TextPair, ids: Mapping[str, int], used: Collection[str]) -> None:
+        """Compute the matrix up to the last row that is read, and the padding that was behind it.
+
+        Args:
+            pair: The encoder.
+            ids: ``{token: id}`` of all added tokens.
+            used: Names of the rows that are still read.
+        """
+        self._pair = pair
+        self._matrix: Tensor | None = None
+        self._record = record = record_of(pair.encoder)
+        if record is None:  # memory ran out before its first row was written
+            return
+        record.ids = {name: ids.get(name, known) for name, known in record.ids.items()}
+        read = [token_id for name, token_id in record.ids.items() if name in used]
+        foreign = [token_id for name, token_id in ids.items() if not is_row_name(name)]
+        end = max([record.spare_start - 1, *read, *foreign]) + 1
+        if any(token_id >= end for token_id in record.ids.values()):
+            matrix = pair.embedding.weight.detach()
+            self._matrix = torch.cat([matrix[:end], _spare_rows(pair, record)[max(end - record.spare_start, 0) :]])
+        record.ids = {name: token_id for name, token_id in record.ids.items() if token_id < end}
+
+    def make(self, gone: Mapping[str, list[str]]) -> None:
+        """Give the encoder its matrix, and forget ``{trigger: [row name, ...]}``."""
+        record = self._record
+        if record is None:
+            _discard_spare_rows(self._pair.encoder)
+            return
+        if self._matrix is not None:
+            set_matrix(self._pair, self._matrix)
+        record.concepts = {one: names for one, names in record.concepts.items() if gone.get(one) != names}
+        keep_record(self._pair, record)
 
 
 def _of_length(tensor: Tensor, length: int) -> Tensor:

@@ -14,16 +14,15 @@ from torch import Tensor
 
 from ..errors import ConceptLoadError
 from ..multitoken import add_triggers, remove_triggers
-from ..triggers import Entry, has_token, is_row_name, row_names, row_table, trigger_table
+from ..triggers import Entry, has_token, row_names, row_table, trigger_table
 from .encoder_record import (
+    Cut,
     EncoderRecord,
     correct_legacy_eos,
-    discard_spare_rows,
     keep_record,
     new_record,
     record_of,
     set_matrix,
-    spare_rows,
 )
 from .offloading import reachable_weights, weight_of, why_out_of_reach
 from .row_tokens import Circle, circle_around, connect, drop_free_tail, next_id, teach
@@ -157,7 +156,7 @@ class ConceptVocabulary:
                 stack.enter_context(reachable_weights(encoder))
             # All new matrices before the first change: memory may run out.
             cuts = [
-                _Cut(TextPair(self.pair.encoder_name, encoder, self.pair.slots), circle.ids(), used)
+                Cut(TextPair(self.pair.encoder_name, encoder, self.pair.slots), circle.ids(), used)
                 for encoder in circle.encoders
             ]
             for tokenizer in circle.tokenizers:
@@ -198,35 +197,37 @@ class ConceptVocabulary:
         New ids are behind all that anybody has: a row in a hole would be read by who still knows its old concept.
         """
         circle, known = self._circle(), self.concepts
-        ids = {**record.ids, **circle.ids()}
-        taken = circle.names_taken() | (record.ids.keys() - circle.ids().keys())
+        ids = circle.ids()
+        num_rows = len(self.pair.embedding.weight)  # stock `unload_textual_inversion` may have taken rows away
+        left = {name: token_id for name, token_id in record.ids.items() if name not in ids and token_id < num_rows}
+        taken = circle.names_taken() | left.keys()
         added: dict[str, list[str]] = {}
         for trigger, rows in concepts.items():
             added[trigger] = known.get(trigger) or row_names(trigger, len(rows), taken)
             taken.update(added[trigger])
         names = [name for own in added.values() for name in own]
-        start = max([*map(next_id, circle.tokenizers), *(token_id + 1 for token_id in record.ids.values())])
-        new = (name for name in names if name not in ids)
-        ids |= {name: token_id for token_id, name in enumerate(new, start)}
+        start = max([*map(next_id, circle.tokenizers), *(token_id + 1 for token_id in left.values())])
+        ids |= {name: token_id for token_id, name in enumerate((one for one in names if one not in ids), start)}
         return added, {name: ids[name] for name in names}
 
     def _teach(self, concepts: Mapping[str, list[str]], ids: Mapping[str, int]) -> None:
         """Make ``{trigger: [row name, ...]}`` known to the tokenizers, at ``{row name: token id}``."""
-        for slot in self.pair.slots:
+        for slot in self.pair.slots if concepts else ():
+            teach(slot.tokenizer, {name: ids[name] for names in concepts.values() for name in names})
             known = row_table(slot.tokenizer)
             new = {trigger: names for trigger, names in concepts.items() if trigger not in known}
-            if new:
-                teach(slot.tokenizer, {name: ids[name] for names in new.values() for name in names})
-                add_triggers(slot.tokenizer, new, slot.processor)
+            add_triggers(slot.tokenizer, new, slot.processor)
 
     def _check_can_learn(self, where: str) -> None:
         """Check that the ids of the encoder's own concepts are free in tokenizers that do not know them."""
         record = self._record
-        for slot in self.pair.slots if record is not None and self._unknown else ():
+        if record is None:
+            return
+        for slot in self.pair.slots if self._unknown else ():
             known = slot.tokenizer.added_tokens_encoder
             names = [name for names in self._unknown.values() for name in names if name not in known]
-            new = [record.ids[name] for name in names] if record is not None else []
-            if new and record is not None and not record.spare_start <= next_id(slot.tokenizer) <= min(new):
+            new = [record.ids[name] for name in names]
+            if new and not record.spare_start <= next_id(slot.tokenizer) <= min(new):
                 raise ConceptLoadError(
                     f"{where}: it holds {', '.join(self._unknown)}, which {slot.component_name} does not know; give "
                     "this pipeline the tokenizer of the one that loaded them, or unload them there first"
@@ -248,43 +249,6 @@ class ConceptVocabulary:
                 "`unload_textual_inversion` of another pipeline that shares only one of the two has moved them; give "
                 "this pipeline both"
             )
-
-
-class _Cut:
-    """What removing concepts makes of one encoder: computed first, then made."""
-
-    def __init__(self, pair: TextPair, ids: Mapping[str, int], used: Collection[str]) -> None:
-        """Compute the matrix up to the last row that is read, and the padding that was behind it.
-
-        Args:
-            pair: The encoder.
-            ids: ``{token: id}`` of all added tokens.
-            used: Names of the rows that are still read.
-        """
-        self._pair = pair
-        self._matrix: Tensor | None = None
-        self._record = record = record_of(pair.encoder)
-        if record is None:  # memory ran out before its first row was written
-            return
-        record.ids = {name: ids.get(name, known) for name, known in record.ids.items()}
-        read = [token_id for name, token_id in record.ids.items() if name in used]
-        foreign = [token_id for name, token_id in ids.items() if not is_row_name(name)]
-        end = max([record.spare_start - 1, *read, *foreign]) + 1
-        if any(token_id >= end for token_id in record.ids.values()):
-            matrix = pair.embedding.weight.detach()
-            self._matrix = torch.cat([matrix[:end], spare_rows(pair, record)[max(end - record.spare_start, 0) :]])
-        record.ids = {name: token_id for name, token_id in record.ids.items() if token_id < end}
-
-    def make(self, gone: Mapping[str, list[str]]) -> None:
-        """Give the encoder its matrix, and forget ``{trigger: [row name, ...]}``."""
-        record = self._record
-        if record is None:
-            discard_spare_rows(self._pair.encoder)
-            return
-        if self._matrix is not None:
-            set_matrix(self._pair, self._matrix)
-        record.concepts = {one: names for one, names in record.concepts.items() if gone.get(one) != names}
-        keep_record(self._pair, record)
 
 
 def _write(pair: TextPair, ids: list[int], rows: Tensor) -> None:
