@@ -1,6 +1,5 @@
 """Row tokens in tokenizers: put at given ids, taken from the end again, and who has to agree on them."""
 
-import gc
 import json
 import weakref
 from collections.abc import Collection, Iterable, Mapping
@@ -57,12 +56,6 @@ class Circle:
         A tokenizer that was copied, and given to a pipeline that no method of ours has seen yet, still makes the ids
         that it knew: those rows have to stay as they are.
         """
-        if names := self._names_of_strangers():
-            gc.collect()  # a pipeline that somebody dropped may be waiting for it
-            names = self._names_of_strangers()
-        return names
-
-    def _names_of_strangers(self) -> set[str]:
         ids = self.ids()
         found: set[str] = set()
         for tokenizer in armed_tokenizers():

@@ -5,6 +5,7 @@ hole, and matrix and vocabulary shrink as soon as nobody reads their end.
 """
 
 import contextlib
+import gc
 from collections.abc import Collection, Iterable, Mapping
 from typing import cast
 
@@ -149,6 +150,8 @@ class ConceptVocabulary:
         if not gone and self._record is None:
             return
         circle = self._circle()
+        if circle.names_read_elsewhere():
+            gc.collect()  # a pipeline that somebody dropped may be waiting for it
         used = circle.names_in_use(without=gone) | circle.names_read_elsewhere()
         processors = {id(slot.tokenizer): slot.processor for slot in self.pair.slots}
         with contextlib.ExitStack() as stack:
