@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_a_copied_tokenizer_that_a_loader_has_seen_loses_what_the_original_unloa
     assert holds(other, "<dog>", 2)
 
 
+def test_a_copy_of_another_pipeline_is_in_nobodys_way() -> None:
+    pipe, stranger = FAMILY["stable_diffusion"].build(), FAMILY["pixart_sigma"].build()
+    load(stranger, "<mug>")
+    copied = copy.deepcopy(stranger)  # knows the same row names, at other ids
+    load(pipe, "<mug>")
+    pipe.unload_multitoken_inversion()
+    assert sizes(pipe) == sizes(FAMILY["stable_diffusion"].build())
+    assert holds(copied, "<mug>", 0)
+
+
 def test_who_learns_of_an_encoder_with_holes_reads_the_same_rows() -> None:
     family = FAMILY["stable_diffusion"]
     pipe, other = family.build(), family.build()
@@ -200,6 +211,7 @@ def test_holes_are_saved_and_close_after_loading(name: str, tmp_path: Path) -> N
     for old, new in zip(find_text_pairs(family.build()), find_text_pairs(again), strict=True):
         num_tokens = len(old.tokenizer)
         assert torch.equal(old.embedding.weight[:num_tokens], new.embedding.weight[:num_tokens])
+        assert not new.embedding.weight[num_tokens : num_tokens + 12].any()  # nothing is left of rows in the padding
         assert not hasattr(new.encoder.config, "multitoken")
 
 
@@ -316,3 +328,69 @@ def test_rows_that_stock_moved_in_one_of_two_tokenizers_are_refused() -> None:
     other.unload_textual_inversion("<mug|0>")  # moves tokens in its own tokenizer, and rows in the encoder of both
     with pytest.raises(ConceptLoadError, match="`unload_textual_inversion` of another pipeline that shares only one"):
         pipe.unload_multitoken_inversion("<cat>")
+
+
+def text_half(encoder: Any, tokenizer: Any) -> Any:
+    """Return a Stable Diffusion with nothing but its text half."""
+    return StableDiffusionPipeline(
+        vae=None,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=None,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+RELATIVES: list[Callable[[Any], Any]] = [
+    copy.deepcopy,
+    lambda pipe: text_half(pipe.text_encoder, pipe.tokenizer),
+    lambda pipe: text_half(pipe.text_encoder, copy.deepcopy(pipe.tokenizer)),
+    lambda pipe: text_half(pipe.text_encoder, unpickled(pipe.tokenizer)),
+    lambda pipe: text_half(pipe.text_encoder, clip_tokenizer()),
+]
+"""How a pipeline comes from another one."""
+
+
+def wrong_concepts(pipe: Any) -> list[str]:
+    """Return the triggers that a pipeline reads as other rows than their own, by the number in their name."""
+    (pair,) = find_text_pairs(pipe)
+    weight, wrong = pair.embedding.weight, []
+    for trigger in row_table(pair.tokenizer):
+        seed = int(trigger.strip("<>"))
+        ids = pair.tokenizer(f"a {trigger}", add_special_tokens=False).input_ids[1:]
+        if max(ids) >= len(weight) or not torch.equal(weight[ids], rows_for(pair, 1 + seed % 3, seed)):
+            wrong.append(trigger)
+    return wrong
+
+
+@pytest.mark.parametrize(
+    "history", [pytest.param(number, marks=[] if number % 6 == 5 else pytest.mark.slow) for number in range(60)]
+)
+def test_whatever_happens_to_pipelines_that_share_parts_no_concept_is_taken_for_another(history: int) -> None:
+    chance = random.Random(history)
+    pipes = [text_half(clip_text_encoder(8), clip_tokenizer())]
+    for _ in range(40):
+        pipe = chance.choice(pipes)
+        (pair,) = find_text_pairs(pipe)
+        known = list(row_table(pipe.tokenizer))
+        what = chance.choice(["load", "load", "load", "unload", "unload", "unload all", "share", "share", "drop"])
+        if what == "load":
+            seed = chance.randrange(8)
+            pipe.load_multitoken_inversion({f"<{seed}>": rows_for(pair, 1 + seed % 3, seed)})
+        elif what == "unload" and known:
+            pipe.unload_multitoken_inversion(chance.choice(known))
+        elif what == "unload all":
+            pipe.unload_multitoken_inversion()
+        elif what == "share" and len(pipes) < 6:
+            pipes.append(chance.choice(RELATIVES)(pipe))
+        elif what == "drop" and len(pipes) > 1:
+            pipes.remove(pipe)
+        del pipe, pair
+        assert [wrong_concepts(one) for one in pipes] == [[]] * len(pipes), what
+    while len(pipes) > 1:
+        pipes.pop().unload_multitoken_inversion()
+    pipes[0].unload_multitoken_inversion()
+    assert sizes(pipes[0]) == sizes(text_half(clip_text_encoder(8), clip_tokenizer()))

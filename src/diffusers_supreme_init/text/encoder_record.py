@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..triggers import is_row_name
-from .row_tokens import next_id
 from .text_pairs import TextPair
 
 _LEGACY_EOS_TOKEN_ID = 2
@@ -49,12 +48,17 @@ def record_of(encoder: PreTrainedModel) -> EncoderRecord | None:
     return EncoderRecord(**values) if values else None
 
 
-def new_record(pair: TextPair) -> EncoderRecord:
-    """Record an encoder as it is before its first concept."""
+def new_record(pair: TextPair, next_id: int) -> EncoderRecord:
+    """Record an encoder as it is before its first concept.
+
+    Args:
+        pair: The encoder.
+        next_id: The id that the next token added to its tokenizer gets.
+    """
     weight = pair.embedding.weight.detach()
     # Another pipeline that shares the tokenizer may have added concepts to it already.
     known = [token_id for name, token_id in pair.tokenizer.added_tokens_encoder.items() if is_row_name(name)]
-    spare_start = min([next_id(pair.tokenizer), len(weight), *known])
+    spare_start = min([next_id, len(weight), *known])
     setattr(pair.encoder, _SPARE_ROWS, weight[spare_start:].clone())
     return EncoderRecord(
         num_rows=len(weight),

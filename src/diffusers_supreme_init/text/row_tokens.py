@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..multitoken import armed_tokenizers
 from ..triggers import is_row_name, row_table
+from .encoder_record import record_of
 
 _READERS: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, weakref.WeakSet[PreTrainedModel]]" = (
     weakref.WeakKeyDictionary()
@@ -29,12 +30,15 @@ class Circle:
         return {name: token_id for tokenizer in self.tokenizers for name, token_id in _added(tokenizer).items()}
 
     def names_in_use(self, without: Mapping[str, list[str]] | None = None) -> set[str]:
-        """Return the row tokens that triggers are read as, once the concepts `without` are gone."""
+        """Return the row tokens of concepts that an encoder holds or a tokenizer reads, once `without` are gone."""
         gone = without or {}
+        records = [record_of(encoder) for encoder in self.encoders]
+        tables = [record.concepts for record in records if record is not None]
+        tables += [row_table(tokenizer) for tokenizer in self.tokenizers]
         return {
             name
-            for tokenizer in self.tokenizers
-            for trigger, names in row_table(tokenizer).items()
+            for table in tables
+            for trigger, names in table.items()
             if gone.get(trigger) != names
             for name in names
         }

@@ -122,7 +122,7 @@ class ConceptVocabulary:
         if self._record is not None:
             self._teach(self._unknown, self._record.ids)
         with reachable_weights(pair.encoder):
-            record = self._record or new_record(pair)
+            record = self._record or new_record(pair, next_id(pair.tokenizer))
             added, ids = self._placed(concepts, record)
             self._teach(added, ids)
             _write(pair, list(ids.values()), torch.cat([rows.to(pair.embedding.weight) for rows in concepts.values()]))
