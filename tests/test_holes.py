@@ -344,14 +344,19 @@ def text_half(encoder: Any, tokenizer: Any) -> Any:
     )
 
 
-RELATIVES: list[Callable[[Any], Any]] = [
-    copy.deepcopy,
-    lambda pipe: text_half(pipe.text_encoder, pipe.tokenizer),
-    lambda pipe: text_half(pipe.text_encoder, copy.deepcopy(pipe.tokenizer)),
-    lambda pipe: text_half(pipe.text_encoder, unpickled(pipe.tokenizer)),
-    lambda pipe: text_half(pipe.text_encoder, clip_tokenizer()),
-]
-"""How a pipeline comes from another one."""
+def relatives(tokenizer: Callable[[], Any]) -> list[Callable[[Any], Any]]:
+    """Return how a pipeline may come from another one: whole copies, and every way to share the text encoder."""
+    return [
+        copy.deepcopy,
+        lambda pipe: text_half(pipe.text_encoder, pipe.tokenizer),
+        lambda pipe: text_half(pipe.text_encoder, copy.deepcopy(pipe.tokenizer)),
+        lambda pipe: text_half(pipe.text_encoder, unpickled(pipe.tokenizer)),
+        lambda pipe: text_half(pipe.text_encoder, tokenizer()),
+    ]
+
+
+def concept(pair: TextPair, number: int) -> dict[str, torch.Tensor]:
+    return {f"<{number}>": rows_for(pair, 1 + 5 * (number % 3), number)}
 
 
 def wrong_concepts(pipe: Any) -> list[str]:
@@ -359,38 +364,43 @@ def wrong_concepts(pipe: Any) -> list[str]:
     (pair,) = find_text_pairs(pipe)
     weight, wrong = pair.embedding.weight, []
     for trigger in row_table(pair.tokenizer):
-        seed = int(trigger.strip("<>"))
+        expected = concept(pair, int(trigger.strip("<>")))[trigger]
         ids = pair.tokenizer(f"a {trigger}", add_special_tokens=False).input_ids[1:]
-        if max(ids) >= len(weight) or not torch.equal(weight[ids], rows_for(pair, 1 + seed % 3, seed)):
+        if max(ids) >= len(weight) or not torch.equal(weight[ids], expected):
             wrong.append(trigger)
     return wrong
 
 
 @pytest.mark.parametrize(
-    "history", [pytest.param(number, marks=[] if number % 6 == 5 else pytest.mark.slow) for number in range(60)]
+    "encoder", [(clip_text_encoder, clip_tokenizer), (t5_encoder, t5_tokenizer)], ids=["clip", "t5"]
 )
-def test_whatever_happens_to_pipelines_that_share_parts_no_concept_is_taken_for_another(history: int) -> None:
-    chance = random.Random(history)
-    pipes = [text_half(clip_text_encoder(8), clip_tokenizer())]
+@pytest.mark.parametrize(
+    "history", [pytest.param(number, marks=[] if number % 6 == 5 else pytest.mark.slow) for number in range(30)]
+)
+def test_whatever_happens_to_pipelines_that_share_parts_no_concept_is_taken_for_another(
+    history: int, encoder: tuple[Callable[[int], Any], Callable[[], Any]]
+) -> None:
+    chance, (build_encoder, build_tokenizer) = random.Random(history), encoder
+    fresh = text_half(build_encoder(8), build_tokenizer())
+    pipes = [copy.deepcopy(fresh)]
     for _ in range(40):
         pipe = chance.choice(pipes)
-        (pair,) = find_text_pairs(pipe)
         known = list(row_table(pipe.tokenizer))
         what = chance.choice(["load", "load", "load", "unload", "unload", "unload all", "share", "share", "drop"])
         if what == "load":
-            seed = chance.randrange(8)
-            pipe.load_multitoken_inversion({f"<{seed}>": rows_for(pair, 1 + seed % 3, seed)})
+            pipe.load_multitoken_inversion(concept(find_text_pairs(pipe)[0], chance.randrange(8)))
         elif what == "unload" and known:
             pipe.unload_multitoken_inversion(chance.choice(known))
         elif what == "unload all":
             pipe.unload_multitoken_inversion()
         elif what == "share" and len(pipes) < 6:
-            pipes.append(chance.choice(RELATIVES)(pipe))
+            pipes.append(chance.choice(relatives(build_tokenizer))(pipe))
         elif what == "drop" and len(pipes) > 1:
             pipes.remove(pipe)
-        del pipe, pair
+        del pipe
         assert [wrong_concepts(one) for one in pipes] == [[]] * len(pipes), what
     while len(pipes) > 1:
         pipes.pop().unload_multitoken_inversion()
     pipes[0].unload_multitoken_inversion()
-    assert sizes(pipes[0]) == sizes(text_half(clip_text_encoder(8), clip_tokenizer()))
+    assert sizes(pipes[0]) == sizes(fresh)
+    assert_same(fresh.text_encoder.state_dict(), pipes[0].text_encoder.state_dict())
