@@ -306,6 +306,8 @@ def test_concepts_that_do_not_fit_change_nothing(pipe: Any, tmp_path: Path, unch
     foreign = saved(tmp_path, pipe, encoder=type(other)("CLIPTextModel", HIDDEN_SIZE, "another vocabulary"))
     with pytest.raises(ConceptLoadError, match="with the vocabulary it was trained with"):
         pipe.load_multitoken_inversion(foreign)
+    with pytest.raises(ConceptLoadError, match="<mug>: expected different names, got it twice"):
+        pipe.load_multitoken_inversion([{"<MUG>": rows()}, {"<mug>": rows()}])
     with pytest.raises(ConceptLoadError, match="got it twice"):
         pipe.load_multitoken_inversion([{"<mug>": rows()}, {"<Mug>": rows(seed=1)}])
     with pytest.raises(ConceptLoadError, match="one for each of 2 sources, got 1"):

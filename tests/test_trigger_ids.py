@@ -11,6 +11,7 @@ from tiny.stock_loader import load_stock
 
 from diffusers_supreme_init import write_embedding
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
+from diffusers_supreme_init.triggers import row_table
 
 VARIETY = ["stable_diffusion_xl", "flux", "qwen_image_edit", "sana", "hunyuan_image", "kolors", "hunyuan_dit"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*(it when it cleans prompts|rewrite prompts)")
@@ -97,3 +98,12 @@ def test_a_tokenizer_without_concepts_is_as_transformers_made_it() -> None:
     pipe.unload_multitoken_inversion()
     assert type(pipe.tokenizer) is made
     assert type(pipe.tokenizer.get_vocab()) is dict
+
+
+def test_of_triggers_that_begin_alike_the_longest_is_read() -> None:
+    pipe = FAMILY["stable_diffusion"].build()
+    rows = rows_for(pair_of(pipe, "text_encoder"))
+    pipe.load_multitoken_inversion([{"zq": rows}, {"zq-2": rows}, {"<zq": rows}, {"<zq>": rows}])
+    table = row_table(pipe.tokenizer)
+    for trigger, names in table.items():
+        assert pipe.tokenizer.tokenize(f"a {trigger}, zq") == ["a</w>", *names, ",</w>", *table["zq"]]
