@@ -10,7 +10,7 @@ such a tokenizer gets a subclass too, which arms its tokenizer again when it is 
 import re
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any, Self
 
@@ -96,11 +96,11 @@ def add_triggers(
 
 
 def remove_triggers(
-    tokenizer: PreTrainedTokenizerBase, triggers: Collection[str], processor: ProcessorMixin | None = None
+    tokenizer: PreTrainedTokenizerBase, triggers: Iterable[str], processor: ProcessorMixin | None = None
 ) -> None:
     """Make a tokenizer read triggers as plain text again."""
-    table = trigger_table(tokenizer)
-    set_triggers(tokenizer, {known: entry for known, entry in table.items() if known not in triggers}, processor)
+    gone, table = set(triggers), trigger_table(tokenizer)
+    set_triggers(tokenizer, {known: entry for known, entry in table.items() if known not in gone}, processor)
 
 
 def armed_tokenizers() -> list[PreTrainedTokenizerBase]:
