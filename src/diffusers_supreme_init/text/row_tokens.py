@@ -4,6 +4,7 @@ import json
 import weakref
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,8 +26,9 @@ class Circle:
     encoders: list[PreTrainedModel]
     tokenizers: list[PreTrainedTokenizerBase]
 
+    @cached_property
     def ids(self) -> dict[str, int]:
-        """Return ``{token: id}`` of all tokens that were added to the tokenizers, by whomever."""
+        """``{token: id}`` of all tokens that were added to the tokenizers, by whomever, when it is asked first."""
         return {name: token_id for tokenizer in self.tokenizers for name, token_id in _added(tokenizer).items()}
 
     def names_in_use(self, without: Mapping[str, list[str]] | None = None) -> set[str]:
@@ -48,7 +50,7 @@ class Circle:
 
         A hole may be filled again by a concept of its name, if all tokenizers know it by that name.
         """
-        taken = set(self.ids())
+        taken = set(self.ids)
         holes = {name for name in taken - self.names_in_use() if is_row_name(name)}
         for tokenizer in self.tokenizers:
             holes &= _added(tokenizer).keys()
@@ -60,7 +62,7 @@ class Circle:
         A tokenizer that was copied, and given to a pipeline that no method of ours has seen yet, still makes the ids
         that it knew: those rows have to stay as they are.
         """
-        ids = self.ids()
+        ids = self.ids
         found: set[str] = set()
         for tokenizer in armed_tokenizers():
             if not _READERS.get(tokenizer) and not _is_among(tokenizer, self.tokenizers):
@@ -138,7 +140,8 @@ def _remove(tokenizer: PreTrainedTokenizerBase, names: Collection[str]) -> None:
 
 
 def _added(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    return tokenizer.added_tokens_encoder
+    # As `added_tokens_encoder` has it, but unsorted: of thousands, sorting takes longest.
+    return {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items()}
 
 
 def _is_among(one: object, others: Iterable[object]) -> bool:

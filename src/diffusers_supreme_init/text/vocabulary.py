@@ -159,7 +159,7 @@ class ConceptVocabulary:
                 stack.enter_context(reachable_weights(encoder))
             # All new matrices before the first change: memory may run out.
             cuts = [
-                Cut(TextPair(self.pair.encoder_name, encoder, self.pair.slots), circle.ids(), used)
+                Cut(TextPair(self.pair.encoder_name, encoder, self.pair.slots), circle.ids, used)
                 for encoder in circle.encoders
             ]
             for tokenizer in circle.tokenizers:
@@ -200,7 +200,7 @@ class ConceptVocabulary:
         New ids are behind all that anybody has: a row in a hole would be read by who still knows its old concept.
         """
         circle, known = self._circle(), self.concepts
-        ids = circle.ids()
+        ids = dict(circle.ids)
         num_rows = len(self.pair.embedding.weight)  # stock `unload_textual_inversion` may have taken rows away
         left = {name: token_id for name, token_id in record.ids.items() if name not in ids and token_id < num_rows}
         taken = circle.names_taken() | left.keys()
