@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 from .errors import ConfigError, UnsupportedPipelineError
 from .files import EVALUATION_NAME, json_bytes, write_atomically
 from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_mse
-from .multitoken import find_trigger, has_token
 from .pictures import PictureSource, find_pictures, fit_to_square, load_picture
 from .randomness import generator_for
 from .templates import VALIDATION_TEMPLATE, check_templates, describe_in_prompt, fill_template
 from .text.prompt_cleaning import as_written
 from .text.text_pairs import find_text_pairs
+from .triggers import find_trigger, has_token
 from .version import __version__
 
 logger = logging.getLogger(__name__)

@@ -16,20 +16,14 @@ from diffusers import DiffusionPipeline, ModularPipeline
 from .errors import ConceptLoadError, SupremeInitWarning
 from .formats.embedding_file import LearnedEmbedding
 from .formats.readers import read_embeddings
-from .loading.matching import ConceptRequest, LoadedConcept, LoadPlan, plan_load
+from .loading.matching import ConceptRequest, LoadedConcept, plan_load
 from .loading.sources import ConceptSource, SourceOptions, find_embedding_files
-from .multitoken import Entry, arm, row_table, trigger_table
+from .multitoken import arm
+from .text.changes import changed, refresh_config
 from .text.prompt_cleaning import why_lost
 from .text.text_pairs import TextPair, find_text_pairs
-from .text.vocabulary import (
-    add_rows,
-    check_can_add_rows,
-    connect,
-    describe,
-    forget_descriptions,
-    remove_rows,
-    unknown_concepts,
-)
+from .text.vocabulary import ConceptVocabulary
+from .triggers import trigger_table
 
 
 class MultiTokenInversionLoaderMixin:
@@ -97,11 +91,14 @@ class MultiTokenInversionLoaderMixin:
         pairs = _text_pairs(self)
         plan = plan_load(pairs, requests)
         _warn(self, plan.reports, description is not False)  # who turns warnings into errors gets them before a change
-        _apply(self, pairs, plan)
-        return plan.reports
+        with changed(self, pairs, plan.changes):
+            return plan.reports
 
     def unload_multitoken_inversion(self, token: str | Sequence[str] | None = None) -> None:
-        """Remove one concept, several, or (None) all; vocabulary, matrix and config are then as before loading.
+        """Remove one concept, several, or (None) all.
+
+        The others keep their token ids and rows. After the last one, vocabulary, matrix and config are as before
+        loading; rows that lie before those of another concept stay in the matrix, unread, until that one goes too.
 
         Raises:
             ConceptLoadError: A concept is not loaded; the message lists those that are.
@@ -165,39 +162,16 @@ def _text_pairs(pipe: Any) -> list[TextPair]:
             f"{', '.join(name for name, part in pipe.components.items() if part is not None) or 'no components'}"
         )
     for pair in pairs:
-        connect(pair)
         for slot in pair.slots:
             if trigger_table(slot.tokenizer):  # loaded by a plain AutoTokenizer, it has the table but not the class
                 arm(slot.tokenizer, slot.processor)
     return pairs
 
 
-def _apply(pipe: Any, pairs: Sequence[TextPair], plan: LoadPlan) -> None:
-    done: list[tuple[TextPair, dict[str, Entry], list[str]]] = []
-    try:
-        for pair in pairs:
-            own = plan.pairs[pair.encoder_name]
-            before = dict(trigger_table(pair.tokenizer))
-            held = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
-            done.append((pair, before, [trigger for trigger in own.rows if trigger not in held]))
-            if own.rows:
-                add_rows(pipe, pair, own.rows)
-            forget_descriptions(pipe, pair, own.forgotten)
-            describe(pipe, pair, own.descriptions)
-    except BaseException:  # out of memory, or interrupted: nothing half-loaded stays behind
-        for pair, before, added in done:
-            remove_rows(pipe, pair, [trigger for trigger in added if trigger in row_table(pair.tokenizer)])
-            words = {trigger: entry for trigger, entry in before.items() if isinstance(entry, str)}
-            forget_descriptions(
-                pipe, pair, [trigger for trigger in trigger_table(pair.tokenizer) if trigger not in words]
-            )
-            describe(pipe, pair, words)
-        raise
-
-
 def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
     pairs = _text_pairs(pipe)
-    loaded = list(dict.fromkeys(trigger for pair in pairs for trigger in _known(pair)))
+    vocabularies = [ConceptVocabulary(pair) for pair in pairs]
+    loaded = list(dict.fromkeys(trigger for vocabulary in vocabularies for trigger in vocabulary.entries))
     wanted = loaded if token is None else [token] if isinstance(token, str) else list(token)
     known = {trigger.lower() for trigger in loaded}
     unknown = [trigger for trigger in wanted if trigger.lower() not in known]
@@ -205,23 +179,17 @@ def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
         raise ConceptLoadError(
             f"unload: expected loaded concepts ({', '.join(loaded) or 'there are none'}), got {unknown}"
         )
-    lowered = {trigger.lower() for trigger in wanted}
-    removals = {
-        pair.encoder_name: [trigger for trigger in _known(pair) if trigger.lower() in lowered] for pair in pairs
-    }
-    for pair in pairs:
-        if any(not isinstance(_known(pair)[trigger], str) for trigger in removals[pair.encoder_name]):
-            check_can_add_rows(pair)  # what prevents adding rows prevents removing them
-    for pair in pairs:
-        triggers = removals[pair.encoder_name]
-        # An encoder that shares its tokenizer with one before it in the pipeline has lost the rows with that one's.
-        with_rows = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
-        remove_rows(pipe, pair, [trigger for trigger in triggers if trigger in with_rows])
-        forget_descriptions(pipe, pair, triggers)
-
-
-def _known(pair: TextPair) -> dict[str, Entry]:
-    return {**trigger_table(pair.tokenizer), **unknown_concepts(pair)}
+    spellings = [[vocabulary.spelling(trigger) for trigger in wanted] for vocabulary in vocabularies]
+    for vocabulary, triggers in zip(vocabularies, spellings, strict=True):
+        if not vocabulary.concepts.keys().isdisjoint(triggers):
+            vocabulary.check_can_change()  # what prevents adding rows prevents removing them
+    for pair, triggers in zip(pairs, spellings, strict=True):
+        # Read again: an encoder that shares its tokenizer with one before it has lost the rows with that one's.
+        vocabulary = ConceptVocabulary(pair)
+        own = [trigger for trigger in triggers if trigger is not None]
+        vocabulary.remove(own)
+        vocabulary.forget(own)
+        refresh_config(pipe, pair)
 
 
 def _warn(pipe: Any, reports: Sequence[LoadedConcept], is_description_wanted: bool) -> None:

@@ -7,12 +7,12 @@ is given a subclass of its own class (`arm`), and its trigger table is kept in `
 such a tokenizer gets a subclass too, which arms its tokenizer again when it is loaded.
 """
 
-import functools
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Any, Self
 
 import transformers
 
@@ -21,91 +21,27 @@ from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTraine
 
 from .errors import SupremeInitWarning
 from .templates import describe_in_prompt
+from .triggers import ROW_NAME, TABLE_KEY, Entry, Triggers, has_token, trigger_table, triggers_of
 
 __all__ = [
-    "Entry",
     "MultiTokenMixin",
     "MultiTokenProcessorMixin",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerFast",
     "ProcessorMixin",
+    "add_triggers",
     "arm",
+    "armed_tokenizers",
     "attaches_spaces",
-    "find_trigger",
-    "forget_trigger",
-    "has_token",
-    "holds_trigger",
-    "is_row_name",
-    "register_trigger",
-    "row_names",
-    "row_table",
-    "trigger_table",
+    "remove_triggers",
+    "set_triggers",
 ]
 
-Entry: TypeAlias = list[str] | str
-"""What a trigger is read as: the names of its rows, or the words of its description."""
-
-TABLE_KEY = "multitoken"
-"""Key of the trigger table in a tokenizer's ``init_kwargs``: ``{trigger: entry}``."""
-
-_ROW_NAME = r"<[^<>|\s]+\|\d+>"
 _MAX_PASSES = 8
 _OTHER_HOMES = {"ChatGLMTokenizer": "diffusers.pipelines.kolors.tokenizer"}
 """Tokenizer classes that are not in ``transformers``: where a saved pipeline's are found again."""
 
-
-def is_row_name(text: str) -> bool:
-    """Whether `text` has the form of an internal row token, ``<mug|0>``."""
-    return re.fullmatch(_ROW_NAME, text) is not None
-
-
-def row_names(trigger: str, num_vectors: int, taken: Iterable[str] = ()) -> list[str]:
-    """Return the internal names of a concept's rows, ``<mug|0>, <mug|1>, ...``.
-
-    They never equal the trigger, and no name begins another (``|1>`` ends where ``|10>`` goes on).
-
-    Args:
-        trigger: The word in prompts.
-        num_vectors: Number of rows.
-        taken: Tokens that exist already: ``<mug>`` and ``mug`` would otherwise share their names.
-    """
-    core = re.sub(r"[<>|\s]", "", trigger).lower() or "concept"
-    taken = taken if isinstance(taken, set | frozenset | dict) else set(taken)
-    candidate, attempt = core, 1
-    while f"<{candidate}|0>" in taken:
-        attempt += 1
-        candidate = f"{core}~{attempt}"
-    return [f"<{candidate}|{index}>" for index in range(num_vectors)]
-
-
-def trigger_table(tokenizer: PreTrainedTokenizerBase) -> dict[str, Entry]:
-    """Return ``{trigger: row names or description}`` of a tokenizer, in the order of registration."""
-    return tokenizer.init_kwargs.get(TABLE_KEY, {})
-
-
-def row_table(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
-    """Return the part of `trigger_table` that has rows: ``{trigger: [row name, ...]}``."""
-    return {trigger: entry for trigger, entry in trigger_table(tokenizer).items() if isinstance(entry, list)}
-
-
-def find_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str) -> str | None:
-    """Return the registered spelling of `trigger`, which matches case-insensitively, or None."""
-    return next((known for known in trigger_table(tokenizer) if known.lower() == trigger.lower()), None)
-
-
-def holds_trigger(text: str, triggers: Iterable[str]) -> bool:
-    """Whether a text has one of `triggers` in it, as a tokenizer would find it."""
-    for trigger in triggers:
-        match = _pattern((trigger.lower(),)).search(text)
-        if match is not None and match[0].lower() == trigger.lower():
-            return True
-    return False
-
-
-def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
-    """Whether a token is in a tokenizer's vocabulary or among its added tokens."""
-    token_id = tokenizer.convert_tokens_to_ids(token)  # the unknown token's id, or None, if it is not there
-    return token_id is not None and tokenizer.convert_ids_to_tokens(token_id) == token
+_ARMED: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def attaches_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -125,22 +61,24 @@ def arm(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None = N
     for instance, mixin in ((tokenizer, MultiTokenMixin), (processor, MultiTokenProcessorMixin)):
         if instance is not None and not isinstance(instance, mixin):
             instance.__class__ = _multitoken_class(type(instance))
+    _ARMED.add(tokenizer)
 
 
-def register_trigger(
-    tokenizer: PreTrainedTokenizerBase, trigger: str, entry: Entry, processor: ProcessorMixin | None = None
+def set_triggers(
+    tokenizer: PreTrainedTokenizerBase, table: Mapping[str, Entry], processor: ProcessorMixin | None = None
 ) -> None:
-    """Make `tokenizer` read `trigger` as row tokens, which it must already have, or as a description."""
-    arm(tokenizer, processor)
-    others = {known: own for known, own in trigger_table(tokenizer).items() if known.lower() != trigger.lower()}
-    tokenizer.init_kwargs[TABLE_KEY] = {**others, trigger: entry}
+    """Make a tokenizer read these triggers and no others.
 
+    Without triggers it has its own class again, and so has the processor around it.
 
-def forget_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str, processor: ProcessorMixin | None = None) -> None:
-    """Undo `register_trigger`; without triggers the tokenizer has its own class again, and so has its processor."""
-    remaining = {known: entry for known, entry in trigger_table(tokenizer).items() if known != trigger}
-    if remaining:
-        tokenizer.init_kwargs[TABLE_KEY] = remaining
+    Args:
+        tokenizer: Has the row tokens that `table` names.
+        table: ``{trigger: row names or description}``.
+        processor: Holds `tokenizer`, if anything does.
+    """
+    if table:
+        arm(tokenizer, processor)
+        tokenizer.init_kwargs[TABLE_KEY] = dict(table)  # always a new one: `triggers_of` goes by its identity
         return
     tokenizer.init_kwargs.pop(TABLE_KEY, None)
     for instance in (tokenizer, processor):
@@ -148,8 +86,57 @@ def forget_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str, processor: 
             instance.__class__ = type(instance).__mro__[2]
 
 
+def add_triggers(
+    tokenizer: PreTrainedTokenizerBase, entries: Mapping[str, Entry], processor: ProcessorMixin | None = None
+) -> None:
+    """Make a tokenizer read triggers as row tokens, which it must already have, or as descriptions."""
+    new = {trigger.lower() for trigger in entries}
+    others = {known: entry for known, entry in trigger_table(tokenizer).items() if known.lower() not in new}
+    set_triggers(tokenizer, {**others, **entries}, processor)
+
+
+def remove_triggers(
+    tokenizer: PreTrainedTokenizerBase, triggers: Iterable[str], processor: ProcessorMixin | None = None
+) -> None:
+    """Make a tokenizer read triggers as plain text again."""
+    gone, table = set(triggers), trigger_table(tokenizer)
+    set_triggers(tokenizer, {known: entry for known, entry in table.items() if known not in gone}, processor)
+
+
+def armed_tokenizers() -> list[PreTrainedTokenizerBase]:
+    """Return the living tokenizers with triggers, whatever holds them."""
+    return [tokenizer for tokenizer in list(_ARMED) if trigger_table(tokenizer)]
+
+
+class _VocabularyWithTriggers(dict[str, int]):
+    """A vocabulary in which triggers are found as well, though they are not among its entries.
+
+    diffusers' own loader asks ``token in tokenizer.get_vocab()`` before it changes anything, so it refuses a name
+    that a concept holds. As entries, triggers would be counted: tokenizers in Python number new tokens by that count.
+    """
+
+    def __init__(self, vocabulary: Mapping[str, int], triggers: Triggers, to_id: Callable[[str], int]) -> None:
+        super().__init__(vocabulary)
+        self._triggers = triggers
+        self._to_id = to_id
+
+    def __contains__(self, token: object) -> bool:
+        return super().__contains__(token) or (isinstance(token, str) and self._triggers.entry(token) is not None)
+
+    def __missing__(self, token: str) -> int:
+        if self._triggers.entry(token) is None:
+            raise KeyError(token)
+        return self._to_id(token)
+
+
 class MultiTokenMixin:
     """Expands triggers in every text that a tokenizer is given; mixed into the tokenizer's own class."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note that there is another tokenizer: copies, pickles and saved pipelines all come this way."""
+        tokenizer = super().__new__(cls)
+        _ARMED.add(tokenizer)
+        return tokenizer
 
     def __call__(self, text: Any = None, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Tokenize as the base class does, warning when truncation cuts a concept."""
@@ -174,34 +161,48 @@ class MultiTokenMixin:
             return type(text)(self._expand(item) for item in text)
         return text
 
+    def get_vocab(self) -> dict[str, int]:
+        """Return the vocabulary as the base class does; triggers are found in it too."""
+        vocabulary = super().get_vocab()  # type: ignore[misc]
+        return _VocabularyWithTriggers(vocabulary, triggers_of(self), self.convert_tokens_to_ids)  # type: ignore[arg-type]
+
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        """Convert as the base class does; a trigger's id is that of its first row."""
+        one = isinstance(tokens, str)
+        known = self._first_row(tokens) if one else [self._first_row(token) for token in tokens]
+        return super().convert_tokens_to_ids(known)  # type: ignore[misc]
+
+    def _first_row(self, token: str) -> str:
+        entry = triggers_of(self).entry(token)  # type: ignore[arg-type]
+        return entry[0] if isinstance(entry, list) else token
+
     def _expand_text(self, text: str) -> str:
-        table = {trigger.lower(): entry for trigger, entry in trigger_table(self).items()}  # type: ignore[arg-type]
-        pattern = _pattern(tuple(table))
+        triggers = triggers_of(self)  # type: ignore[arg-type]
         # Until nothing changes: words put in for one trigger may complete another, and expanding twice must not differ
         # from expanding once. No description holds a trigger (the loader sees to that); the bound is for a
         # tokenizer_config.json that somebody wrote by hand.
-        for _ in range(_MAX_PASSES if table else 0):
-            expanded = self._replace(text, pattern, table)
+        for _ in range(_MAX_PASSES if triggers.table else 0):
+            expanded = self._replace(text, triggers)
             if expanded == text:
                 break
             text = expanded
         return text
 
-    def _replace(self, text: str, pattern: re.Pattern[str], table: Mapping[str, Entry]) -> str:
+    def _replace(self, text: str, triggers: Triggers) -> str:
         done = ""
         # Row names stay as they are, and no trigger reaches into one.
-        for number, part in enumerate(re.split(f"({_ROW_NAME})", text)):
+        for number, part in enumerate(re.split(f"({ROW_NAME})", text)):
             position = 0
-            for match in () if number % 2 else pattern.finditer(part):
-                entry = table.get(match[0].lower())
-                done += part[position : match.start()]
-                position = match.end()
+            for start, end in () if number % 2 else triggers.finder.spans(part):
+                entry = triggers.entry(part[start:end])
+                done += part[position:start]
+                position = end
                 if isinstance(entry, str):
                     done = describe_in_prompt(done, entry)
                 # Rows that somebody else removed from the vocabulary (stock `unload_textual_inversion()` empties it)
                 # must not turn into gibberish text.
                 elif entry is None or not has_token(self, entry[0]):  # type: ignore[arg-type]
-                    done += match[0]
+                    done += part[start:end]
                 else:
                     if done.endswith(" ") and attaches_spaces(self):  # type: ignore[arg-type]
                         done = done[:-1]
@@ -214,11 +215,11 @@ class MultiTokenMixin:
         ids = input_ids.tolist() if hasattr(input_ids, "tolist") else input_ids
         batch = ids if ids and isinstance(ids[0], list) else [ids]
         for text, kept in zip(texts, batch, strict=False):
-            found = re.findall(_ROW_NAME, text) if isinstance(text, str) else []
+            found = re.findall(ROW_NAME, text) if isinstance(text, str) else []
             names = [name for name in found if has_token(self, name)]  # type: ignore[arg-type]
             if not names:
                 continue
-            row_ids = set(self.convert_tokens_to_ids(names))  # type: ignore[attr-defined]
+            row_ids = set(self.convert_tokens_to_ids(names))
             num_kept = sum(token_id in row_ids for token_id in kept)
             if num_kept < len(names):
                 needed = len(super().__call__(text)["input_ids"])  # type: ignore[misc]
@@ -240,17 +241,6 @@ class MultiTokenProcessorMixin:
         if trigger_table(processor.tokenizer):
             arm(processor.tokenizer, processor)
         return processor
-
-
-@functools.lru_cache(maxsize=256)
-def _pattern(triggers: tuple[str, ...]) -> re.Pattern[str]:
-    """Match triggers, longest first, as whole words where they begin or end like words."""
-    alternatives = []
-    for trigger in sorted(triggers, key=len, reverse=True):
-        start = r"(?<!\w)" if re.match(r"\w", trigger) else ""
-        end = r"(?!\w)" if re.search(r"\w\Z", trigger) else ""
-        alternatives.append(start + re.escape(trigger) + end)
-    return re.compile("|".join(alternatives), re.IGNORECASE)
 
 
 def _multitoken_class(base: type) -> type:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..errors import ConceptLoadError, EmbeddingFileError, PlaceholderTokenError
 from ..formats.embedding_file import LearnedEmbedding
-from ..multitoken import find_trigger, holds_trigger, row_table, trigger_table
+from ..text.changes import Change
 from ..text.placeholders import check_trigger_is_free
 from ..text.text_pairs import EncoderIdentity, TextPair, identify_encoder
-from ..text.vocabulary import check_can_add_rows, held_rows, holds_rows, unknown_concepts
+from ..text.vocabulary import ConceptVocabulary
+from ..triggers import Entry, Triggers, find_trigger, trigger_table
 
 _ARCHITECTURE_OF_KEY = {"clip": "CLIP", "t5": "T5", "umt5": "UMT5", "llama": "Llama", "gemma": "Gemma", "qwen": "Qwen"}
 """How the class of a text encoder begins that a foreign file calls ``clip_l``, ``t5xxl``, ``gemma2_2b``."""
@@ -70,19 +71,10 @@ class ConceptRequest:
 
 
 @dataclass(frozen=True)
-class PairPlan:
-    """What to do with one text encoder: rows to add, descriptions to read, and triggers to read as letters again."""
-
-    rows: dict[str, Tensor] = field(default_factory=dict)
-    descriptions: dict[str, str] = field(default_factory=dict)
-    forgotten: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class LoadPlan:
-    """What to do, by text encoder, and what to tell."""
+    """What to change, by text encoder, and what to tell."""
 
-    pairs: dict[str, PairPlan]
+    changes: dict[str, Change]
     reports: list[LoadedConcept] = field(default_factory=list)
 
 
@@ -98,23 +90,26 @@ def plan_load(pairs: Sequence[TextPair], requests: Sequence[ConceptRequest]) -> 
         EmbeddingFileError: A file does not name its concept, and neither did the user.
         PlaceholderTokenError: A placeholder token is a token of the vocabulary.
     """
-    plan = LoadPlan({pair.encoder_name: PairPlan() for pair in pairs})
+    plan = LoadPlan({pair.encoder_name: Change() for pair in pairs})
+    vocabularies = [ConceptVocabulary(pair) for pair in pairs]
     identify = functools.cache(lambda index: identify_encoder(pairs[index]))
-    check = functools.cache(lambda index: check_can_add_rows(pairs[index]))
+    check = functools.cache(lambda index: vocabularies[index].check_can_change())
+    names: set[str] = set()
     for request in requests:
         trigger = _trigger_of(request)
-        if any(trigger.lower() == report.placeholder_token.lower() for report in plan.reports):
+        if trigger.lower() in names:
             raise ConceptLoadError(f"{trigger}: expected different names, got it twice; rename one with token=")
+        names.add(trigger.lower())
         served, unused = _serve(trigger, request, pairs, identify)
         for index, embedding in served.items():
             check(index)
-            if _is_new(trigger, embedding, pairs[index]):
-                plan.pairs[pairs[index].encoder_name].rows[trigger] = embedding.rows
+            if _is_new(trigger, embedding, vocabularies[index]):
+                plan.changes[pairs[index].encoder_name].rows[trigger] = embedding.rows
         _check_shared_tokenizers(trigger, pairs, served)
         num_vectors = {pairs[index].encoder_name: embedding.num_vectors for index, embedding in sorted(served.items())}
         report = LoadedConcept(trigger, num_vectors, unused=unused)
         plan.reports.append(report)
-        _describe_elsewhere(report, request, pairs, plan)
+        _describe_elsewhere(report, request, vocabularies, plan)
     _check_descriptions(pairs, plan)
     return plan
 
@@ -202,25 +197,25 @@ def _fitting(
     return by_kind, f"exactly one text encoder of kind {key} and width {width}"
 
 
-def _is_new(trigger: str, embedding: LearnedEmbedding, pair: TextPair) -> bool:
+def _is_new(trigger: str, embedding: LearnedEmbedding, vocabulary: ConceptVocabulary) -> bool:
     """Whether a concept has to be added; False if exactly this one is there already."""
-    rows = embedding.rows.to(pair.embedding.weight.dtype)
+    rows = embedding.rows.to(vocabulary.pair.embedding.weight.dtype)
     if not torch.isfinite(rows).all():
         raise ConceptLoadError(
             f"{trigger}: its rows overflow in {rows.dtype}; load the pipeline in bfloat16 or float32"
         )
-    known = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
-    registered = next((name for name in known if name.lower() == trigger.lower()), None)
-    if registered is None:
-        for slot in pair.slots:
+    registered = vocabulary.spelling(trigger)
+    names = None if registered is None else vocabulary.entries[registered]
+    if registered is None or not isinstance(names, list):
+        for slot in vocabulary.pair.slots:
             if find_trigger(slot.tokenizer, trigger) is None:  # what it reads as a description may become rows
                 check_trigger_is_free(trigger, slot.tokenizer)
         return True
-    is_same_name = registered == trigger and len(known[registered]) == len(rows)
-    if not holds_rows(pair, registered) and is_same_name:
+    is_same_name = registered == trigger and len(names) == len(rows)
+    if not vocabulary.holds(registered) and is_same_name:
         return True  # another pipeline that shares the tokenizer has loaded it
-    if is_same_name and _are_equal(held_rows(pair, registered).cpu(), rows.cpu()):
-        return registered in unknown_concepts(pair)  # then only the tokenizer has to learn it
+    if is_same_name and _are_equal(vocabulary.rows_of(registered).cpu(), rows.cpu()):
+        return not vocabulary.is_known(registered)  # then only the tokenizer has to learn it
     raise ConceptLoadError(
         f"{trigger}: another concept of that name is loaded; unload_multitoken_inversion({registered!r}) first, "
         "or give this one another name with token="
@@ -248,40 +243,41 @@ def _check_shared_tokenizers(trigger: str, pairs: Sequence[TextPair], served: Ma
 
 
 def _describe_elsewhere(
-    report: LoadedConcept, request: ConceptRequest, pairs: Sequence[TextPair], plan: LoadPlan
+    report: LoadedConcept, request: ConceptRequest, vocabularies: Sequence[ConceptVocabulary], plan: LoadPlan
 ) -> None:
     """Let the text encoders without rows read the description, where there is one that they can read."""
     trigger = report.placeholder_token
     words = request.description if isinstance(request.description, str) else None
     if request.description is True:
         words = next((part.description for part in request.embeddings if part.description), None)
-    for pair in pairs:
-        known = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
-        has_rows = any(name.lower() == trigger.lower() and holds_rows(pair, name) for name in known)
-        if pair.encoder_name in report.num_vectors or has_rows:
+    for vocabulary in vocabularies:
+        pair, registered = vocabulary.pair, vocabulary.spelling(trigger)
+        if pair.encoder_name in report.num_vectors or (registered is not None and vocabulary.holds(registered)):
             continue
+        change = plan.changes[pair.encoder_name]
         if words is None or not words.strip():
             what = "no rows" if request.description is False else "neither rows nor a description"
             report.missing[pair.encoder_name] = f"the source has {what} for it"
             if trigger in trigger_table(pair.tokenizer):
-                plan.pairs[pair.encoder_name].forgotten.append(trigger)
+                change.forgotten.append(trigger)
             continue
         if find_trigger(pair.tokenizer, trigger) is None:
             for slot in pair.slots:
                 check_trigger_is_free(trigger, slot.tokenizer)
-        report.described[pair.encoder_name] = " ".join(words.split())
-        plan.pairs[pair.encoder_name].descriptions[trigger] = report.described[pair.encoder_name]
+        report.described[pair.encoder_name] = change.descriptions[trigger] = " ".join(words.split())
 
 
 def _check_descriptions(pairs: Sequence[TextPair], plan: LoadPlan) -> None:
     """Check that no text encoder would find a trigger in the description of a concept: reading it would not end."""
     for pair in pairs:
-        own = plan.pairs[pair.encoder_name]
-        table = {**trigger_table(pair.tokenizer), **own.descriptions, **{trigger: [] for trigger in own.rows}}
+        own = plan.changes[pair.encoder_name]
+        with_rows: dict[str, Entry] = {trigger: [] for trigger in own.rows}
+        table = {**trigger_table(pair.tokenizer), **own.descriptions, **with_rows}
+        triggers = Triggers(table)
         for described, words in table.items():
-            found = [trigger for trigger in table if isinstance(words, str) and holds_trigger(words, [trigger])]
-            if found:
+            if isinstance(words, str) and (found := next(triggers.finder.spans(words), None)) is not None:
                 raise ConceptLoadError(
-                    f"{found[0]}: the description of {described} holds this word ({words!r}), as {pair.encoder_name} "
-                    "reads it; rename the concept with token=, or pass description=False"
+                    f"{triggers.spelling[words[slice(*found)].lower()]}: the description of {described} holds this "
+                    f"word ({words!r}), as {pair.encoder_name} reads it; rename the concept with token=, or pass "
+                    "description=False"
                 )

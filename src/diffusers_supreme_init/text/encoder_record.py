@@ -1,18 +1,19 @@
-"""What a text encoder was like before its first concept: all that is needed to make it so again.
+"""Which rows of a text encoder are whose, and what it was like before its first concept.
 
 The record stands in the encoder's configuration, so that it survives saving; only padding rows that concepts overwrite
 are kept beside the weights.
 """
 
 import re
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..multitoken import row_table
+from ..triggers import is_row_name
 from .text_pairs import TextPair
 
 _LEGACY_EOS_TOKEN_ID = 2
@@ -29,8 +30,8 @@ class EncoderRecord:
         vocab_size: What the configuration said.
         spare_start: Rows from here on are beyond the tokenizer's last token, as in padded matrices (T5, Qwen).
         eos_token_ids: Legacy ``eos_token_id`` by module name; ``"config"`` is the encoder's configuration.
-        concepts: ``{trigger: [row name, ...]}`` of the rows it holds.
-        ids: ``{row name: token id}`` of the same rows.
+        concepts: ``{trigger: [row name, ...]}`` of the concepts it holds.
+        ids: ``{row name: token id}`` of their rows, and of those that concepts have left and that are still there.
     """
 
     num_rows: int
@@ -47,13 +48,17 @@ def record_of(encoder: PreTrainedModel) -> EncoderRecord | None:
     return EncoderRecord(**values) if values else None
 
 
-def new_record(pair: TextPair) -> EncoderRecord:
-    """Record an encoder as it is before its first concept."""
+def new_record(pair: TextPair, next_id: int) -> EncoderRecord:
+    """Record an encoder as it is before its first concept.
+
+    Args:
+        pair: The encoder.
+        next_id: The id that the next token added to its tokenizer gets.
+    """
     weight = pair.embedding.weight.detach()
     # Another pipeline that shares the tokenizer may have added concepts to it already.
-    names = [names[0] for names in row_table(pair.tokenizer).values()]
-    known = cast(list[int], pair.tokenizer.convert_tokens_to_ids(names))
-    spare_start = min([len(pair.tokenizer), len(weight), *known])
+    known = [token_id for name, token_id in pair.tokenizer.added_tokens_encoder.items() if is_row_name(name)]
+    spare_start = min([next_id, len(weight), *known])
     setattr(pair.encoder, _SPARE_ROWS, weight[spare_start:].clone())
     return EncoderRecord(
         num_rows=len(weight),
@@ -64,26 +69,26 @@ def new_record(pair: TextPair) -> EncoderRecord:
 
 
 def keep_record(pair: TextPair, record: EncoderRecord) -> None:
-    """Write a record, or, if it has no concept left, restore what it says and forget it."""
+    """Write a record, or, if no row of a concept is left, restore what it says and forget it."""
     config = pair.encoder.config
-    if record.concepts:
-        setattr(config, _KEY, asdict(record))
+    if record.concepts or record.ids:
+        setattr(config, _KEY, dict(vars(record)))
         return
     if len(pair.embedding.weight) == record.num_rows:  # else somebody added tokens meanwhile
         config.get_text_config().vocab_size = record.vocab_size
     for name, eos_token_id in record.eos_token_ids.items():
         _eos_owner(pair, name).eos_token_id = eos_token_id
     delattr(config, _KEY)
-    discard_spare_rows(pair.encoder)
+    _discard_spare_rows(pair.encoder)
 
 
-def discard_spare_rows(encoder: PreTrainedModel) -> None:
+def _discard_spare_rows(encoder: PreTrainedModel) -> None:
     """Forget the padding that `new_record` has set aside."""
     if hasattr(encoder, _SPARE_ROWS):
         delattr(encoder, _SPARE_ROWS)
 
 
-def spare_rows(pair: TextPair, record: EncoderRecord) -> Tensor:
+def _spare_rows(pair: TextPair, record: EncoderRecord) -> Tensor:
     """Return the padding of a matrix as it was before the first concept, ``(num_rows - spare_start, hidden_size)``.
 
     A pipeline that was saved with its concepts no longer has what they had overwritten: no token leads there, so those
@@ -94,7 +99,7 @@ def spare_rows(pair: TextPair, record: EncoderRecord) -> Tensor:
     if kept is not None:
         return kept.to(matrix)
     spare = matrix[record.spare_start : record.num_rows].clone()
-    spare[: len(pair.tokenizer) - record.spare_start] = 0
+    spare[[token_id - record.spare_start for token_id in record.ids.values() if token_id < record.num_rows]] = 0
     return spare
 
 
@@ -120,6 +125,43 @@ def set_matrix(pair: TextPair, matrix: Tensor) -> None:
                 if hasattr(module, size_name):
                     setattr(module, size_name, len(matrix))
     pair.encoder.config.get_text_config().vocab_size = len(matrix)
+
+
+class Cut:
+    """What removing concepts makes of one encoder: computed first, then made."""
+
+    def __init__(self, pair: TextPair, ids: Mapping[str, int], used: Collection[str]) -> None:
+        """Compute the matrix up to the last row that is read, and the padding that was behind it.
+
+        Args:
+            pair: The encoder.
+            ids: ``{token: id}`` of all added tokens.
+            used: Names of the rows that are still read.
+        """
+        self._pair = pair
+        self._matrix: Tensor | None = None
+        self._record = record = record_of(pair.encoder)
+        if record is None:  # memory ran out before its first row was written
+            return
+        record.ids = {name: ids.get(name, known) for name, known in record.ids.items()}
+        read = [token_id for name, token_id in record.ids.items() if name in used]
+        foreign = [token_id for name, token_id in ids.items() if not is_row_name(name)]
+        end = max([record.spare_start - 1, *read, *foreign]) + 1
+        if any(token_id >= end for token_id in record.ids.values()):
+            matrix = pair.embedding.weight.detach()
+            self._matrix = torch.cat([matrix[:end], _spare_rows(pair, record)[max(end - record.spare_start, 0) :]])
+        record.ids = {name: token_id for name, token_id in record.ids.items() if token_id < end}
+
+    def make(self, gone: Mapping[str, list[str]]) -> None:
+        """Give the encoder its matrix, and forget ``{trigger: [row name, ...]}``."""
+        record = self._record
+        if record is None:
+            _discard_spare_rows(self._pair.encoder)
+            return
+        if self._matrix is not None:
+            set_matrix(self._pair, self._matrix)
+        record.concepts = {one: names for one, names in record.concepts.items() if gone.get(one) != names}
+        keep_record(self._pair, record)
 
 
 def _of_length(tensor: Tensor, length: int) -> Tensor:

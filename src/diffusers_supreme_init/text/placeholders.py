@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import InitializerError, PlaceholderTokenError, SupremeInitWarning
-from ..multitoken import attaches_spaces, find_trigger, has_token, holds_trigger, is_row_name
+from ..multitoken import attaches_spaces
+from ..triggers import find_trigger, has_token, holds_trigger, is_row_name
 
 _DANGLING_WORDS = frozenset(("a", "an", "the", "and", "or", "of", "with", "in", "on", "at", "by", "for", "to", "from"))
 
@@ -84,14 +85,15 @@ def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> N
             f"placeholder_token: {trigger!r} is already loaded; choose another, or call "
             f"unload_multitoken_inversion({trigger!r}) first"
         )
-    if trigger in tokenizer.added_tokens_encoder and trigger not in tokenizer.all_special_tokens:
+    is_token = has_token(tokenizer, trigger)  # asked first: it takes long to list all added tokens
+    if is_token and trigger in tokenizer.added_tokens_encoder and trigger not in tokenizer.all_special_tokens:
         raise PlaceholderTokenError(
             f"placeholder_token: {trigger!r} was added to the tokenizer by somebody else; if it was diffusers' own "
             f"loader, call unload_textual_inversion({trigger!r}) first, or choose e.g. {_another(trigger)!r}"
         )
     tokens = tokenizer.tokenize(trigger)
     is_one_token = len(tokens) == 1 and tokenizer.convert_tokens_to_ids(tokens[0]) != tokenizer.unk_token_id
-    if is_one_token or has_token(tokenizer, trigger):
+    if is_one_token or is_token:
         raise PlaceholderTokenError(
             f"placeholder_token: {trigger!r} is an ordinary token of the vocabulary; choose e.g. {_another(trigger)!r}"
         )

@@ -1,9 +1,10 @@
 """What some pipelines do to a prompt before any tokenizer sees it, and what a concept's name has to do with it."""
 
+import functools
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _REWRITING = {"enable_prompt_rewrite": None, "use_pe": "pe"}
@@ -15,7 +16,7 @@ _AS_WRITTEN = {"clean_caption": False, "skip_text_cleaning": True, "enable_promp
 
 def as_written(pipe: Any) -> dict[str, bool]:
     """Return the arguments with which a pipeline's calls leave a prompt as it is; most pipelines need none."""
-    arguments = inspect.signature(type(pipe).__call__).parameters
+    arguments = _arguments(pipe.__class__)
     return {name: value for name, value in _AS_WRITTEN.items() if name in arguments}
 
 
@@ -25,7 +26,7 @@ def why_lost(pipe: Any, placeholder_token: str) -> str | None:
     Asked is the pipeline's own cleaning function, with the defaults of its ``__call__``.
     """
     name = type(pipe).__name__
-    arguments = inspect.signature(type(pipe).__call__).parameters
+    arguments = _arguments(pipe.__class__)
     cleaning = _cleaning(pipe, arguments)
     if cleaning is not None and not _survives(placeholder_token, cleaning[0]):
         core = re.sub(r"[^a-z]", "", placeholder_token.lower()) or "concept"
@@ -54,3 +55,8 @@ def _are_installed(*names: str) -> bool:
 
 def _survives(token: str, clean: Callable[[str], str]) -> bool:
     return token.lower() in clean(f"a photo of {token} on the beach").lower()
+
+
+@functools.cache
+def _arguments(pipeline_class: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(pipeline_class.__call__).parameters

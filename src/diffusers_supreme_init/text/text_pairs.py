@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..multitoken import row_table
+from ..triggers import trigger_table
 
 _ENCODER_NAME = re.compile(r"text_encoder|\Abert\Z")
 """Components that read a prompt: ``text_encoder``, ``text_encoder_2``, ``prior_text_encoder``; ``bert`` of latent
@@ -66,7 +66,8 @@ class TextPair:
 
     def row_ids(self, trigger: str) -> list[int]:
         """Token ids of a loaded concept's rows, in order."""
-        return cast(list[int], self.tokenizer.convert_tokens_to_ids(row_table(self.tokenizer)[trigger]))
+        names = cast(list[str], trigger_table(self.tokenizer)[trigger])
+        return cast(list[int], self.tokenizer.convert_tokens_to_ids(names))
 
     def rows(self, trigger: str) -> Tensor:
         """A copy of a loaded concept's rows, ``(num_vectors, hidden_size)``, in the encoder's dtype."""

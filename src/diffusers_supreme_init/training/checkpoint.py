@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -109,11 +110,10 @@ def restore_checkpoint(
             f"{str(path)!r} belongs to another run: {'; '.join(differences)}; pass the settings it was made with, "
             "or another output_dir to begin anew"
         )
+    of_concept = _by_concept(tensors)
     for concept in concepts:
         token = concept.placeholder_token
-        # A token may hold a slash; the two parts behind it, what it is and the text encoder, do not.
-        split = {key: key.rsplit("/", 2) for key in tensors}
-        own = {f"{kind}/{name}": tensors[key] for key, (owner, kind, name) in split.items() if owner == token}
+        own = of_concept[token]
         concept.restore(own, numbers[token]["concept"])
         moments = {key: tensor for key, tensor in own.items() if key.partition("/")[0] in MOMENTS}
         optimizers[token].load_state_dict(moments, numbers[token]["optimizer"])
@@ -135,6 +135,16 @@ def read_found_words(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         for token, record in records.items()
         if record is not None
     }
+
+
+def _by_concept(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Split ``{token/kind/encoder: tensor}`` into ``{token: {kind/encoder: tensor}}``."""
+    split: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        # A token may hold a slash; the two parts behind it, what it is and the text encoder, do not.
+        token, kind, name = key.rsplit("/", 2)
+        split[token][f"{kind}/{name}"] = tensor
+    return split
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:

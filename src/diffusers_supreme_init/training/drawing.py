@@ -17,7 +17,7 @@ from ..objective.phases import NO_PROMPT, ready_to_draw, ready_to_step
 from ..randomness import generator_for
 from ..templates import fill_template
 from ..text.text_pairs import TextPair
-from ..text.vocabulary import held_rows, holds_rows
+from ..text.vocabulary import ConceptVocabulary
 from .progress import ConceptProgress
 
 SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil painting of a {}")
@@ -138,7 +138,8 @@ def _check_is_loaded(backbone: Backbone, concept: ConceptProgress) -> None:
 
 
 def _holds(pair: TextPair, trigger: str, rows: Tensor) -> bool:
-    if not holds_rows(pair, trigger):
+    vocabulary = ConceptVocabulary(pair)
+    if not vocabulary.holds(trigger):
         return False
-    held = held_rows(pair, trigger)
+    held = vocabulary.rows_of(trigger)
     return torch.equal(held.cpu(), rows.to(held.dtype))

@@ -12,7 +12,6 @@ from ..describers import Region
 from ..errors import ConfigError, InitializerError, SupremeInitWarning
 from ..formats.embedding_file import LearnedEmbedding
 from ..formats.readers import read_embeddings
-from ..multitoken import holds_trigger, trigger_table
 from ..pictures import PictureSource, find_pictures
 from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
 from ..text.initialization import Initialization, continue_from, find_saved_embedding, initialize
@@ -24,6 +23,7 @@ from ..text.placeholders import (
     num_rows_that_fit,
 )
 from ..text.text_pairs import TextPair, identify_encoder
+from ..triggers import holds_trigger, trigger_table
 
 _TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 _VALIDATION_TEMPLATES = {"object": VALIDATION_TEMPLATE, "style": STYLE_TEMPLATES[0]}
@@ -117,7 +117,7 @@ def check_fit(backbone: Backbone, prepared: PreparedConcept, initializations: Ma
         num_vectors = len(initializations[pair.encoder_name].rows)
         check_rows_fit(token, num_vectors, prompts, pair.tokenizer, backbone.window(pair), pair.encoder_name)
     for pair in backbone.described if description else ():
-        if any(holds_trigger(description, [trigger]) for trigger in (token, *trigger_table(pair.tokenizer))):
+        if holds_trigger(description, [token, *trigger_table(pair.tokenizer)]):
             raise InitializerError(
                 f"initializer of {token}: expected words that {pair.encoder_name} can read in its place, got "
                 f"{description!r}, which holds the name of a concept"

@@ -4,7 +4,7 @@ Text encoders that are not trained read the description in their place.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
+from ..text.changes import Change, changed
 from ..text.placeholders import check_trigger_is_free
 from ..text.text_pairs import TextPair
-from ..text.vocabulary import add_rows, check_can_add_rows, describe, forget_descriptions, remove_rows, write_rows
+from ..text.vocabulary import ConceptVocabulary
 from .progress import ConceptProgress
 
 _ADAPTER = "default"
@@ -211,7 +212,7 @@ def check_can_add(backbone: Backbone) -> None:
         ConceptLoadError: One is being trained, out of reach or quantised, or its tokenizers disagree.
     """
     for pair in backbone.trained:
-        check_can_add_rows(pair)
+        ConceptVocabulary(pair).check_can_change()
 
 
 def check_triggers_are_free(backbone: Backbone, tokens: Sequence[str]) -> None:
@@ -225,26 +226,19 @@ def check_triggers_are_free(backbone: Backbone, tokens: Sequence[str]) -> None:
             check_trigger_is_free(token, pair.tokenizer)
 
 
-@contextlib.contextmanager
-def concepts_added(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> Iterator[None]:
+def concepts_added(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> contextlib.AbstractContextManager[None]:
     """Add concepts to a pipeline; if training fails or is interrupted, take them out again."""
-    pipe: Any = backbone.pipe
-    tokens = [concept.placeholder_token for concept in concepts]
     words = {concept.placeholder_token: concept.description for concept in concepts if concept.description}
-    with contextlib.ExitStack() as undo:
-        for pair in backbone.trained:
-            name = pair.encoder_name
-            add_rows(pipe, pair, {concept.placeholder_token: concept.initial_rows[name] for concept in concepts})
-            undo.callback(remove_rows, pipe, pair, tokens)
-        for pair in backbone.described if words else ():
-            undo.callback(forget_descriptions, pipe, pair, list(words))
-            describe(pipe, pair, words)
-        yield
-        undo.pop_all()
+    changes = {pair.encoder_name: Change(descriptions=words) for pair in backbone.described}
+    for pair in backbone.trained:
+        name = pair.encoder_name
+        changes[name] = Change({concept.placeholder_token: concept.initial_rows[name] for concept in concepts})
+    return changed(backbone.pipe, [*backbone.trained, *backbone.described], changes)
 
 
 def write_learned(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> None:
     """Put the rows as they are now into the text encoders."""
     for pair in backbone.trained:
+        vocabulary = ConceptVocabulary(pair)
         for concept in concepts:
-            write_rows(pair, concept.placeholder_token, concept.rows[pair.encoder_name])
+            vocabulary.write(concept.placeholder_token, concept.rows[pair.encoder_name])
