@@ -152,6 +152,10 @@ class RunArguments:
     initializer_column: str = field(
         default="initializer", metadata={"help": "Column of metadata.jsonl with the words to start from."}
     )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Replace results of the same tokens in the output folder and in the repository."},
+    )
 
 
 @dataclass(kw_only=True)
@@ -232,8 +236,10 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         )
         check_hub_arguments(hub)
         concepts = requested_concepts(run, region_arguments)
-        # `save` would refuse to write over somebody else's card; better now than after hours of training.
-        check_can_save(config.output_dir)
+        # `save` would refuse to write over somebody else's card or another result; better now than after hours of
+        # training. A resumed run replaces what it saved itself.
+        tokens = [concept.placeholder_token for concept in concepts]
+        check_can_save(config.output_dir, tokens, overwrite=run.overwrite or config.resume_from_checkpoint is not None)
         describers = requested_describers(region_arguments, describer_config)
         trainer = SupremeInitTextualInversionTrainer(
             model.load(), concepts=concepts, describers=describers, config=config
@@ -243,7 +249,9 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         finally:
             # A diverged concept raises after all others are complete; what was learned is saved either way.
             prompts = hub.sample_prompts or (SAMPLE_PROMPTS if hub.push_to_hub else ())
-            files = trainer.save(config.output_dir, sample_prompts=prompts) if trainer.results else []
+            files = []
+            if trainer.results:
+                files = trainer.save(config.output_dir, sample_prompts=prompts, overwrite=run.overwrite)
         published = None
         if hub.hub_model_id is not None:
             published = trainer.push_to_hub(
@@ -251,6 +259,7 @@ def main(arguments: list[str] | None = None) -> list[Path]:
                 private=hub.hub_private_repo or None,
                 create_pr=hub.create_pr,
                 license=hub.hub_license,
+                overwrite=run.overwrite,
             )
     except SupremeInitError as error:
         sys.exit(f"error: {error}")

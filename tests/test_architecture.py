@@ -92,6 +92,7 @@ LATER_NAMES = [
     "check_writable",
     "fill_template",
     "fit_to_square",
+    "folder_name",
     "load_picture",
     "write_atomically",
 ]

@@ -1,11 +1,13 @@
 """Files: their names, and how they are written: whole or not at all, and equal contents as equal bytes."""
 
+import hashlib
 import json
 import math
 import os
 import re
 import struct
 import tempfile
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,27 @@ WEIGHT_NAMES = (WEIGHT_NAME, *(f"learned_embeds_{number}.safetensors" for number
 CARD_NAME = "README.md"
 RECORD_NAME = "training.json"
 EVALUATION_NAME = "evaluation.json"
+
+_LONGEST_NAME = 60
+"""Characters; four bytes each and the digest still fit into the 255 bytes of a file name."""
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
+"""Names that Windows keeps for devices, in every folder."""
+
+
+def folder_name(placeholder_token: str) -> str:
+    """Return the name of a concept's folder: ``mug`` for ``<mug>``, ``mug-`` and a digest for other tokens like it.
+
+    It depends on the token alone, so a concept keeps its folder whatever is saved beside it, here or on the Hub.
+    Different tokens get names that also differ on disks that ignore capitals or normalise Unicode, and that are
+    allowed everywhere: letters, digits, ``-`` and ``_``, none of the names that Windows keeps for devices.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", placeholder_token).casefold())
+    plain = re.sub(r"[^\w-]", "", folded)[:_LONGEST_NAME].strip("-")
+    could_be_digest = re.search(r"-[0-9a-f]{12}\Z", plain) is not None
+    if placeholder_token == f"<{plain}>" and plain and plain not in _DEVICES and not could_be_digest:
+        return plain
+    digest = hashlib.sha256(placeholder_token.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{plain or 'concept'}-{digest}"
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:

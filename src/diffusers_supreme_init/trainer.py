@@ -211,11 +211,13 @@ class SupremeInitTextualInversionTrainer:
         sample_prompts: Sequence[str] = (),
         with_pictures: bool = False,
         evaluations: Sequence[Evaluation] = (),
+        overwrite: bool = False,
     ) -> list[Path]:
         """Write each concept: ``learned_embeds.safetensors``, a model card, ``training.json``, sample pictures.
 
-        Several concepts are written to one folder each, named after their tokens, beside a card that lists them.
-        Saving again gives the same bytes. What an earlier save wrote is replaced, nothing else is.
+        Several concepts are written to one folder each, named after their tokens, beside an index and a card that list
+        them: a library. Into a library that is there they merge, and so does a single one; a folder of one concept
+        takes no other. Saving again gives the same bytes. What an earlier save wrote is replaced, nothing else is.
 
         Args:
             output_dir: Made if missing.
@@ -223,6 +225,8 @@ class SupremeInitTextualInversionTrainer:
             with_pictures: Also write the training pictures, and so publish them with `push_to_hub`.
             evaluations: What `evaluate` said of the concepts: its means go to the card, all of it to
                 ``evaluation.json``.
+            overwrite: Replace concepts of the same tokens that are there with other rows. A run that was resumed
+                replaces what it saved before anyway.
 
         Returns:
             The embedding files, one per concept and trained text encoder.
@@ -230,7 +234,8 @@ class SupremeInitTextualInversionTrainer:
         Raises:
             TrainingError: Nothing was trained yet, or the concept is to be drawn and no longer loaded.
             ConfigError: An evaluation is that of another concept.
-            OutputError: The folder cannot be written, or holds something that no earlier save wrote.
+            OutputError: The folder cannot be written, or holds something that no earlier save wrote, another concept,
+                or (without `overwrite`) other rows of the same.
         """
         if not self.results or self.accelerator is None or self._finished is None:
             raise TrainingError("expected a trained concept; call train() before save()")
@@ -243,11 +248,12 @@ class SupremeInitTextualInversionTrainer:
                 with_pictures=with_pictures,
                 evaluations=evaluations,
                 device=self.accelerator.device,
+                overwrite=overwrite,
             )
         where = output_dir.resolve()
         self._saved_dirs = [*(one for one in self._saved_dirs if one != where), where]
         self.accelerator.wait_for_everyone()
-        folders = result_folders(self.results, output_dir)
+        folders = result_folders([concept.placeholder_token for concept in self.results], output_dir)
         return [folder / name for folder in folders for name in weight_names(self._backbone)]
 
     def push_to_hub(
@@ -262,6 +268,7 @@ class SupremeInitTextualInversionTrainer:
         create_pr: bool = False,
         revision: str | None = None,
         license: str | None = None,  # noqa: A002 - the card's own word
+        overwrite: bool = False,
         timeout: float = 300.0,
     ) -> Publication | None:
         """Publish the concepts: a few kilobytes, a card and sample pictures; see `push_to_hub` of the package.
@@ -282,6 +289,7 @@ class SupremeInitTextualInversionTrainer:
             create_pr: Open a pull request instead of committing.
             revision: Branch to commit to.
             license: Licence of the card; None: that of the base model, if it is known.
+            overwrite: Replace other rows of the same tokens, in the folder and in the repository; see `save`.
             timeout: Seconds for publishing.
 
         Returns:
@@ -295,7 +303,7 @@ class SupremeInitTextualInversionTrainer:
         check_repo_id(repo_id)
         folder = self._folder_to_publish(repo_id, output_dir)
         if folder.resolve() not in self._saved_dirs:
-            self.save(folder, sample_prompts=sample_prompts)
+            self.save(folder, sample_prompts=sample_prompts, overwrite=overwrite)
         if self.accelerator is None or not self.accelerator.is_main_process:
             return None
         return push_to_hub(
@@ -307,6 +315,7 @@ class SupremeInitTextualInversionTrainer:
             create_pr=create_pr,
             revision=revision,
             license=license,
+            overwrite=overwrite,
             timeout=timeout,
         )
 
