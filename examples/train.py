@@ -8,10 +8,12 @@ are the fields of `SupremeInitConfig`, those of how to find the words of `Descri
 `ModelArguments`, what to train by `RunArguments` and `RegionArguments`, what to publish by `HubArguments`.
 """
 
+import contextlib
 import json
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -223,6 +225,22 @@ def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> 
     ]
 
 
+@contextlib.contextmanager
+def stopping_on_interrupt(trainer: SupremeInitTextualInversionTrainer) -> Iterator[None]:
+    """Let the first Ctrl-C end training after the step, so that what was learned is saved; the second interrupts."""
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        logging.getLogger(__name__).info("stopping after this step; Ctrl-C again ends at once and saves nothing")
+        trainer.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def main(arguments: list[str] | None = None) -> list[Path]:
     """Train and save; return the embedding files."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -245,7 +263,8 @@ def main(arguments: list[str] | None = None) -> list[Path]:
             model.load(), concepts=concepts, describers=describers, config=config
         )
         try:
-            trainer.train()
+            with stopping_on_interrupt(trainer):
+                trainer.train()
         finally:
             # A diverged concept raises after all others are complete; what was learned is saved either way.
             prompts = hub.sample_prompts or (SAMPLE_PROMPTS if hub.push_to_hub else ())
