@@ -1,7 +1,7 @@
 """A training run in a process of its own, which may be told to kill itself; not a test, run by `test_resume.py`.
 
-python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--stop-after N] [--float64]
-    [--pipeline FOLDER]
+python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--stop-after N]
+    [--float64] [--pipeline FOLDER]
 """
 
 import argparse

@@ -5,8 +5,8 @@ import json
 import math
 import os
 import re
+import secrets
 import struct
-import tempfile
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,16 +58,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        unique = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        with open(unique, "xb") as file:  # not mkstemp, whose 0600 would hide results from one's own colleagues
+            temporary = unique
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would hide results from one's own colleagues
         os.replace(temporary, target)
     except OSError as error:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {str(target)!r}: {error.strerror or error}; choose another output_dir"
         ) from error
@@ -139,12 +139,6 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return a safetensors file; equal arguments give equal bytes."""
     return _canonical(safetensors.torch.save(dict(tensors), metadata=dict(metadata)))
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _canonical(data: bytes) -> bytes:

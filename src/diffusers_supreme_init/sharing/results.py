@@ -22,7 +22,7 @@ from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, folder_name, hub_id
 from ..formats.embedding_file import LearnedEmbedding, embedding_bytes, weight_name_for, write_embedding
 from ..formats.library import LibraryEntry, index_bytes, read_library
 from ..text.prompt_cleaning import as_written
-from ..text.text_pairs import TextPair, identify_encoder
+from ..text.text_pairs import TextPair
 from ..training.drawing import Sample
 from ..training.progress import ConceptProgress
 from ..version import __version__
@@ -65,7 +65,7 @@ def learned_embeddings(
             description=concept.description or None,
             initializer_tokens=_tokens_of(concept, pair),
             base_model=_base_model(backbone),
-            encoder=identify_encoder(pair),
+            encoder=backbone.identities[pair.encoder_name],
             architecture=backbone.architecture,
             training=training,
         )

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ from ..training.progress import ConceptProgress
 from .overwriting import check_may_replace, saved_concept
 from .results import concept_files, file_names, learned_embeddings, library_files, result_folders, weight_names
 from .saved_folder import check_kind, check_replaceable, replace_files
+
+_NUM_WRITERS = 8
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,16 @@ def save_run(
             evaluation=by_token.get(concept.placeholder_token),
         )
         made[folder.name] = library_entry(embedding, weight_names(run.backbone))
+    library: dict[str, bytes] = {}
     if folders != [output_dir]:
         card = output_dir / CARD_NAME
         before = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
-        contents[output_dir] = library_files({**(read_library(output_dir) or {}), **made}, before)
-    for folder, files in contents.items():
-        replace_files(folder, files)
+        library = library_files({**(read_library(output_dir) or {}), **made}, before)
+    # A disk takes its time to confirm a file, and confirms many as fast as one.
+    with ThreadPoolExecutor(_NUM_WRITERS) as pool:
+        list(pool.map(replace_files, contents, contents.values()))
+    if library:
+        replace_files(output_dir, library)
 
 
 def _by_token(evaluations: Sequence[Evaluation], tokens: Sequence[str]) -> dict[str, Evaluation]:
