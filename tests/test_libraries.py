@@ -248,6 +248,15 @@ def test_what_is_gone_is_told_and_leaves_the_index(
     assert listed(tmp_path) == ["<cat>", "<mug>"]
 
 
+def test_concepts_in_folders_side_by_side_do_not_make_a_library(runs: Runs, tmp_path: Path) -> None:
+    """``out/mug`` and ``out/cat`` of two runs load together, but a run into ``out`` lists only what it made."""
+    runs["cat"].save(tmp_path / "cat")
+    runs["mug"].save(tmp_path / "mug")
+    assert loaded(tmp_path) == ["<cat>", "<mug>"]
+    trained(("<dog>", "<fox>")).save(tmp_path)
+    assert listed(tmp_path) == ["<dog>", "<fox>"]
+
+
 # Loading all or some.
 
 

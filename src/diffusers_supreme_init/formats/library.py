@@ -73,27 +73,31 @@ def read_index(data: bytes) -> dict[str, LibraryEntry | None] | None:
 
 
 def read_library(folder: Path) -> dict[str, LibraryEntry] | None:
-    """Return the concepts of a library on this disk, ``{folder below it: entry}``; None if it is not a library.
+    """Return the concepts that the index in a folder lists, ``{folder below it: entry}``; None if there is no index.
 
-    A folder without an index is a library if the folders below it hold embeddings.
-
-    Concepts that the index lists and that are gone are left out, with a warning.
+    Concepts that are listed and gone are left out, with a warning.
 
     Raises:
         EmbeddingFileError: A concept that the index does not describe is damaged.
     """
-    if not folder.is_dir() or weights_in(folder):
-        return None
     index = folder / RECORD_NAME
-    listed = read_index(index.read_bytes()) if index.is_file() else None
-    there = {path.name: weights for path in sorted(folder.iterdir()) if (weights := weights_in(path))}
+    listed = read_index(index.read_bytes()) if index.is_file() and not weights_in(folder) else None
     if listed is None:
-        return {name: _entry_of_files(folder / name, weights) for name, weights in there.items()} or None
+        return None
+    there = {name: weights for name in listed if (weights := weights_in(folder / name))}
     if gone := [name for name in listed if name not in there]:
         logger.warning("%s: its index lists what is no longer there: %s", folder, ", ".join(gone))
-    return {
-        name: entry or _entry_of_files(folder / name, there[name]) for name, entry in listed.items() if name in there
-    }
+    return {name: listed[name] or _entry_of_files(folder / name, weights) for name, weights in there.items()}
+
+
+def find_concept_folders(folder: Path) -> dict[str, LibraryEntry]:
+    """Return the folders below one that hold embeddings, ``{folder: entry}``, whoever put them there.
+
+    Raises:
+        EmbeddingFileError: A concept is damaged.
+    """
+    there = {path.name: weights for path in sorted(folder.iterdir()) if (weights := weights_in(path))}
+    return {name: _entry_of_files(folder / name, weights) for name, weights in there.items()}
 
 
 def weights_in(folder: Path) -> tuple[str, ...]:
@@ -111,7 +115,7 @@ def choose_folders(entries: Mapping[str, LibraryEntry], only: Sequence[str] | No
         return list(entries)
     folders = {entry.placeholder_token.lower(): folder for folder, entry in entries.items()}
     check_only(only, [entry.placeholder_token for entry in entries.values()], where)
-    return [folders[token.lower()] for token in only]
+    return list(dict.fromkeys(folders[token.lower()] for token in only))
 
 
 def check_only(only: Sequence[str], tokens: Sequence[str], where: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import EmbeddingFileError
 from ..files import RECORD_NAME, WEIGHT_NAMES
-from ..formats.library import LibraryEntry, choose_folders, read_index, read_library
+from ..formats.library import LibraryEntry, choose_folders, find_concept_folders, read_index, read_library
 from ..formats.readers import KOHYA_KEY
 from ..hub_connection import HUB_FAILURES, one_line
 
@@ -76,8 +76,8 @@ def find_concepts(
         for names in choices:
             if found := [folder / name for name in names if (folder / name).is_file()]:
                 return [found]
-        library = None if options.weight_name else read_library(folder)
-        if library is not None:
+        library = {} if options.weight_name else read_library(folder) or find_concept_folders(folder)
+        if library:
             chosen = choose_folders(library, only, repr(str(folder)))
             return [[folder / name / weights for weights in library[name].weights] for name in chosen]
         raise EmbeddingFileError(
