@@ -70,6 +70,11 @@ def test_ordinary_tokens_are_their_folders_name(token: str, name: str) -> None:
     assert folder_name(token.upper()) != name
 
 
+def test_no_token_is_named_like_the_digest_of_another() -> None:
+    taken = folder_name("[mug]")
+    assert folder_name(f"<{taken}>") != taken
+
+
 def test_a_concept_keeps_its_folder_whatever_is_saved_beside_it(tmp_path: Path) -> None:
     alone = {token: result_folders([token, "<other>"], tmp_path)[0] for token in TOKENS}
     together = result_folders(TOKENS, tmp_path)
@@ -398,6 +403,17 @@ def test_a_single_concept_is_pushed_into_a_library(hub: HubWorker, saved: Path, 
     ]
     assert (saved / "mug" / "README.md").read_text().count('_inversion("user/toys", subfolder="mug")') == 2
     assert hub.run(f"result = push({str(saved / 'mug')!r}, 'user/toys')").check().value[1] is False
+
+
+def test_a_folder_that_another_concept_has_there_is_not_taken(hub: HubWorker, saved: Path, tmp_path: Path) -> None:
+    hub.run(f"push({str(saved / 'mug and cat')!r}, 'user/toys')").check()
+    ours = saved / "cat and dog"
+    (ours / "dog").rename(ours / "mug")
+    (ours / "training.json").write_text(json.dumps({"folders": ["cat", "mug"]}))
+    hub.run(f"push({str(ours)!r}, 'user/toys')").check()
+    assert published(hub, tmp_path) == ["<mug>", "<cat>", "<dog>"]
+    assert read_embedding(tmp_path / "pulled" / "mug" / "learned_embeds.safetensors").placeholder_token == "<mug>"
+    assert read_embedding(tmp_path / "pulled" / "dog" / "learned_embeds.safetensors").placeholder_token == "<dog>"
 
 
 @pytest.mark.parametrize(
