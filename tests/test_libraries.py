@@ -513,6 +513,35 @@ def test_a_published_library_loads_all_or_some_and_stays(hub: HubWorker, saved: 
     assert made.error == "only: expected some of <mug>, <cat> in 'user/toys', got <dog>"
 
 
+def test_a_concept_without_all_files_that_the_index_lists_is_not_half_loaded(hub: HubWorker, saved: Path) -> None:
+    hub.run(f"push({str(saved / 'mug and cat')!r}, 'user/toys')").check()
+    index = json.loads(hub.server.files("user/toys")["training.json"].data)
+    index["concepts"]["cat"]["weights"].append("learned_embeds_2.safetensors")
+    hub.server.add_commit("user/toys", {"training.json": json.dumps(index).encode()})
+    made = hub.run("load('user/toys')")
+    assert made.error_type == "EmbeddingFileError"
+    assert "user/toys/cat" in (made.error or "")
+
+
+def test_all_files_are_of_the_commit_of_the_index(hub: HubWorker, saved: Path) -> None:
+    hub.run(f"push({str(saved / 'mug and cat')!r}, 'user/toys')").check()
+    code = """
+from diffusers_supreme_init.loading import sources
+download = sources.hf_hub_download
+def a_colleague_deletes_meanwhile(repo_id, name, **options):
+    path = download(repo_id, name, **options)
+    if name == "training.json":
+        huggingface_hub.HfApi().delete_file("cat/learned_embeds.safetensors", repo_id)
+    return path
+sources.hf_hub_download = a_colleague_deletes_meanwhile
+try:
+    result = load("user/toys")
+finally:
+    sources.hf_hub_download = download
+"""
+    assert hub.run(code).check().value == ["<mug>", "<cat>"]
+
+
 def test_a_repository_of_many_without_an_index_loads_all(hub: HubWorker, tmp_path: Path) -> None:
     files = {}
     for name in ("cat", "mug"):
