@@ -84,7 +84,7 @@ def train(pipe: Any, words: str, output_dir: Path) -> tuple[ConceptProgress, Con
     both = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=CONFIG)
     from_words, from_star = both.train()
     seconds = time.monotonic() - started
-    both.save(output_dir)
+    both.save(output_dir, overwrite=True)
     return from_words, from_star, seconds
 
 

@@ -94,6 +94,7 @@ LATER_NAMES = [
     "draw_sheet",
     "fill_template",
     "fit_to_square",
+    "folder_name",
     "load_picture",
     "write_atomically",
 ]

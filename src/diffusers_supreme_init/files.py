@@ -1,11 +1,13 @@
 """Files: their names, and how they are written: whole or not at all, and equal contents as equal bytes."""
 
+import hashlib
 import json
 import math
 import os
 import re
+import secrets
 import struct
-import tempfile
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,27 @@ CARD_NAME = "README.md"
 RECORD_NAME = "training.json"
 EVALUATION_NAME = "evaluation.json"
 
+_LONGEST_NAME = 60
+"""Characters; four bytes each and the digest still fit into the 255 bytes of a file name."""
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
+"""Names that Windows keeps for devices, in every folder."""
+
+
+def folder_name(placeholder_token: str) -> str:
+    """Return the name of a concept's folder: ``mug`` for ``<mug>``, ``mug-`` and a digest for other tokens like it.
+
+    It depends on the token alone, so a concept keeps its folder whatever is saved beside it, here or on the Hub.
+    Different tokens get names that also differ on disks that ignore capitals or normalise Unicode, and that are
+    allowed everywhere: letters, digits, ``-`` and ``_``, none of the names that Windows keeps for devices.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", placeholder_token).casefold())
+    plain = re.sub(r"[^\w-]", "", folded)[:_LONGEST_NAME].strip("-")
+    could_be_digest = re.search(r"-[0-9a-f]{12}\Z", plain) is not None
+    if placeholder_token == f"<{plain}>" and plain and plain not in _DEVICES and not could_be_digest:
+        return plain
+    digest = hashlib.sha256(placeholder_token.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{plain or 'concept'}-{digest}"
+
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write a file under a temporary name beside it and rename it, so that nobody ever sees half of it.
@@ -35,16 +58,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        unique = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        with open(unique, "xb") as file:  # not mkstemp, whose 0600 would hide results from one's own colleagues
+            temporary = unique
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would hide results from one's own colleagues
         os.replace(temporary, target)
     except OSError as error:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {str(target)!r}: {error.strerror or error}; choose another output_dir"
         ) from error
@@ -116,12 +139,6 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return a safetensors file; equal arguments give equal bytes."""
     return _canonical(safetensors.torch.save(dict(tensors), metadata=dict(metadata)))
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _canonical(data: bytes) -> bytes:

@@ -15,9 +15,10 @@ from diffusers import DiffusionPipeline, ModularPipeline
 
 from .errors import ConceptLoadError, SupremeInitWarning
 from .formats.embedding_file import LearnedEmbedding
+from .formats.library import check_only
 from .formats.readers import read_embeddings
 from .loading.matching import ConceptRequest, LoadedConcept, plan_load
-from .loading.sources import ConceptSource, SourceOptions, find_embedding_files
+from .loading.sources import ConceptFiles, ConceptSource, SourceOptions, find_concepts
 from .multitoken import arm
 from .text.changes import changed, refresh_config
 from .text.prompt_cleaning import why_lost
@@ -34,6 +35,7 @@ class MultiTokenInversionLoaderMixin:
         source: ConceptSource | Sequence[ConceptSource],
         *,
         token: str | Sequence[str] | None = None,
+        only: str | Sequence[str] | None = None,
         description: str | bool = True,
         text_encoder: str | None = None,
         allow_pickle: bool = False,
@@ -58,8 +60,10 @@ class MultiTokenInversionLoaderMixin:
         Args:
             source: A Hub id, a folder, a file, a state dict ``{placeholder_token: rows}``, rows
                 ``(num_vectors, hidden_size)`` (with `token`), or a sequence of them.
-                Files may be of any format that `read_embeddings` knows.
-            token: The placeholder token to use instead of the file's own, one per source.
+                Files may be of any format that `read_embeddings` knows. A folder or repository of many concepts gives
+                all of them.
+            token: The placeholder token to use instead of the file's own, one per concept.
+            only: Placeholder tokens of the concepts to load, ``["<mug>", "<cat>"]``; None: all that the sources hold.
             description: Words for text encoders without rows. True: those in the file, if any; False: none; or your
                 own.
             text_encoder: Name of the only text encoder to load into, where a file of another program does not say
@@ -77,7 +81,8 @@ class MultiTokenInversionLoaderMixin:
             it is missing for, and parts of the source that were not used, with the reasons.
 
         Raises:
-            EmbeddingFileError: A file is missing, damaged, a pickle, not one concept, or does not name it.
+            EmbeddingFileError: A file is missing, damaged, a pickle, not one concept, or does not name it; or the
+                sources hold no concept that `only` names.
             ConceptLoadError: A concept fits no text encoder or several, clashes with a loaded one, or an encoder
                 cannot take rows (quantised, offloaded to disk, being trained).
             PlaceholderTokenError: A placeholder token is a token of the vocabulary.
@@ -87,7 +92,7 @@ class MultiTokenInversionLoaderMixin:
                 placeholder token out of prompts.
         """
         options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token, allow_pickle)
-        requests = _requests(source, token, description, text_encoder, options)
+        requests = _requests(source, token, only, description, text_encoder, options)
         pairs = _text_pairs(self)
         plan = plan_load(pairs, requests)
         _warn(self, plan.reports, description is not False)  # who turns warnings into errors gets them before a change
@@ -117,6 +122,7 @@ def attach_to_diffusers() -> None:
 def _requests(
     source: ConceptSource | Sequence[ConceptSource],
     token: str | Sequence[str] | None,
+    only: str | Sequence[str] | None,
     description: str | bool,
     text_encoder: str | None,
     options: SourceOptions,
@@ -124,26 +130,42 @@ def _requests(
     sources: list[ConceptSource] = list(source) if isinstance(source, list | tuple) else [cast(ConceptSource, source)]
     if not isinstance(description, str | bool):
         raise ConceptLoadError(f"description: expected a text, True or False, got {description!r}")
-    tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in sources]
-    if len(tokens) != len(sources):
-        raise ConceptLoadError(f"token: expected one for each of {len(sources)} sources, got {len(tokens)}")
-    if isinstance(description, str) and len(sources) != 1:
-        raise ConceptLoadError(f"description: expected True or False for {len(sources)} sources, got one text")
+    found = _read_sources(sources, [only] if isinstance(only, str) else only, options)
+    tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in found]
+    if len(tokens) != len(found):
+        raise ConceptLoadError(f"token: expected one for each of {len(found)} concepts, got {len(tokens)}")
+    if isinstance(description, str) and len(found) != 1:
+        raise ConceptLoadError(f"description: expected True or False for {len(found)} concepts, got one text")
     return [
         ConceptRequest(
-            embeddings=_read(one_source, options),
+            embeddings=embeddings,
             token=one_token,
             description=description,
             text_encoder=text_encoder,
             source=repr(str(one_source)) if isinstance(one_source, str | os.PathLike) else "the given rows",
         )
-        for one_source, one_token in zip(sources, tokens, strict=True)
+        for (one_source, embeddings), one_token in zip(found, tokens, strict=True)
     ]
 
 
-def _read(source: ConceptSource, options: SourceOptions) -> tuple[LearnedEmbedding, ...]:
+def _read_sources(
+    sources: Sequence[ConceptSource], only: Sequence[str] | None, options: SourceOptions
+) -> list[tuple[ConceptSource, tuple[LearnedEmbedding, ...]]]:
+    """Return the concepts of all sources that `only` names, each with its source, in the order of the sources."""
+    chosen = only if len(sources) == 1 else None  # of several, each may hold some
+    found = [(source, _read(files, options)) for source in sources for files in find_concepts(source, options, chosen)]
+    if only is None:
+        return found
+    tokens = [str(embeddings[0].placeholder_token) for _, embeddings in found]
+    places = [repr(str(one)) for one in sources if isinstance(one, str | os.PathLike)]
+    check_only(only, tokens, " and ".join(places) or "the given rows")
+    wanted = {token.lower() for token in only}
+    return [one for one, token in zip(found, tokens, strict=True) if token.lower() in wanted]
+
+
+def _read(files: ConceptFiles, options: SourceOptions) -> tuple[LearnedEmbedding, ...]:
     embeddings: list[LearnedEmbedding] = []
-    for file in find_embedding_files(source, options):
+    for file in files:
         # Foreign files of diffusers' own format say only by their name which text encoder they are for.
         number = re.fullmatch(r"learned_embeds_(\d)\.\w+", Path(file).name) if not isinstance(file, Mapping) else None
         for part in read_embeddings(file, allow_pickle=options.allow_pickle):

@@ -2,9 +2,10 @@
 
 import logging
 import os
+import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,6 +135,7 @@ class SupremeInitTextualInversionTrainer:
         self._seconds = 0.0
         self._finished: datetime | None = None
         self._saved_dirs: list[Path] = []
+        self._stop_requested = threading.Event()
         if accelerator is not None and self.config.report_to is not None:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)
@@ -143,13 +145,17 @@ class SupremeInitTextualInversionTrainer:
             if (why := why_lost(pipe, concept.placeholder_token)) is not None:
                 warnings.warn(f"{concept.placeholder_token}: {why}", SupremeInitWarning, stacklevel=2)
 
-    def train(self) -> list[ConceptProgress]:
+    def train(self, after_step: Callable[[int, Mapping[str, float]], None] | None = None) -> list[ConceptProgress]:
         """Train all concepts; afterwards they are loaded on the pipeline.
+
+        Words or regions that have to be found are found before anything is changed.
+
+        Args:
+            after_step: Called in every process after each step, with the number of steps made and the step's mean
+                losses, ``{placeholder_token: loss}``. It may call `stop`.
 
         Returns:
             One result per concept: rows, losses, validation losses, how it ended.
-
-        Where words or regions have to be found first, this is done before anything is changed.
 
         Raises:
             PictureError: A picture is damaged or too large; nothing was changed.
@@ -188,7 +194,7 @@ class SupremeInitTextualInversionTrainer:
             rows = TrainableRows(backbone.trained, initial_rows)
             try:
                 loop = TrainingLoop(backbone, concepts, rows, config, accelerator)
-                self._run(loop, checkpoint_path)
+                self._run(loop, checkpoint_path, after_step)
             finally:
                 rows.unwrap()
         write_learned(backbone, concepts)
@@ -204,6 +210,18 @@ class SupremeInitTextualInversionTrainer:
             )
         return concepts
 
+    def stop(self) -> None:
+        """End training after the step that is being made; `train` returns, and what was learned can be saved.
+
+        It may be called from another thread, from the callback of `train` or from a signal handler; in a run of
+        several processes, in any of them: all end after the same step. The results have the status ``"stopped"``.
+        With `output_dir` a checkpoint is written, whatever `checkpointing_steps` is: a new trainer with
+        ``resume_from_checkpoint="latest"`` goes on to the very rows of a run that was never stopped.
+
+        Called before `train`, it ends training before the first step.
+        """
+        self._stop_requested.set()
+
     def save(
         self,
         output_dir: str | os.PathLike[str],
@@ -211,11 +229,13 @@ class SupremeInitTextualInversionTrainer:
         sample_prompts: Sequence[str] = (),
         with_pictures: bool = False,
         evaluations: Sequence[Evaluation] = (),
+        overwrite: bool = False,
     ) -> list[Path]:
         """Write each concept: ``learned_embeds.safetensors``, a model card, ``training.json``, sample pictures.
 
-        Several concepts are written to one folder each, named after their tokens, beside a card that lists them.
-        Saving again gives the same bytes. What an earlier save wrote is replaced, nothing else is.
+        Several concepts are written to one folder each, named after their tokens, beside an index and a card that list
+        them: a library. Into a library that is there they merge, and so does a single one; a folder of one concept
+        takes no other. Saving again gives the same bytes. What an earlier save wrote is replaced, nothing else is.
 
         Args:
             output_dir: Made if missing.
@@ -223,6 +243,8 @@ class SupremeInitTextualInversionTrainer:
             with_pictures: Also write the training pictures, and so publish them with `push_to_hub`.
             evaluations: What `evaluate` said of the concepts: its means go to the card, all of it to
                 ``evaluation.json``.
+            overwrite: Replace concepts of the same tokens that are there with other rows. A run that was resumed
+                replaces what it saved before anyway.
 
         Returns:
             The embedding files, one per concept and trained text encoder.
@@ -230,7 +252,8 @@ class SupremeInitTextualInversionTrainer:
         Raises:
             TrainingError: Nothing was trained yet, or the concept is to be drawn and no longer loaded.
             ConfigError: An evaluation is that of another concept.
-            OutputError: The folder cannot be written, or holds something that no earlier save wrote.
+            OutputError: The folder cannot be written, or holds something that no earlier save wrote, another concept,
+                or (without `overwrite`) other rows of the same.
         """
         if not self.results or self.accelerator is None or self._finished is None:
             raise TrainingError("expected a trained concept; call train() before save()")
@@ -243,11 +266,12 @@ class SupremeInitTextualInversionTrainer:
                 with_pictures=with_pictures,
                 evaluations=evaluations,
                 device=self.accelerator.device,
+                overwrite=overwrite,
             )
         where = output_dir.resolve()
         self._saved_dirs = [*(one for one in self._saved_dirs if one != where), where]
         self.accelerator.wait_for_everyone()
-        folders = result_folders(self.results, output_dir)
+        folders = result_folders([concept.placeholder_token for concept in self.results], output_dir)
         return [folder / name for folder in folders for name in weight_names(self._backbone)]
 
     def push_to_hub(
@@ -262,6 +286,7 @@ class SupremeInitTextualInversionTrainer:
         create_pr: bool = False,
         revision: str | None = None,
         license: str | None = None,  # noqa: A002 - the card's own word
+        overwrite: bool = False,
         timeout: float = 300.0,
     ) -> Publication | None:
         """Publish the concepts: a few kilobytes, a card and sample pictures; see `push_to_hub` of the package.
@@ -282,6 +307,7 @@ class SupremeInitTextualInversionTrainer:
             create_pr: Open a pull request instead of committing.
             revision: Branch to commit to.
             license: Licence of the card; None: that of the base model, if it is known.
+            overwrite: Replace other rows of the same tokens, in the folder and in the repository; see `save`.
             timeout: Seconds for publishing.
 
         Returns:
@@ -295,7 +321,7 @@ class SupremeInitTextualInversionTrainer:
         check_repo_id(repo_id)
         folder = self._folder_to_publish(repo_id, output_dir)
         if folder.resolve() not in self._saved_dirs:
-            self.save(folder, sample_prompts=sample_prompts)
+            self.save(folder, sample_prompts=sample_prompts, overwrite=overwrite)
         if self.accelerator is None or not self.accelerator.is_main_process:
             return None
         return push_to_hub(
@@ -307,6 +333,7 @@ class SupremeInitTextualInversionTrainer:
             create_pr=create_pr,
             revision=revision,
             license=license,
+            overwrite=overwrite,
             timeout=timeout,
         )
 
@@ -324,7 +351,12 @@ class SupremeInitTextualInversionTrainer:
             )
         return invented
 
-    def _run(self, loop: TrainingLoop, checkpoint_path: Path | None) -> None:
+    def _run(
+        self,
+        loop: TrainingLoop,
+        checkpoint_path: Path | None,
+        callback: Callable[[int, Mapping[str, float]], None] | None,
+    ) -> None:
         config, accelerator = self.config, loop.accelerator
         run = fingerprint(self._backbone, config, loop.concepts)
         if checkpoint_path is not None:
@@ -332,7 +364,11 @@ class SupremeInitTextualInversionTrainer:
             if max(concept.step for concept in loop.concepts) > config.max_train_steps:
                 raise CheckpointError(f"{str(checkpoint_path)!r} is beyond max_train_steps={config.max_train_steps}")
 
-        def after_step(step: int, losses: Mapping[str, float]) -> None:
+        def checkpoint() -> None:
+            if accelerator.is_main_process and config.output_dir is not None:
+                write_checkpoint(config.output_dir, run, loop.concepts, loop.optimizers)
+
+        def record(step: int, losses: Mapping[str, float]) -> None:
             validated = [concept for concept in loop.concepts if step in concept.validation_losses]
             self._log(accelerator, step, losses, validated)
             if not accelerator.is_main_process or config.output_dir is None:
@@ -342,12 +378,17 @@ class SupremeInitTextualInversionTrainer:
             if is_scheduled(config.snapshot_steps, step):
                 write_snapshots(self._backbone, loop.concepts, config, step)
             if losses and config.checkpointing_steps and step % config.checkpointing_steps == 0:
-                write_checkpoint(config.output_dir, run, loop.concepts, loop.optimizers)
+                checkpoint()
+
+        def after_step(step: int, losses: Mapping[str, float]) -> None:
+            record(step, losses)
+            if callback is not None and losses:
+                callback(step, losses)
 
         if config.report_to is not None:
             accelerator.init_trackers("textual_inversion", config=_scalars(config))
         try:
-            loop.run(after_step)
+            loop.run(after_step, stop_requested=self._stop_requested.is_set, before_stop=checkpoint)
         finally:
             for tracker in accelerator.trackers:  # not `end_training`, which also ends the process group
                 tracker.finish()

@@ -1,5 +1,6 @@
 """The seam between the trainer and a model family."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..config import SupremeInitConfig
 from ..errors import ConfigError, UnsupportedPipelineError
 from ..text.prompt_cleaning import as_written
-from ..text.text_pairs import TextPair, find_text_pairs
+from ..text.text_pairs import EncoderIdentity, TextPair, find_text_pairs, identify_encoder
 from .defaults import FamilyDefaults
 
 
@@ -133,6 +134,11 @@ class Backbone(ABC):
     def described(self) -> tuple[TextPair, ...]:
         """The text encoders whose rows are not trained; they read a concept's description instead."""
         return tuple(pair for pair in self.pairs if pair not in self.trained)
+
+    @functools.cached_property
+    def identities(self) -> dict[str, EncoderIdentity]:
+        """The identity of each trained text encoder, by its name; concepts do not change it."""
+        return {pair.encoder_name: identify_encoder(pair) for pair in self.trained}
 
     @property
     def device(self) -> torch.device:

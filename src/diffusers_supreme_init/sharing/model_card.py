@@ -1,5 +1,6 @@
 """Learned embedding -> model card, from ``model_card_template.md`` beside this module."""
 
+import functools
 import json
 import math
 import re
@@ -13,12 +14,18 @@ from huggingface_hub import ModelCardData
 
 from ..config import SupremeInitConfig
 from ..formats.embedding_file import LearnedEmbedding
+from ..formats.library import LibraryEntry
+from .front_matter import with_fields
 
 TEMPLATE_NAME = "model_card_template.md"
 LIBRARY_TEMPLATE_NAME = "library_card_template.md"
 SNIPPET_MARK = "# this folder or repository"
 """Ends the lines of a card's snippets in which publishing writes the repository; other lines are the user's."""
 
+LIBRARY_MARKS = ("<!-- concepts: written anew by save and push_to_hub -->", "<!-- end of concepts -->")
+"""Enclose the part of a library's card that lists its concepts."""
+
+_MARKED = re.compile(f"{re.escape(LIBRARY_MARKS[0])}.*?{re.escape(LIBRARY_MARKS[1])}", re.DOTALL)
 _STOCK_FAMILIES = re.compile(r"stable-diffusion(-v1|-v2|/)")
 
 
@@ -131,11 +138,18 @@ def _stock_can_load(architecture: str | None, num_encoders: int) -> bool:
     return num_encoders == 1 and (architecture is None or _STOCK_FAMILIES.match(architecture) is not None)
 
 
-def render_library_card(concepts: Mapping[str, LearnedEmbedding]) -> str:
-    """Return the Markdown of a card for several concepts, ``{folder: concept}``, that live in folders of their own."""
-    embeddings = list(concepts.values())
-    base_models = {embedding.base_model for embedding in embeddings}
-    base_model, revision = _split_revision(next(iter(base_models)) if len(base_models) == 1 else None)
+def library_card(entries: Mapping[str, LibraryEntry], before: str | None = None) -> str:
+    """Return the Markdown of a card for several concepts, ``{folder: concept}``, that live in folders of their own.
+
+    Args:
+        entries: What it lists.
+        before: The card that is there. Between its two `LIBRARY_MARKS` it is written anew; the rest is the user's.
+            One without them is replaced.
+
+    Raises:
+        PublishError: The YAML of the card that is there cannot be read or changed.
+    """
+    base_model, revision = _split_revision(_common_base_model(entries))
     card_data = ModelCardData(
         base_model=base_model,
         base_model_relation="adapter" if base_model else None,
@@ -143,13 +157,26 @@ def render_library_card(concepts: Mapping[str, LearnedEmbedding]) -> str:
         pipeline_tag="text-to-image",
         tags=["textual_inversion", "text-to-image", "diffusers", "diffusers_supreme_init"],
     )
-    return _render(
+    made = _render(
         LIBRARY_TEMPLATE_NAME,
         card_data=card_data.to_yaml(),
-        concepts=concepts,
+        concepts=entries,
         base_model=base_model,
         base_revision=revision,
+        marks=LIBRARY_MARKS,
     )
+    old = None if before is None else _MARKED.search(before)
+    new = _MARKED.search(made)
+    if before is None or old is None or new is None:
+        return made
+    card = before[: old.start()] + new[0] + before[old.end() :]
+    return card if base_model else with_fields(card, {}, ("base_model", "base_model_relation"))
+
+
+def _common_base_model(entries: Mapping[str, LibraryEntry]) -> str | None:
+    """Return the model that all concepts belong to; None if it is unknown, or they belong to different ones."""
+    base_models = {entry.base_model for entry in entries.values()}
+    return next(iter(base_models)) if len(base_models) == 1 else None
 
 
 def image_name(index: int) -> str:
@@ -163,9 +190,14 @@ def code_literal(text: str) -> str:
 
 
 def _render(name: str, **facts: Any) -> str:
+    return _compiled(name).render(snippet_mark=SNIPPET_MARK, **facts)
+
+
+@functools.cache
+def _compiled(name: str) -> jinja2.Template:
     environment = jinja2.Environment(autoescape=False)  # Markdown, not HTML
     environment.filters |= {"literal": code_literal, "code": _code_span, "prose": _prose, "cell": _table_cell}
-    return environment.from_string(_template(name)).render(snippet_mark=SNIPPET_MARK, **facts)
+    return environment.from_string(_template(name))
 
 
 def _code_span(text: str) -> str:

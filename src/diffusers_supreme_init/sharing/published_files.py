@@ -8,14 +8,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import yaml
 from huggingface_hub import HfApi
 
 from ..errors import PublishError
-from ..files import CARD_NAME
+from ..files import CARD_NAME, WEIGHT_NAMES
+from ..formats.embedding_file import read_embedding
+from ..formats.library import LibraryEntry, library_entry
 from ..hub_connection import HUB_FAILURES, DeadlineError, one_line
+from .front_matter import front_matter, with_fields
 from .model_card import SNIPPET_MARK, code_literal
 from .saved_folder import concept_folders, publishable_files
 
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 LICENSE_NAMES = ("license", "license_name", "license_link")
 
-_FRONT_MATTER = re.compile(r"\A---[ \t]*(\r?\n)(.*?)^---[ \t]*(?:\r?$)", re.DOTALL | re.MULTILINE)
 _SNIPPET = re.compile(
     r"(load_(?:multitoken|textual)_inversion\()"
     r'"(?:[^"\\\n]|\\.)*"(?P<subfolder>, subfolder="(?:[^"\\\n]|\\.)*")?'
@@ -37,12 +37,29 @@ class PublishedFiles:
     """What goes to the Hub.
 
     Attributes:
-        contents: ``{name: bytes}``, names relative to the folder and to the repository alike.
+        folder: Where it was saved.
+        contents: ``{name: bytes}``, names relative to the repository.
         prefixes: Where concepts are: ``""`` for the only one, else ``"mug/"`` and so on.
+        local_names: ``{name: name relative to the folder}``; a library that is merged has others beside its concepts.
     """
 
+    folder: Path
     contents: Mapping[str, bytes]
     prefixes: tuple[str, ...]
+    local_names: Mapping[str, str]
+
+    def prefix_of(self, name: str) -> str | None:
+        """Return the prefix of the concept that a file belongs to; None for what lies beside several."""
+        return next((prefix for prefix in (f"{name.partition('/')[0]}/", "") if prefix in self.prefixes), None)
+
+    def weights(self, prefix: str) -> tuple[str, ...]:
+        """Return the names of a concept's embedding files."""
+        return tuple(name for name in WEIGHT_NAMES if prefix + name in self.contents)
+
+    def entry(self, prefix: str) -> LibraryEntry:
+        """Return what the index of a library says of a concept."""
+        weights = self.weights(prefix)
+        return library_entry(read_embedding(self.folder / prefix / weights[0]), weights)
 
     def subfolder_of(self, card: str) -> str | None:
         """Return the concept's folder of a card, ``""`` for the only one; None for the card of several."""
@@ -63,7 +80,7 @@ def read_published_files(folder: Path) -> PublishedFiles:
         raise PublishError(f"cannot read {str(folder)!r}: {error}") from error
     for name in _cards(contents):
         read_card(contents[name], name)
-    return PublishedFiles(contents, tuple(prefixes))
+    return PublishedFiles(folder, contents, tuple(prefixes), {name: name for name in contents})
 
 
 def with_complete_cards(api: HfApi, files: PublishedFiles, repo_id: str, given_license: str | None) -> PublishedFiles:
@@ -103,23 +120,6 @@ def read_card(data: bytes, where: str) -> str:
     return text
 
 
-def front_matter(text: str, where: str = CARD_NAME) -> dict[str, Any]:
-    """Return what a card says between its ``---`` lines, empty without them.
-
-    Raises:
-        PublishError: It is not a YAML mapping.
-    """
-    found = _FRONT_MATTER.match(text)
-    try:
-        data = yaml.safe_load(found[2]) if found else None
-    except yaml.YAMLError as error:
-        got = " ".join(str(error).split())
-        raise PublishError(f"expected YAML between the --- lines of {where}, got {got}") from error
-    if data is not None and not isinstance(data, dict):
-        raise PublishError(f"expected names and values between the --- lines of {where}, got {str(data)[:60]!r}")
-    return data or {}
-
-
 def with_repository(text: str, repo_id: str, subfolder: str | None = None) -> str:
     """Return a card whose own snippets load from a repository: those that say so, by `SNIPPET_MARK`.
 
@@ -148,31 +148,7 @@ def with_license(text: str, fields: Mapping[str, str], where: str = CARD_NAME) -
     Raises:
         PublishError: The card's YAML is written so that a line cannot be exchanged.
     """
-    before = front_matter(text, where)
-    if {name: before[name] for name in LICENSE_NAMES if name in before} == dict(fields):
-        return text
-    found = _FRONT_MATTER.match(text)
-    newline = found[1] if found else "\n"
-    lines = "".join(
-        yaml.safe_dump({name: value}, allow_unicode=True, width=10_000).rstrip("\n") + newline
-        for name, value in fields.items()
-    )
-    if found is None:
-        made = f"---{newline}{lines}---{newline}{text}"
-    else:
-        names = "|".join(LICENSE_NAMES)
-        kept = re.sub(rf"^(?:{names})[ \t]*:.*\n(?:[ \t-].*\n)*", "", found[2], flags=re.MULTILINE)
-        made = text[: found.start(2)] + lines + kept + text[found.end(2) :]
-    expected = {name: value for name, value in before.items() if name not in LICENSE_NAMES} | dict(fields)
-    try:
-        is_as_expected = front_matter(made, where) == expected
-    except PublishError:
-        is_as_expected = False
-    if not is_as_expected:
-        raise PublishError(
-            f"cannot write the licence into {where}; write {dict(fields)} between its --- lines yourself"
-        )
-    return made
+    return with_fields(text, fields, LICENSE_NAMES, where)
 
 
 def _cards(contents: Mapping[str, bytes]) -> list[str]:

@@ -3,7 +3,6 @@
 import io
 import math
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -19,14 +18,15 @@ from PIL import Image
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..evaluation import Evaluation
-from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, hub_id, json_bytes, without_nan
+from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, folder_name, hub_id, json_bytes, without_nan
 from ..formats.embedding_file import LearnedEmbedding, embedding_bytes, weight_name_for, write_embedding
+from ..formats.library import LibraryEntry, index_bytes, read_library
 from ..text.prompt_cleaning import as_written
-from ..text.text_pairs import TextPair, identify_encoder
+from ..text.text_pairs import TextPair
 from ..training.drawing import Sample
 from ..training.progress import ConceptProgress
 from ..version import __version__
-from .model_card import image_name, render_library_card, render_model_card
+from .model_card import image_name, library_card, render_model_card
 
 _LOCAL_SETTINGS = frozenset(
     {"output_dir", "logging_dir", "resume_from_checkpoint", "report_to", "checkpointing_steps"}
@@ -65,7 +65,7 @@ def learned_embeddings(
             description=concept.description or None,
             initializer_tokens=_tokens_of(concept, pair),
             base_model=_base_model(backbone),
-            encoder=identify_encoder(pair),
+            encoder=backbone.identities[pair.encoder_name],
             architecture=backbone.architecture,
             training=training,
         )
@@ -147,10 +147,14 @@ def concept_files(
     }
 
 
-def library_files(concepts: Mapping[str, LearnedEmbedding]) -> dict[str, bytes]:
-    """Return ``{name: bytes}`` of what lies beside several concepts, ``{folder below it: concept}``."""
-    record = {"folders": sorted(concepts), "files": [CARD_NAME, RECORD_NAME]}
-    return {CARD_NAME: render_library_card(concepts).encode(), RECORD_NAME: json_bytes(record)}
+def library_files(entries: Mapping[str, LibraryEntry], card: str | None = None) -> dict[str, bytes]:
+    """Return ``{name: bytes}`` of what lies beside several concepts.
+
+    Args:
+        entries: ``{folder below it: concept}``.
+        card: The card that is there; None: a new one.
+    """
+    return {CARD_NAME: library_card(entries, card).encode(), RECORD_NAME: index_bytes(entries)}
 
 
 def picture_name(index: int) -> str:
@@ -162,22 +166,25 @@ def write_snapshots(
     backbone: Backbone, concepts: Sequence[ConceptProgress], config: SupremeInitConfig, step: int
 ) -> None:
     """Write the rows of this step as ``learned_embeds-steps-N.safetensors`` below `output_dir`."""
-    for concept, folder in zip(concepts, result_folders(concepts, Path(config.output_dir or "")), strict=True):
+    folders = result_folders([concept.placeholder_token for concept in concepts], Path(config.output_dir or ""))
+    for concept, folder in zip(concepts, folders, strict=True):
         for name, embedding in learned_embeddings(backbone, concept, config, step=step).items():
             write_embedding(folder / name.replace(".safetensors", f"-steps-{step}.safetensors"), embedding)
 
 
-def result_folders(concepts: Sequence[ConceptProgress], output_dir: Path) -> list[Path]:
-    """Return each concept's folder: `output_dir` itself for a single one, else one below it named after its token."""
-    if len(concepts) == 1:
+def result_folders(tokens: Sequence[str], output_dir: Path) -> list[Path]:
+    """Return each concept's folder: `output_dir` itself for a single one, else one below it named after its token.
+
+    In a library also a single one gets a folder below it; one that is there keeps its own.
+
+    Raises:
+        EmbeddingFileError: The library is damaged.
+    """
+    library = read_library(output_dir)
+    if library is None and len(tokens) == 1:
         return [output_dir]
-    names: list[str] = []
-    for concept in concepts:
-        name = base = re.sub(r"[^\w-]+", "", concept.placeholder_token) or "concept"
-        while name in names:
-            name = f"{base}-{names.count(name) + len(names)}"
-        names.append(name)
-    return [output_dir / name for name in names]
+    known = {entry.placeholder_token: name for name, entry in (library or {}).items()}
+    return [output_dir / (known.get(token) or folder_name(token)) for token in tokens]
 
 
 def _tokens_of(concept: ConceptProgress, pair: TextPair) -> tuple[str, ...]:

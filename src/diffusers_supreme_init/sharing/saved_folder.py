@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 
 from ..errors import OutputError, PublishError
 from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, WEIGHT_NAMES, write_atomically
+from ..formats.library import read_library, weights_in
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +26,32 @@ _FIXED_NAMES = (*_FIRST_NAMES, EVALUATION_NAME)
 _ELSEWHERE = "choose another output_dir"
 
 
-def check_can_save(output_dir: str | os.PathLike[str]) -> None:
-    """Check, before hours of training, that `save` will not find somebody else's card in a folder.
+def check_can_save(output_dir: str | os.PathLike[str], tokens: Sequence[str] = (), *, overwrite: bool = False) -> None:
+    """Check, before hours of training, that `save` will find neither somebody else's card nor another result.
+
+    Args:
+        output_dir: Where the concepts will be saved.
+        tokens: Their placeholder tokens, where they are known.
+        overwrite: Whether results of the same tokens will be replaced.
 
     Raises:
-        OutputError: It holds a card or a record that no earlier save wrote.
+        OutputError: It holds a card or a record that no earlier save wrote, another concept, or, without `overwrite`,
+            one of these.
     """
-    check_replaceable(Path(output_dir), [CARD_NAME, RECORD_NAME], ())
+    output_dir = Path(output_dir)
+    check_replaceable(output_dir, [CARD_NAME, RECORD_NAME], ())
+    if not tokens:
+        return
+    check_kind(output_dir, tokens)
+    there = {} if overwrite else read_library(output_dir) or {}
+    held = {entry.placeholder_token: name for name, entry in there.items()}
+    if not overwrite and len(tokens) == 1 and (token := _token_of(output_dir)) is not None:
+        held = {token: ""}
+    if again := [token for token in tokens if token in held]:
+        raise OutputError(
+            f"{str(output_dir)!r} holds a result of {', '.join(again)} already; pass overwrite to replace it, resume "
+            f"its run, or {_ELSEWHERE}"
+        )
 
 
 def check_replaceable(folder: Path, names: Iterable[str], sources: Collection[Path]) -> None:
@@ -60,16 +80,19 @@ def is_optional(name: str) -> bool:
     return name in (*WEIGHT_NAMES, EVALUATION_NAME) or _NUMBERED_PICTURE.fullmatch(name) is not None
 
 
-def check_kind(output_dir: Path, *, is_library: bool) -> None:
-    """Check that a folder of one concept does not become one of several, or the other way round.
+def check_kind(output_dir: Path, tokens: Sequence[str]) -> None:
+    """Check that a folder of one concept does not become one of several, nor that of another concept.
 
     Raises:
         OutputError: It would.
     """
-    if is_library and _has_weights(output_dir):
-        raise OutputError(f"expected a folder for several concepts, got {str(output_dir)!r} with one; {_ELSEWHERE}")
-    if not is_library and "folders" in (_read_record(output_dir) or {}):
-        raise OutputError(f"expected a folder for one concept, got {str(output_dir)!r} with several; {_ELSEWHERE}")
+    token = _token_of(output_dir)
+    if token is not None and len(tokens) > 1:
+        raise OutputError(
+            f"expected a folder for several concepts, got {str(output_dir)!r} with one, {token}; {_ELSEWHERE}"
+        )
+    if token is not None and token != tokens[0]:
+        raise OutputError(f"expected a folder for {tokens[0]}, got {str(output_dir)!r} with {token}; {_ELSEWHERE}")
 
 
 def is_saved_folder(folder: Path) -> bool:
@@ -175,4 +198,12 @@ def _folders_below(folder: Path) -> list[Path]:
 
 
 def _has_weights(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in WEIGHT_NAMES)
+    return bool(weights_in(folder))
+
+
+def _token_of(folder: Path) -> str | None:
+    """Return the name of the concept in a folder of one."""
+    if not _has_weights(folder):
+        return None
+    token = (_read_record(folder) or {}).get("placeholder_token")
+    return token if isinstance(token, str) else None

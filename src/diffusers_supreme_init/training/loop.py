@@ -62,12 +62,20 @@ class TrainingLoop:
         """Concepts that still learn."""
         return [concept for concept in self.concepts if concept.is_running]
 
-    def run(self, after_step: Callable[[int, Mapping[str, float]], None]) -> None:
-        """Train until `max_train_steps`, or until every concept has stopped.
+    def run(
+        self,
+        after_step: Callable[[int, Mapping[str, float]], None],
+        *,
+        stop_requested: Callable[[], bool],
+        before_stop: Callable[[], None],
+    ) -> None:
+        """Train until `max_train_steps`, until every concept has stopped, or until a process is asked to stop.
 
         Args:
             after_step: Called with the number of steps made and the step's mean losses by placeholder token; first
                 with the step to start from and no losses.
+            stop_requested: Asked before each step, in all processes; they stop together.
+            before_stop: Called if they do, while the state is that of a run that goes on.
         """
         config = self.config
         self._copy_progress_to_parameters()
@@ -86,12 +94,16 @@ class TrainingLoop:
         for step in steps:
             if not self.running:
                 break
+            if self._is_any_process(stop_requested()):
+                before_stop()
+                self._finish("stopped")
+                return
             losses = self.train_step(step)
             steps.set_postfix(loss=f"{sum(losses.values()) / len(losses):.4f}")
             if is_scheduled(config.validation_steps, step + 1) or step + 1 == config.max_train_steps:
                 self.validate()
             after_step(step + 1, losses)
-        self._finish()
+        self._finish("finished")
 
     def train_step(self, step: int) -> dict[str, float]:
         """Make one optimizer step; return the mean loss of each running concept.
@@ -185,6 +197,9 @@ class TrainingLoop:
     def _sum_over_processes(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, reduction="sum")
 
+    def _is_any_process(self, flag: bool) -> bool:
+        return bool(self._sum_over_processes(torch.tensor(float(flag), device=self.accelerator.device)))
+
     def _copy_progress_to_parameters(self) -> None:
         for concept in self.concepts:
             self._set_rows(concept, concept.rows)
@@ -197,13 +212,13 @@ class TrainingLoop:
         concept.status = "diverged"
         self._set_rows(concept, concept.last_good_rows)
 
-    def _finish(self) -> None:
+    def _finish(self, status: str) -> None:
         for concept in self.concepts:
             num_skipped = self.optimizers[concept.placeholder_token].num_skipped
             if num_skipped and self.accelerator.is_main_process:
                 logger.warning("%s: fp16 gradients overflowed in %d steps", concept.placeholder_token, num_skipped)
             if concept.is_running:
-                concept.status = "finished"
+                concept.status = status
             if concept.best_rows is not None:
                 self._set_rows(concept, concept.best_rows)
 

@@ -33,7 +33,8 @@ class ConceptProgress:
         step: Steps it has made.
         losses: Mean training loss of each step.
         validation_losses: ``{step: fixed-noise loss of each validation sample}``.
-        status: ``"running"``, ``"finished"``, ``"stopped early"`` or ``"diverged"``.
+        status: ``"running"``, ``"finished"``, ``"stopped early"`` (no more gain), ``"stopped"`` (by `stop` of the
+            trainer) or ``"diverged"``.
         best_rows: The rows of the lowest mean validation loss (only with early stopping).
         num_validations_without_gain: Since then.
         last_good_rows: The rows that gave the last finite training loss.
