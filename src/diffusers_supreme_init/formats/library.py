@@ -68,8 +68,9 @@ def read_index(data: bytes) -> dict[str, LibraryEntry | None] | None:
         return None
     told = record.get("concepts")
     told = told if isinstance(told, dict) else {}
-    names = dict.fromkeys(name for name in (*told, *listed) if _is_folder_name(name))
-    return {name: _entry(told.get(name)) for name in names if name in listed}
+    names = {name for name in listed if _is_folder_name(name)}
+    in_order = dict.fromkeys(name for name in (*told, *listed) if isinstance(name, str) and name in names)
+    return {name: _entry(told.get(name)) for name in in_order}
 
 
 def read_library(folder: Path) -> dict[str, LibraryEntry] | None:
