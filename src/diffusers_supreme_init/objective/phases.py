@@ -123,7 +123,7 @@ def upcast(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         if is_half:
-            # `ModelMixin.to` of diffusers warns about casts to half precision, but this one only undoes ours.
+            # The models' own `to` in diffusers warns about casts, but this cast only undoes ours.
             nn.Module.to(module, dtypes.pop())
 
 
