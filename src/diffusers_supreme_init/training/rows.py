@@ -210,7 +210,8 @@ def check_can_add(backbone: Backbone) -> None:
     """Check that rows can be added to all trained text encoders.
 
     Raises:
-        ConceptLoadError: One is in training already, offloaded or quantised, or its tokenizers disagree.
+        ConceptLoadError: An encoder is already being trained, has embeddings that cannot be reached (offloading) or is
+            quantised, or its tokenizers disagree.
     """
     for pair in backbone.trained:
         ConceptVocabulary(pair).check_can_change()
