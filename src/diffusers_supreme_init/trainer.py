@@ -162,9 +162,11 @@ class SupremeInitTextualInversionTrainer:
             RegionError: A region selects nothing usable; nothing was changed.
             DescriberError: A describer cannot be loaded or finds no usable words; nothing was changed.
             CheckpointError: The checkpoint belongs to another run; nothing was changed.
-            TrainingError: A concept's loss became NaN or infinite. Raised only at the very end: all other concepts
-                are complete, the rows of the last finite loss are kept, and `save` can be called. Also raised,
-                before any change, if this trainer has been trained already.
+            PlaceholderTokenError: A placeholder token was loaded since the trainer was made; nothing was changed.
+            OutputError: `output_dir` of the settings cannot be written; nothing was changed.
+            TrainingError: This trainer was trained before, and nothing was changed. Or a concept's loss became NaN or
+                infinite, which is raised at the very end: all other concepts are complete, the rows of the last finite
+                loss are kept, and `save` can be called.
         """
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
@@ -290,7 +292,7 @@ class SupremeInitTextualInversionTrainer:
         overwrite: bool = False,
         timeout: float = 300.0,
     ) -> Publication | None:
-        """Publish the concepts with a card and sample pictures; see `push_to_hub` of the package.
+        """Publish the concepts, a few kilobytes, with a card and sample pictures; see `push_to_hub` of the package.
 
         ```python
         trainer.push_to_hub("user/mug")

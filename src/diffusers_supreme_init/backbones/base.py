@@ -153,7 +153,7 @@ class Backbone(ABC):
 
     @property
     def drawing_pipe(self) -> Any:
-        """A pipeline that draws from a prompt alone: the user's, or one of its components if the user's needs more."""
+        """A pipeline that draws from a prompt alone: the user's own, or a new one with the same components."""
         # Not `from_pipe`, which would cast the user's components to float32.
         cls = self.pipeline_classes[0]
         if isinstance(self.pipe, cls):

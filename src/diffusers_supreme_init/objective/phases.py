@@ -202,6 +202,7 @@ def _remembering(encoder: Any) -> Iterator[None]:
             if key not in known:
                 home = encoder.get_input_embeddings().weight.device
                 given = {} if mask is None else {"attention_mask": mask.to(home)}
+                # Kept on the CPU, so that many prompts take no accelerator memory.
                 with torch.no_grad():
                     known[key] = forward(ids.to(home), **given)[0].cpu()
             made.append(known[key])

@@ -53,6 +53,7 @@ class TrainableRows:
                 of_pair = {token: rows[pair.encoder_name] for token, rows in initial_rows.items()}
                 self._encoders[pair.encoder_name] = _EncoderRows(pair, of_pair)
         except BaseException:
+            # Not even Ctrl-C may leave an encoder of the user wrapped.
             self.unwrap()
             raise
         self.of_concept = {
@@ -121,6 +122,9 @@ class _EncoderRows:
 
 class RowOptimizer:
     """AdamW for the rows of one concept in all text encoders, with a loss scale, clipping and norm preservation.
+
+    The loss scale is not that of `torch.amp.GradScaler`, which has one for all: an overflow in one concept must not
+    skip the steps of the others.
 
     Attributes:
         loss_scale: Factor by which the concept's loss is multiplied; 1 unless the model computes in fp16.

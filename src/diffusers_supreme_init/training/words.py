@@ -99,7 +99,7 @@ def encode_pictures(
     *,
     progress_bar: bool = True,
 ) -> list[PictureLatents]:
-    """Encode the pictures of several concepts; the autoencoder is on the device only meanwhile."""
+    """Encode the pictures of several concepts; the autoencoder is on the device only while it works."""
     with ready_to_encode(backbone, device):
         return [encode_concept(backbone, each, config, progress_bar=progress_bar) for each in pictures]
 
