@@ -123,7 +123,7 @@ class TrainingLoop:
             scales = losses.new_tensor([loss_scales[owner] / num_samples for owner in owners])
             (losses * scales).sum().backward()
             totals.index_add_(0, torch.tensor(owners), losses.detach().double().cpu() / num_samples)
-        # Summed once per step. DDP would sum in every backward pass, and processes may make different numbers of them.
+        # Summed once per step. DDP would sync in every backward pass, whose number may differ between processes.
         gradients = self.rows.split(
             {name: self._sum_over_processes(one) for name, one in self.rows.take_gradients().items()}
         )
