@@ -1,4 +1,4 @@
-"""The YAML between the ``---`` lines of a card: read, and changed line by line, so that the rest stays the user's."""
+"""The YAML between the ``---`` lines of a card; it is changed line by line, so the user's other lines stay as is."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ _FRONT_MATTER = re.compile(r"\A---[ \t]*(\r?\n)(.*?)^---[ \t]*(?:\r?$)", re.DOTA
 
 
 def front_matter(text: str, where: str = CARD_NAME) -> dict[str, Any]:
-    """Return what a card says between its ``---`` lines, empty without them.
+    """Return the fields between the ``---`` lines of a card; empty without such lines.
 
     Raises:
-        PublishError: It is not a YAML mapping.
+        PublishError: The text between the lines is not a YAML mapping.
     """
     found = _FRONT_MATTER.match(text)
     try:
@@ -30,10 +30,10 @@ def front_matter(text: str, where: str = CARD_NAME) -> dict[str, Any]:
 
 
 def with_fields(text: str, fields: Mapping[str, str], names: Sequence[str], where: str = CARD_NAME) -> str:
-    """Return a card that says these fields in place of all `names`, all other lines as they are.
+    """Return a card with `fields` in place of all fields in `names`; other lines stay as they are.
 
     Raises:
-        PublishError: The card's YAML is written so that a line cannot be exchanged.
+        PublishError: The card's YAML is written in a way that prevents replacing single lines.
     """
     before = front_matter(text, where)
     if {name: before[name] for name in names if name in before} == dict(fields):
@@ -49,6 +49,7 @@ def with_fields(text: str, fields: Mapping[str, str], names: Sequence[str], wher
     else:
         kept = re.sub(rf"^(?:{'|'.join(names)})[ \t]*:.*\n(?:[ \t-].*\n)*", "", found[2], flags=re.MULTILINE)
         made = text[: found.start(2)] + lines + kept + text[found.end(2) :]
+    # The regular expression does not know YAML (flow mappings, comments, anchors), so the result is read and compared.
     expected = {name: value for name, value in before.items() if name not in names} | dict(fields)
     try:
         is_as_expected = front_matter(made, where) == expected

@@ -1,7 +1,7 @@
-"""What lies where a result is going to: nothing learned is lost unless the user says so.
+"""Checks that saving or publishing a concept loses no learned rows unless the user says so.
 
-One rule for folders and repositories: a place of one concept refuses another, a library takes any, and a concept that
-is there already with other rows is only replaced with ``overwrite=True``.
+The rule for folders and repositories is the same. A place of a single concept refuses another concept; a library takes
+any. An existing concept with other rows is replaced only with ``overwrite=True``.
 """
 
 import json
@@ -21,12 +21,12 @@ from ..formats.library import weights_in
 
 @dataclass(frozen=True)
 class SavedConcept:
-    """What decides whether a concept may be replaced by another of its name.
+    """A concept as saved, with the facts that decide whether another of the same name may replace it.
 
     Attributes:
-        placeholder_token: Its name.
+        placeholder_token: The concept's name.
         rows: ``{file name: (num_vectors, hidden_size)}``, float32 as in the file.
-        losses: Mean training loss of each step, as its record lists them.
+        losses: Mean training loss of each step, as listed in the concept's record.
     """
 
     placeholder_token: str
@@ -34,7 +34,7 @@ class SavedConcept:
     losses: Sequence[float | None]
 
     def keeps(self, old: "SavedConcept") -> bool:
-        """Whether nothing of `old` is lost: the rows are the same, or this is the same run, some steps later."""
+        """Whether replacing `old` loses nothing: the rows are the same, or this is the same run at a later step."""
         is_same_run = bool(old.losses) and list(self.losses[: len(old.losses)]) == list(old.losses)
         return is_same_run or (
             self.rows.keys() == old.rows.keys()
@@ -43,13 +43,17 @@ class SavedConcept:
 
 
 def saved_concept(embeddings: Mapping[str, LearnedEmbedding], losses: Sequence[float | None]) -> SavedConcept:
-    """Return what is going to be saved, from ``{file name: embedding}``."""
+    """Return the concept that is about to be saved, from ``{file name: embedding}``."""
     tokens = [str(one.placeholder_token) for one in embeddings.values()]
     return SavedConcept(tokens[0], {name: one.rows.float().cpu() for name, one in embeddings.items()}, losses)
 
 
 def read_saved_concept(folder: Path, weights: Sequence[str] | None = None) -> SavedConcept | None:
-    """Return the concept in a folder, or what these files of it hold; None if there is no embedding.
+    """Return the concept in a folder; None if there is no embedding.
+
+    Args:
+        folder: The folder of one concept.
+        weights: Names of its embedding files; None: all that are there.
 
     Raises:
         EmbeddingFileError: An embedding is damaged.
@@ -63,7 +67,8 @@ def check_may_replace(folder: Path, new: SavedConcept, *, overwrite: bool) -> No
     """Check that a concept may be written into a folder.
 
     Raises:
-        OutputError: The folder holds another concept, or this one with other rows and `overwrite` is False.
+        OutputError: The folder holds another concept; or, without `overwrite`, this one with other rows or in damaged
+            files.
     """
     try:
         old = read_saved_concept(folder)
@@ -76,10 +81,10 @@ def check_may_replace(folder: Path, new: SavedConcept, *, overwrite: bool) -> No
 
 
 def check_replaces(old: SavedConcept, new: SavedConcept, where: str, *, overwrite: bool) -> None:
-    """Check that a concept may be replaced by another.
+    """Check that concept `old`, at place `where`, may be replaced by `new`.
 
     Raises:
-        OutputError: It has another name, or other rows and `overwrite` is False.
+        OutputError: The concepts have different names, or different rows and `overwrite` is False.
     """
     if old.placeholder_token != new.placeholder_token:
         raise OutputError(

@@ -1,7 +1,7 @@
-"""What is published and what a repository holds -> where it goes there, and how the two merge.
+"""Files to publish and files of a repository -> the paths there, and the merged index and card.
 
-The rule is that of folders, see `overwriting`. A single concept goes to the root of a repository, or, where that is a
-library, into a folder of its own. The index and the card of a library list what was there and what comes.
+The rule is that of folders, see `overwriting`. A single concept goes to the root of a repository or, if the repository
+is a library, into a folder of its own. The index and the card of a library list both its old and its new concepts.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from .published_files import LICENSE_NAMES, PublishedFiles, read_card, with_lice
 
 
 class MovedError(OSError):
-    """Somebody else has committed since the call began."""
+    """Raised if somebody else has committed since the call began."""
 
 
 class RepositoryFiles:
@@ -39,19 +39,20 @@ class RepositoryFiles:
         self.files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
     def weights(self, prefix: str) -> tuple[str, ...]:
-        """Return the names of the embedding files below a prefix, ``""`` or ``"mug/"``."""
+        """Return the names of the embedding files below a prefix such as ``""`` or ``"mug/"``."""
         return tuple(name for name in WEIGHT_NAMES if prefix + name in self.files)
 
     def holds(self, path: str, data: bytes) -> bool:
-        """Whether it has this very file."""
+        """Whether the repository has a file with this path and content."""
         if (there := self.files.get(path)) is None:
             return False
+        # The Hub lists hashes, so no file is downloaded: SHA-256 for LFS files, git's blob id for all others.
         if there.lfs is not None:
             return there.lfs.sha256 == hashlib.sha256(data).hexdigest()
         return there.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
     def fetch(self, prefix: str, *names: str) -> Path:
-        """Download files that it has below a prefix; return the folder they are in."""
+        """Download those of `names` that exist below a prefix, and return their folder; at least one must exist."""
         paths = [
             Path(self._api.hf_hub_download(self.repo_id, prefix + name, revision=self._commit))
             for name in names
@@ -60,7 +61,7 @@ class RepositoryFiles:
         return paths[0].parent
 
     def library(self) -> dict[str, LibraryEntry] | None:
-        """Return ``{folder: entry}`` if it is a library, else None."""
+        """Return ``{folder: entry}`` if the repository is a library, else None."""
         if RECORD_NAME not in self.files or self.weights(""):
             return None
         listed = read_index((self.fetch("", RECORD_NAME) / RECORD_NAME).read_bytes())
@@ -82,17 +83,17 @@ def place(
     given_license: str | None,
     overwrite: bool,
 ) -> PublishedFiles:
-    """Return the files as they go to a repository, under the names they have there.
+    """Return the files as they go to a repository, under their names there.
 
     Args:
-        files: What is published, with complete cards.
+        files: The files to publish, with complete cards.
         there: The repository now.
-        seen: Its files when the call began; `overwrite` means those.
-        given_license: Licence of the cards instead of any other.
-        overwrite: Whether concepts of the same tokens are replaced.
+        seen: The repository's files when the call began; `overwrite` applies only to these.
+        given_license: Licence that replaces that of the cards; None: keep theirs.
+        overwrite: Whether to replace concepts of the same tokens.
 
     Raises:
-        PublishError: The repository is one of another concept, or holds one of these with other rows.
+        PublishError: The repository holds a single other concept, or one of these with other rows.
         MovedError: Somebody else has pushed one of these concepts since the call began.
     """
     is_single = files.prefixes == ("",)
@@ -109,7 +110,7 @@ def place(
     for prefix, target in targets.items():
         _check(files, prefix, target, there, seen, overwrite=overwrite)
     if not is_single and set(library) <= {prefix.rstrip("/") for prefix in targets} == _folders(targets):
-        return files  # nothing to merge with: the card may have been edited
+        return files  # nothing to merge with, so the card stays as it is, with the user's edits
     ours = {target.rstrip("/"): files.entry(prefix) for prefix, target in targets.items()}
     placed = _moved(files, targets, there.repo_id)
     entries = {**library, **ours}
@@ -122,7 +123,7 @@ def _folders(targets: Mapping[str, str]) -> set[str]:
 
 
 def _targets(files: PublishedFiles, library: Mapping[str, LibraryEntry]) -> dict[str, str]:
-    """Return where each concept goes, ``{prefix here: prefix there}``: to its own folder, if it has one there."""
+    """Return the target of each concept, ``{prefix here: prefix there}``: its existing folder there, if it has one."""
     held = {entry.placeholder_token: name for name, entry in library.items()}
     targets = {}
     for prefix in files.prefixes:
@@ -142,7 +143,7 @@ def _check(
     *,
     overwrite: bool,
 ) -> None:
-    """Check that a concept may go to a prefix of the repository."""
+    """Check that a concept may be written below a prefix of the repository."""
     old_names, new_names = there.weights(target), files.weights(prefix)
     is_same = old_names == new_names and all(
         there.holds(target + name, files.contents[prefix + name]) for name in new_names
@@ -163,7 +164,7 @@ def _check(
 
 
 def _moved(files: PublishedFiles, targets: Mapping[str, str], repo_id: str) -> PublishedFiles:
-    """Return the concepts' files below other prefixes; those beside a library's folders are left out."""
+    """Return the concepts' files under their target prefixes; files outside concept folders are left out."""
     contents, local_names = {}, {}
     for prefix, target in targets.items():
         for name in [name for name in files.contents if files.prefix_of(name) == prefix]:
@@ -177,7 +178,7 @@ def _moved(files: PublishedFiles, targets: Mapping[str, str], repo_id: str) -> P
 def _merged_card(
     files: PublishedFiles, there: RepositoryFiles, entries: Mapping[str, LibraryEntry], given_license: str | None
 ) -> str:
-    """Return the repository's card, or that of the folder if it has none of ours, listing all concepts."""
+    """Return a card that lists all concepts: the repository's if it is ours, else the local folder's, updated."""
     own = read_card(files.contents[CARD_NAME], CARD_NAME)
     theirs = ""
     if CARD_NAME in there.files:

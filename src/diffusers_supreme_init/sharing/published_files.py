@@ -1,6 +1,6 @@
-"""A saved folder and the Hub's word on its base model -> the files that are published, cards completed.
+"""A saved folder and the licence of its base model on the Hub -> the files to publish, with complete cards.
 
-A card may have been edited: it gets a repository and a licence, and nothing else in it changes.
+The user may have edited a card: a repository and a licence are written into it, and nothing else changes.
 """
 
 import logging
@@ -34,13 +34,13 @@ _SNIPPET = re.compile(
 
 @dataclass(frozen=True)
 class PublishedFiles:
-    """What goes to the Hub.
+    """The files to publish.
 
     Attributes:
         folder: Where it was saved.
         contents: ``{name: bytes}``, names relative to the repository.
         prefixes: Where concepts are: ``""`` for the only one, else ``"mug/"`` and so on.
-        local_names: ``{name: name relative to the folder}``; a library that is merged has others beside its concepts.
+        local_names: ``{name: name relative to the folder}``; the merged card and index of a library have none.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class PublishedFiles:
     local_names: Mapping[str, str]
 
     def prefix_of(self, name: str) -> str | None:
-        """Return the prefix of the concept that a file belongs to; None for what lies beside several."""
+        """Return the prefix of the concept that a file belongs to; None for files beside several concepts."""
         return next((prefix for prefix in (f"{name.partition('/')[0]}/", "") if prefix in self.prefixes), None)
 
     def weights(self, prefix: str) -> tuple[str, ...]:
@@ -57,21 +57,21 @@ class PublishedFiles:
         return tuple(name for name in WEIGHT_NAMES if prefix + name in self.contents)
 
     def entry(self, prefix: str) -> LibraryEntry:
-        """Return what the index of a library says of a concept."""
+        """Return a concept's entry in the index of a library."""
         weights = self.weights(prefix)
         return library_entry(read_embedding(self.folder / prefix / weights[0]), weights)
 
     def subfolder_of(self, card: str) -> str | None:
-        """Return the concept's folder of a card, ``""`` for the only one; None for the card of several."""
+        """Return the folder of a card's concept, ``""`` for the only concept; None for the card of several."""
         parent = card.removesuffix(CARD_NAME)
         return parent.rstrip("/") if parent in self.prefixes else None
 
 
 def read_published_files(folder: Path) -> PublishedFiles:
-    """Read what is published of a saved folder, and check that the Hub can read its cards.
+    """Read the files of a saved folder that get published, and check that the Hub can read its cards.
 
     Raises:
-        PublishError: It is no saved folder, or cannot be read, or a card is not UTF-8 or not YAML.
+        PublishError: The folder is not a saved one or cannot be read, or a card is not UTF-8 or not YAML.
     """
     try:
         contents = {name: (folder / name).read_bytes() for name in publishable_files(folder)}
@@ -84,10 +84,12 @@ def read_published_files(folder: Path) -> PublishedFiles:
 
 
 def with_complete_cards(api: HfApi, files: PublishedFiles, repo_id: str, given_license: str | None) -> PublishedFiles:
-    """Return the files with cards that name the repository and a licence: the given one, their own, or the base's.
+    """Return the files with cards that name the repository and a licence.
+
+    The licence is the given one, else the card's own, else that of the base model.
 
     Raises:
-        PublishError: A card is written so that no licence can be put into it.
+        PublishError: A card's YAML is written in a way that prevents adding a licence.
     """
     licenses: dict[str, dict[str, str]] = {}
     cards = {}
@@ -108,7 +110,7 @@ def read_card(data: bytes, where: str) -> str:
     """Return the text of a card that the Hub can read.
 
     Raises:
-        PublishError: It is not UTF-8, or what is between its ``---`` lines is not YAML.
+        PublishError: The card is not UTF-8, or the text between its ``---`` lines is not YAML.
     """
     try:
         text = data.decode("utf-8")
@@ -121,12 +123,12 @@ def read_card(data: bytes, where: str) -> str:
 
 
 def with_repository(text: str, repo_id: str, subfolder: str | None = None) -> str:
-    """Return a card whose own snippets load from a repository: those that say so, by `SNIPPET_MARK`.
+    """Return a card whose snippets load from a repository; only lines with `SNIPPET_MARK` are changed.
 
     Args:
         text: The card.
         repo_id: ``"user/name"``.
-        subfolder: Where the concept is in the repository, ``""`` at its root; None: as the snippets say.
+        subfolder: Folder of the concept in the repository, ``""`` for its root; None: as in the snippets.
     """
 
     def renewed(found: re.Match[str]) -> str:
@@ -138,7 +140,7 @@ def with_repository(text: str, repo_id: str, subfolder: str | None = None) -> st
 
 
 def with_license(text: str, fields: Mapping[str, str], where: str = CARD_NAME) -> str:
-    """Return a card with this licence in place of any other, all other lines as they are.
+    """Return a card with this licence in place of any other; other lines stay as they are.
 
     Args:
         text: The card.
@@ -146,7 +148,7 @@ def with_license(text: str, fields: Mapping[str, str], where: str = CARD_NAME) -
         where: Name of the card in messages.
 
     Raises:
-        PublishError: The card's YAML is written so that a line cannot be exchanged.
+        PublishError: The card's YAML is written in a way that prevents replacing single lines.
     """
     return with_fields(text, fields, LICENSE_NAMES, where)
 
@@ -156,7 +158,7 @@ def _cards(contents: Mapping[str, bytes]) -> list[str]:
 
 
 def _license_of(api: HfApi, base_model: str) -> dict[str, str]:
-    """Return the licence of the base model as the card's fields, empty if it has none or cannot be asked."""
+    """Return the licence of the base model as fields of the card; empty if it has none or the Hub does not answer."""
     try:
         card_data = api.model_info(base_model).card_data
     except HUB_FAILURES as error:

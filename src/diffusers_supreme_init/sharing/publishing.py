@@ -38,10 +38,10 @@ class Publication:
 
     Attributes:
         repo_id: The repository.
-        url: Of the repository, or of the pull request.
+        url: Address of the repository or of the pull request.
         commit: The commit that holds the folder now; None for a pull request.
-        is_new_commit: Whether this call made it; False where the repository already held the same files.
-        files: What is published, relative to the repository.
+        is_new_commit: Whether this call made it; False if the repository already held the same files.
+        files: The published files, relative to the repository.
     """
 
     repo_id: str
@@ -70,30 +70,30 @@ def push_to_hub(
     push_to_hub("out/mug", "user/mug")
     ```
 
-    Everything goes into one commit, on top of the one that was the newest when the call began, so that nothing is ever
-    published in half or twice. Where the connection breaks or the Hub stumbles, the call is made again.
+    Everything goes into one commit, on top of the one that was the newest when the call began, so nothing is published
+    partly or twice. If the connection breaks or the Hub fails temporarily, the push is tried again.
 
-    A repository of one concept takes no other. A library takes any: its index and card then list what was there and
-    what came, also if somebody else pushes into it at the same time.
+    A repository of a single concept takes no other concept. A library takes any: its index and card then list the old
+    and the new concepts, even if somebody else pushes to it at the same time.
 
     Args:
-        folder: As `save` wrote it. After success its card has the name of the repository and, if it had none, the
-            licence of the base model, as the published one.
+        folder: A folder that `save` wrote. After success its card names the repository and, if it had no licence, that
+            of the base model, like the published card.
         repo_id: ``"user/name"``; created if it does not exist.
         private: Whether a new repository is private; None: the default of the user or organisation.
         token: Access token; None: the one you are logged in with.
         commit_message: First line of the commit.
         create_pr: Open a pull request instead of committing.
-        revision: Branch to commit to, made if it does not exist; None: ``main``.
-        license: Licence of the card instead of any other, e.g. ``"mit"``; None: the card's, or that of the base model.
-        overwrite: Replace concepts of the same tokens that are there with other rows. A run that was resumed replaces
-            what it published before anyway.
-        timeout: Seconds for everything.
+        revision: Branch to commit to, created if it does not exist; None: ``main``.
+        license: Licence that replaces the card's, e.g. ``"mit"``; None: the card's, else that of the base model.
+        overwrite: Replace published concepts that have the same tokens but other rows. A resumed run always replaces
+            what it published before.
+        timeout: Seconds for the whole call.
 
     Raises:
-        PublishError: The folder is not a saved concept; the repository holds another one, or (without `overwrite`)
-            other rows of the same; or the Hub refused or failed: the message says what is published, and how to go
-            on. The folder is as it was in every case.
+        PublishError: The folder is not a saved concept; the repository holds another concept, or (without `overwrite`)
+            other rows of the same; or the Hub refused or failed. The message says what is published and how to go on.
+            The folder is unchanged in every case.
     """
     check_repo_id(repo_id)
     if create_pr and revision is not None:
@@ -127,18 +127,18 @@ def push_to_hub(
 def check_can_push(
     repo_id: str, *, token: str | bool | None = None, create_pr: bool = False, timeout: float = 60.0
 ) -> None:
-    """Ask the Hub who is logged in, before hours of training whose result is to be published; nothing is made there.
+    """Check, before hours of training, that the logged-in user can push to a repository; nothing is created.
 
-    A Hub that cannot be reached now may be there later; that is only logged.
+    If the Hub cannot be reached, this is only logged: it may be reachable later.
 
     Args:
         repo_id: ``"user/name"``.
         token: As in `push_to_hub`.
-        create_pr: A pull request may be opened in other people's repositories.
+        create_pr: Whether a pull request is planned, which may be opened in other people's repositories.
         timeout: Seconds.
 
     Raises:
-        PublishError: Nobody is logged in, or whoever is cannot push there.
+        PublishError: Nobody is logged in, or the user cannot push there.
     """
     check_repo_id(repo_id)
     try:
@@ -161,7 +161,7 @@ def check_can_push(
 
 
 class _Push:
-    """One call of `push_to_hub`: a repository, what was seen there, and what was tried."""
+    """State of one call of `push_to_hub`: the repository, its files at the start, and the outcome so far."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class _Push:
             try:
                 return self._attempt(files, message)
             except HUB_FAILURES as error:
-                # A pull request that was opened before the answer got lost would be opened again.
+                # A pull request is not retried: if only the Hub's answer was lost, it would be opened twice.
                 is_final = isinstance(error, DeadlineError | MovedError) or _is_refusal(error) or self.create_pr
                 if is_final:
                     raise
@@ -211,10 +211,10 @@ class _Push:
         )
 
     def _attempt(self, files: PublishedFiles, message: str | None) -> Publication:
-        """Make the repository and the branch, if they do not exist, and commit on top of what was there.
+        """Create the repository and the branch if they do not exist, and commit on top of the newest commit.
 
-        No commit if nothing differs: the call is idempotent. Somebody else's commit in between is merged with if the
-        repository is a library, and otherwise ends the call.
+        No commit if nothing differs: the call is idempotent. If somebody else has committed since the call began, a
+        library is merged with their commit; for a single concept the call fails.
         """
         self._make_place()
         head = self._head()
@@ -272,7 +272,7 @@ class _Push:
 
 
 def _changes(files: PublishedFiles, there: RepositoryFiles) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """Return what a commit on top of `there` has to do: files that differ, and ours that are no longer there."""
+    """Return the operations of a commit on top of `there`: add files that differ, delete our optional stale files."""
     contents = files.contents
     gone = [
         path
@@ -288,7 +288,7 @@ def _changes(files: PublishedFiles, there: RepositoryFiles) -> list[CommitOperat
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether the Hub has said no, or the client for it (a card that is not valid), so that nothing has happened."""
+    """Whether the Hub refused, or the client before asking it (an invalid card), so that nothing was published."""
     status = status_of(error)
     if status is None:
         return isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError)

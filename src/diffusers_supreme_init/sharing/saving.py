@@ -1,4 +1,4 @@
-"""A trained run -> folders: everything is checked, then everything is drawn, then everything is written."""
+"""A trained run -> folders: first everything is checked, then everything is drawn, then everything is written."""
 
 import contextlib
 import os
@@ -30,15 +30,15 @@ _NUM_WRITERS = 8
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What can be saved.
+    """A run that can be saved.
 
     Attributes:
-        backbone: What it was trained on; its pipeline draws the samples.
-        concepts: What was asked for.
-        results: What became of each.
+        backbone: The backbone that was trained on; its pipeline draws the samples.
+        concepts: The concepts, as the user asked for them.
+        results: The result of each concept.
         config: Settings.
-        seconds: How long training took.
-        finished: When it ended.
+        seconds: Duration of training.
+        finished: End of training.
     """
 
     backbone: Backbone
@@ -62,10 +62,10 @@ def save_run(
     """Write each concept to its folder, see `SupremeInitTextualInversionTrainer.save`.
 
     Raises:
-        ConfigError: An evaluation is that of no concept, or of one that has another; nothing was written.
-        TrainingError: A concept is to be drawn and no longer loaded; nothing was written.
-        OutputError: Something would be destroyed that no earlier save wrote, or another result without `overwrite`,
-            and nothing was written; or the folder cannot be written.
+        ConfigError: An evaluation belongs to none of the concepts, or a concept has two; nothing was written.
+        TrainingError: A concept that is to be drawn is no longer loaded; nothing was written.
+        OutputError: The save would destroy files that no earlier save wrote, or another result without `overwrite`;
+            nothing was written. Or the folder cannot be written.
     """
     folders = result_folders([concept.placeholder_token for concept in run.results], output_dir)
     pictures = [find_pictures(concept.images) if with_pictures else [] for concept in run.concepts]
@@ -99,7 +99,7 @@ def save_run(
         card = output_dir / CARD_NAME
         before = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
         library = library_files({**(read_library(output_dir) or {}), **made}, before)
-    # A disk takes its time to confirm a file, and confirms many as fast as one.
+    # In parallel, since a disk is slow to confirm a write, but confirms many as fast as one.
     with ThreadPoolExecutor(_NUM_WRITERS) as pool:
         list(pool.map(replace_files, contents, contents.values()))
     if library:
@@ -130,7 +130,7 @@ def _check_folders(
 
 
 def _trained_files(concepts: Sequence[Concept]) -> set[Path]:
-    """Return the files that were trained on, wherever links lead; those that are gone need no protection."""
+    """Return the resolved paths of the files that were trained on; files that are gone need no protection."""
     found: set[Path] = set()
     for concept in concepts:
         regions = [concept.region] if isinstance(concept.region, Region) else concept.region or ()
