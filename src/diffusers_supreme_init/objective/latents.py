@@ -39,8 +39,8 @@ class PictureLatents:
     mean: Tensor
     std: Tensor
     mask: Tensor | None
-    object_mask: Tensor | None
     geometry: Tensor
+    object_mask: Tensor | None = None
 
     def __len__(self) -> int:
         return self.mean.shape[0]
