@@ -71,7 +71,7 @@ def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> N
 
     Raises:
         PlaceholderTokenError: The tokenizer knows it; or it is empty, contains control characters, has the form of an
-            internal row name, or is not found again once it is lower-cased.
+            internal row name, or becomes longer in lower case (``"İ"``).
     """
     has_controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in trigger)
     if not trigger.strip() or has_controls or is_row_name(trigger):
