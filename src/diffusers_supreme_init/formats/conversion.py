@@ -16,7 +16,7 @@ def convert_embedding(
     source: str | os.PathLike[str] | Mapping[str, Any],
     target: str | os.PathLike[str],
     *,
-    format: EmbeddingFormat,  # noqa: A002 - what everybody calls it
+    format: EmbeddingFormat,  # noqa: A002 - the usual name of this argument
     token: str | None = None,
     allow_pickle: bool = False,
     encoder_keys: Sequence[str] | None = None,
