@@ -249,10 +249,10 @@ class ConceptVocabulary:
         """Check that the encoder's rows are at the ids that its tokenizer gives them.
 
         Stock ``unload_textual_inversion`` moves tokens and rows together, and leaves as many rows as tokens. So moved
-        ids are an error only if these numbers differ.
+        ids are an error only if these numbers differ; ids beyond the matrix always are.
 
         Raises:
-            ConceptLoadError: They are not: only the encoder or only the tokenizer was changed.
+            ConceptLoadError: Rows and ids disagree, because only the encoder or only the tokenizer was changed.
         """
         known = {} if self._record is None else self._record.ids
         now = self.pair.tokenizer.added_tokens_encoder
