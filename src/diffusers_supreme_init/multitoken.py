@@ -1,10 +1,10 @@
-"""Tokenizers that read a trigger such as ``<mug>`` as the row tokens of its concept, or as the words it stands for.
+"""Tokenizers that expand a trigger such as ``<mug>`` into the row tokens of its concept, or into its description.
 
-The tokenizer is the one place every pipeline's text goes through, so the expansion lives there: a tokenizer instance
-is given a subclass of its own class (`arm`), and its trigger table is kept in ``init_kwargs``, hence in
-``tokenizer_config.json``. The subclasses are attributes of this module, made on demand, so that tokenizers pickle and
-``DiffusionPipeline.from_pretrained`` finds them again by the name that ``model_index.json`` holds. A processor around
-such a tokenizer gets a subclass too, which arms its tokenizer again when it is loaded.
+Triggers are expanded in the tokenizer because the text of every pipeline passes through it. `arm` changes the class of
+a tokenizer instance to a subclass of its own class. The trigger table is kept in ``init_kwargs``, and so it is saved
+in ``tokenizer_config.json``. The subclasses are attributes of this module, made on demand. So tokenizers can be
+pickled, and ``DiffusionPipeline.from_pretrained`` finds the class that ``model_index.json`` names. A processor around
+such a tokenizer gets a subclass too, which arms its tokenizer again after loading.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import transformers
 
-# diffusers looks up the load method of a component by these base classes in the component's own module.
+# diffusers looks for these base classes in a component's own module to find the method that loads the component.
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
 from .errors import SupremeInitWarning
@@ -39,25 +39,25 @@ __all__ = [
 
 _MAX_PASSES = 8
 _OTHER_HOMES = {"ChatGLMTokenizer": "diffusers.pipelines.kolors.tokenizer"}
-"""Tokenizer classes that are not in ``transformers``: where a saved pipeline's are found again."""
+"""Modules of tokenizer classes that are not in ``transformers``."""
 
 _ARMED: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def attaches_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the first token of a word holds the space before it, so that a word without one is another token.
+    """Whether the first token of a word includes the space before it, so that a word without it is another token.
 
-    So it is in byte-level vocabularies (Qwen: ``a``, ``Ġa``) and in Gemma's (``a``, ``▁a``), not in CLIP's and T5's.
-    Rows of a concept then start from tokens with their space, and the space before a trigger is theirs.
+    This holds for byte-level vocabularies (Qwen: ``a``, ``Ġa``) and Gemma's (``a``, ``▁a``), but not for CLIP's and
+    T5's. If it holds, rows start from tokens that include their space, so the space before a trigger is removed.
     """
-    is_armed = isinstance(tokenizer, MultiTokenMixin)  # whose own method would read a trigger "a a" as rows
+    is_armed = isinstance(tokenizer, MultiTokenMixin)  # its own `tokenize` would expand a trigger "a"
     base: Any = super(MultiTokenMixin, tokenizer) if is_armed else tokenizer
     alone, twice = base.tokenize("a"), base.tokenize("a a")
     return len(twice) == 2 * len(alone) and twice != alone * 2
 
 
 def arm(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None = None) -> None:
-    """Give a tokenizer, and the processor around it, the classes that expand triggers; doing it twice is harmless."""
+    """Give a tokenizer, and the processor around it, the classes that expand triggers; the call is idempotent."""
     for instance, mixin in ((tokenizer, MultiTokenMixin), (processor, MultiTokenProcessorMixin)):
         if instance is not None and not isinstance(instance, mixin):
             instance.__class__ = _multitoken_class(type(instance))
@@ -69,16 +69,16 @@ def set_triggers(
 ) -> None:
     """Make a tokenizer read these triggers and no others.
 
-    Without triggers it has its own class again, and so has the processor around it.
+    Without triggers, the tokenizer and the processor around it get their original classes back.
 
     Args:
-        tokenizer: Has the row tokens that `table` names.
+        tokenizer: The tokenizer, which must already have the row tokens that `table` names.
         table: ``{trigger: row names or description}``.
-        processor: Holds `tokenizer`, if anything does.
+        processor: The processor around `tokenizer`, or None.
     """
     if table:
         arm(tokenizer, processor)
-        tokenizer.init_kwargs[TABLE_KEY] = dict(table)  # always a new one: `triggers_of` goes by its identity
+        tokenizer.init_kwargs[TABLE_KEY] = dict(table)  # never changed in place: `triggers_of` compares identities
         return
     tokenizer.init_kwargs.pop(TABLE_KEY, None)
     for instance in (tokenizer, processor):
@@ -89,7 +89,7 @@ def set_triggers(
 def add_triggers(
     tokenizer: PreTrainedTokenizerBase, entries: Mapping[str, Entry], processor: ProcessorMixin | None = None
 ) -> None:
-    """Make a tokenizer read triggers as row tokens, which it must already have, or as descriptions."""
+    """Make a tokenizer also read these triggers, as row tokens (which it must already have) or as descriptions."""
     new = {trigger.lower() for trigger in entries}
     others = {known: entry for known, entry in trigger_table(tokenizer).items() if known.lower() not in new}
     set_triggers(tokenizer, {**others, **entries}, processor)
@@ -104,15 +104,15 @@ def remove_triggers(
 
 
 def armed_tokenizers() -> list[PreTrainedTokenizerBase]:
-    """Return the living tokenizers with triggers, whatever holds them."""
+    """Return all tokenizers with triggers that are still in memory."""
     return [tokenizer for tokenizer in list(_ARMED) if trigger_table(tokenizer)]
 
 
 class _VocabularyWithTriggers(dict[str, int]):
-    """A vocabulary in which triggers are found as well, though they are not among its entries.
+    """A vocabulary in which look-ups also find triggers, although they are not entries.
 
-    diffusers' own loader asks ``token in tokenizer.get_vocab()`` before it changes anything, so it refuses a name
-    that a concept holds. As entries, triggers would be counted: tokenizers in Python number new tokens by that count.
+    diffusers' own loader checks ``token in tokenizer.get_vocab()`` before it changes anything, so it refuses a name
+    that a concept has. Triggers must not be entries, because Python tokenizers number new tokens by the entry count.
     """
 
     def __init__(self, vocabulary: Mapping[str, int], triggers: Triggers, to_id: Callable[[str], int]) -> None:
@@ -130,16 +130,16 @@ class _VocabularyWithTriggers(dict[str, int]):
 
 
 class MultiTokenMixin:
-    """Expands triggers in every text that a tokenizer is given; mixed into the tokenizer's own class."""
+    """Mixed into a tokenizer's own class to expand triggers in every text that the tokenizer reads."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note that there is another tokenizer: copies, pickles and saved pipelines all come this way."""
+        """Register the new tokenizer; copied, unpickled and loaded tokenizers are all made by this method."""
         tokenizer = super().__new__(cls)
         _ARMED.add(tokenizer)
         return tokenizer
 
     def __call__(self, text: Any = None, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Tokenize as the base class does, warning when truncation cuts a concept."""
+        """Tokenize as the base class does, and warn if truncation cuts off rows of a concept."""
         expanded = self._expand(text)
         encoding = super().__call__(expanded, self._expand(text_pair), *args, **kwargs)  # type: ignore[misc]
         if kwargs.get("truncation") and expanded is not None:
@@ -162,7 +162,7 @@ class MultiTokenMixin:
         return text
 
     def get_vocab(self) -> dict[str, int]:
-        """Return the vocabulary as the base class does; triggers are found in it too."""
+        """Return the vocabulary as the base class does; look-ups also find triggers."""
         vocabulary = super().get_vocab()  # type: ignore[misc]
         return _VocabularyWithTriggers(vocabulary, triggers_of(self), self.convert_tokens_to_ids)  # type: ignore[arg-type]
 
@@ -178,9 +178,9 @@ class MultiTokenMixin:
 
     def _expand_text(self, text: str) -> str:
         triggers = triggers_of(self)  # type: ignore[arg-type]
-        # Until nothing changes: words put in for one trigger may complete another, and expanding twice must not differ
-        # from expanding once. No description holds a trigger (the loader sees to that); the bound is for a
-        # tokenizer_config.json that somebody wrote by hand.
+        # Repeated until nothing changes: the words that replace one trigger may complete another, and expanding twice
+        # must give the same as expanding once. The loader ensures that no description contains a trigger; the bound is
+        # for a tokenizer_config.json that was written by hand.
         for _ in range(_MAX_PASSES if triggers.table else 0):
             expanded = self._replace(text, triggers)
             if expanded == text:
@@ -190,7 +190,7 @@ class MultiTokenMixin:
 
     def _replace(self, text: str, triggers: Triggers) -> str:
         done = ""
-        # Row names stay as they are, and no trigger reaches into one.
+        # The parts with odd numbers are row names. They stay as they are, and no trigger may overlap one.
         for number, part in enumerate(re.split(f"({ROW_NAME})", text)):
             position = 0
             for start, end in () if number % 2 else triggers.finder.spans(part):
@@ -199,14 +199,14 @@ class MultiTokenMixin:
                 position = end
                 if isinstance(entry, str):
                     done = describe_in_prompt(done, entry)
-                # Rows that somebody else removed from the vocabulary (stock `unload_textual_inversion()` empties it)
-                # must not turn into gibberish text.
+                # The row tokens may have been removed (stock `unload_textual_inversion()` removes all added tokens).
+                # Their names would then be read as gibberish, so the trigger stays as it is.
                 elif entry is None or not has_token(self, entry[0]):  # type: ignore[arg-type]
                     done += part[start:end]
                 else:
                     if done.endswith(" ") and attaches_spaces(self):  # type: ignore[arg-type]
                         done = done[:-1]
-                    done += "".join(entry)  # a space in between would be a token of byte-level tokenizers
+                    done += "".join(entry)  # byte-level tokenizers would read a space in between as a token
             done += part[position:]
         return done
 
@@ -232,11 +232,11 @@ class MultiTokenMixin:
 
 
 class MultiTokenProcessorMixin:
-    """A processor whose tokenizer expands triggers, also after it was saved and loaded again."""
+    """Mixed into a processor's own class so that its tokenizer expands triggers even after saving and loading."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as the base class does; the tokenizer inside comes back with its plain class and is armed again."""
+        """Load as the base class does, and arm the tokenizer again, since it is loaded with its plain class."""
         processor = super().from_pretrained(*args, **kwargs)  # type: ignore[misc]
         if trigger_table(processor.tokenizer):
             arm(processor.tokenizer, processor)
@@ -244,7 +244,7 @@ class MultiTokenProcessorMixin:
 
 
 def _multitoken_class(base: type) -> type:
-    """Return this module's subclass of `base`; it has the same name, so that saved configs name the plain class."""
+    """Return this module's subclass of `base`, which has the same name, so that saved configs name the plain class."""
     mixin = MultiTokenProcessorMixin if issubclass(base, ProcessorMixin) else MultiTokenMixin
     known = globals().get(base.__name__)
     if isinstance(known, type) and issubclass(known, mixin) and known.__mro__[2] is base:

@@ -1,6 +1,7 @@
-"""What a tokenizer reads triggers such as ``<mug>`` as, and where they stand in a text.
+"""The trigger table of a tokenizer, and the search for triggers in texts.
 
-The table is kept in the tokenizer's ``init_kwargs``, hence in ``tokenizer_config.json``.
+A trigger is a word such as ``<mug>`` that a tokenizer replaces by the row tokens of a concept, or by its description.
+The table is kept in the tokenizer's ``init_kwargs``, and so it is saved in ``tokenizer_config.json``.
 """
 
 import re
@@ -15,13 +16,13 @@ from typing import TypeAlias
 from transformers import PreTrainedTokenizerBase
 
 Entry: TypeAlias = list[str] | str
-"""What a trigger is read as: the names of its rows, or the words of its description."""
+"""The replacement of a trigger: the names of its rows, or the words of its description."""
 
 TABLE_KEY = "multitoken"
 """Key of the trigger table in a tokenizer's ``init_kwargs``: ``{trigger: entry}``."""
 
 ROW_NAME = r"<[^<>|\s]+\|\d+>"
-"""The form of internal row tokens, ``<mug|0>``."""
+"""Pattern of row names, the internal row tokens: ``<mug|0>``."""
 
 _NO_TRIGGERS: Mapping[str, Entry] = MappingProxyType({})
 _NOTHING = re.compile(r"(?!)")
@@ -35,12 +36,12 @@ def is_row_name(text: str) -> bool:
 def row_names(trigger: str, num_vectors: int, taken: Collection[str] = ()) -> list[str]:
     """Return the internal names of a concept's rows, ``<mug|0>, <mug|1>, ...``.
 
-    They never equal the trigger, and no name begins another (``|1>`` ends where ``|10>`` goes on).
+    They never equal the trigger. The closing ``>`` ensures that no name is a prefix of another (``|1>``, ``|10>``).
 
     Args:
         trigger: The word in prompts.
         num_vectors: Number of rows.
-        taken: Names that are not free: ``<mug>`` and ``mug`` would otherwise share theirs.
+        taken: Names that are in use. Without these, ``<mug>`` and ``mug`` would get the same names.
     """
     core = re.sub(r"[<>|\s]", "", trigger).lower() or "concept"
     candidate, attempt = core, 1
@@ -52,7 +53,7 @@ def row_names(trigger: str, num_vectors: int, taken: Collection[str] = ()) -> li
 
 def trigger_table(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Entry]:
     """Return ``{trigger: row names or description}`` of a tokenizer, in the order of registration."""
-    # Tokenizers in Python count their vocabulary while they are made, before they have `init_kwargs`.
+    # Python tokenizers read their vocabulary in their constructor, before `init_kwargs` exists.
     return vars(tokenizer).get("init_kwargs", {}).get(TABLE_KEY, _NO_TRIGGERS)
 
 
@@ -68,29 +69,29 @@ def find_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str) -> str | None
 
 def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
     """Whether a token is in a tokenizer's vocabulary or among its added tokens."""
-    token_id = tokenizer.convert_tokens_to_ids(token)  # the unknown token's id, or None, if it is not there
+    token_id = tokenizer.convert_tokens_to_ids(token)  # None or the unknown token's id if the token does not exist
     return token_id is not None and tokenizer.convert_ids_to_tokens(token_id) == token
 
 
 def holds_trigger(text: str, triggers: Iterable[str]) -> bool:
-    """Whether a text has one of `triggers` in it, as a tokenizer would find it."""
+    """Whether a text contains one of `triggers`, by the same rules as in a prompt."""
     return next(TriggerFinder(triggers).spans(text), None) is not None
 
 
 class TriggerFinder:
-    """Finds triggers in texts: the longest first, in any case, as whole words where they begin or end like words.
+    """Finds triggers in texts, case-insensitively; of several at one place, the longest.
 
-    The time depends on the text, not on the number of triggers.
+    A trigger that begins or ends with a letter, digit or underscore is not found inside a longer word.
 
-    A regular expression with an alternative per trigger would try all of them wherever one of them could begin, and
-    nearly all triggers begin with ``<``.
+    The time depends on the text, not on the number of triggers. A regular expression with one alternative per trigger
+    would try all of them at every ``<``, with which nearly all triggers begin.
     """
 
     def __init__(self, triggers: Iterable[str]) -> None:
-        """Read the triggers once.
+        """Prepare the search.
 
         Args:
-            triggers: Non-empty texts.
+            triggers: The triggers, none of them empty.
         """
         self._known = frozenset(trigger.lower() for trigger in triggers)
         lengths: defaultdict[str, set[int]] = defaultdict(set)
@@ -101,7 +102,7 @@ class TriggerFinder:
         self._starts = re.compile(f"[{characters}]", re.IGNORECASE) if characters else _NOTHING
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield where triggers begin and end in a text, from left to right, none reaching into another."""
+        """Yield the ``(start, end)`` of each trigger in a text, from left to right; triggers do not overlap."""
         position = 0
         while (match := self._starts.search(text, position)) is not None:
             position = match.start() + 1
@@ -112,7 +113,8 @@ class TriggerFinder:
     def _end(self, text: str, start: int) -> int | None:
         for length in self._lengths.get(text[start].lower(), ()):
             word = text[start : start + length]
-            is_known = len(word) == length and word.lower() in self._known  # small letters may be more than capitals
+            # At the end of a text, `word` is shorter than `length`; lower-casing can make it longer again.
+            is_known = len(word) == length and word.lower() in self._known
             if is_known and _is_whole(text, start, start + length):
                 return start + length
         return None
@@ -120,22 +122,22 @@ class TriggerFinder:
 
 @dataclass(frozen=True)
 class Triggers:
-    """A trigger table, prepared for reading; made once, since a table may hold thousands."""
+    """A trigger table, prepared for look-ups once, since it may hold thousands of triggers."""
 
     table: Mapping[str, Entry]
 
     @cached_property
     def spelling(self) -> dict[str, str]:
-        """``{trigger in small letters: trigger}``."""
+        """``{trigger in lower case: trigger}``."""
         return {trigger.lower(): trigger for trigger in self.table}
 
     @cached_property
     def finder(self) -> TriggerFinder:
-        """Finds them in texts."""
+        """The finder of these triggers in texts."""
         return TriggerFinder(self.table)
 
     def entry(self, word: str) -> Entry | None:
-        """Return what a word is read as, None if it is no trigger."""
+        """Return the replacement of a word, or None if it is not a trigger."""
         spelling = self.spelling.get(word.lower())
         return None if spelling is None else self.table[spelling]
 
@@ -144,7 +146,7 @@ _KNOWN: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, Triggers]" = weakref
 
 
 def triggers_of(tokenizer: PreTrainedTokenizerBase) -> Triggers:
-    """Return what a tokenizer reads as concepts; prepared once for each table."""
+    """Return the prepared trigger table of a tokenizer; it is prepared again only if the table was replaced."""
     table = trigger_table(tokenizer)
     triggers = _KNOWN.get(tokenizer)
     if triggers is None or triggers.table is not table:
@@ -153,7 +155,7 @@ def triggers_of(tokenizer: PreTrainedTokenizerBase) -> Triggers:
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:
-    """Whether what stands between two places is not a part of a longer word."""
+    """Whether ``text[start:end]`` is not part of a longer word."""
     cut_before = start > 0 and _is_letter(text[start]) and _is_letter(text[start - 1])
     cut_behind = end < len(text) and _is_letter(text[end - 1]) and _is_letter(text[end])
     return not (cut_before or cut_behind)

@@ -1,7 +1,7 @@
-"""A library: a folder or repository of many concepts, each in a folder of its own, and the index that lists them.
+"""A library: a folder or repository of many concepts, each in its own folder, with an index that lists them.
 
-The index is the ``training.json`` at its root. It says enough of each concept to choose some and to write the card
-without opening the others.
+The index is the ``training.json`` at the root of the library. It describes each concept, so that concepts can be
+chosen and the model card written without opening the embedding files.
 """
 
 import json
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryEntry:
-    """What the index says of one concept.
+    """The entry of one concept in the index.
 
     Attributes:
         placeholder_token: The word to use in prompts.
-        description: The words its rows started from; None if unknown.
-        num_vectors: Its rows in the first text encoder.
+        description: The words that its rows started from; None if unknown.
+        num_vectors: Number of its rows in the first text encoder.
         base_model: Hub id of the model it was trained on; None if unknown or local.
         weights: Names of its embedding files, one per text encoder.
     """
@@ -38,7 +38,7 @@ class LibraryEntry:
 
 
 def library_entry(embedding: LearnedEmbedding, weights: Iterable[str]) -> LibraryEntry:
-    """Return the entry of a concept: its first embedding, and the names of all its embedding files."""
+    """Return the entry of a concept, from its first embedding and the names of all its embedding files."""
     return LibraryEntry(
         placeholder_token=str(embedding.placeholder_token),
         description=embedding.description,
@@ -49,15 +49,15 @@ def library_entry(embedding: LearnedEmbedding, weights: Iterable[str]) -> Librar
 
 
 def index_bytes(entries: Mapping[str, LibraryEntry]) -> bytes:
-    """Return the index of a library, ``{folder: entry}``."""
+    """Return the contents of the index file for the concepts of a library, ``{folder: entry}``."""
     concepts = {folder: asdict(entry) for folder, entry in entries.items()}
     return json_bytes({"folders": sorted(entries), "concepts": concepts, "files": [CARD_NAME, RECORD_NAME]})
 
 
 def read_index(data: bytes) -> dict[str, LibraryEntry | None] | None:
-    """Return ``{folder: entry}`` of an index, None if it is that of one concept or of something else.
+    """Return ``{folder: entry}`` of an index; None if the file is not the index of a library.
 
-    An entry is None where the index does not describe the folder: those written at first only listed them.
+    An entry is None if the index lists a folder without describing it, as the earliest indexes do.
     """
     try:
         record = json.loads(data)
@@ -74,12 +74,12 @@ def read_index(data: bytes) -> dict[str, LibraryEntry | None] | None:
 
 
 def read_library(folder: Path) -> dict[str, LibraryEntry] | None:
-    """Return the concepts that the index in a folder lists, ``{folder below it: entry}``; None if there is no index.
+    """Return the concepts listed in a folder's index, ``{folder below it: entry}``; None if there is no index.
 
-    Concepts that are listed and gone are left out, with a warning.
+    Concepts that are listed but no longer exist are left out, and a warning is logged.
 
     Raises:
-        EmbeddingFileError: A concept that the index does not describe is damaged.
+        EmbeddingFileError: The file of a concept is damaged. Only files without an entry in the index are read.
     """
     index = folder / RECORD_NAME
     listed = read_index(index.read_bytes()) if index.is_file() and not weights_in(folder) else None
@@ -92,10 +92,10 @@ def read_library(folder: Path) -> dict[str, LibraryEntry] | None:
 
 
 def find_concept_folders(folder: Path) -> dict[str, LibraryEntry]:
-    """Return the folders below one that hold embeddings, ``{folder: entry}``, whoever put them there.
+    """Return the concepts in the folders below one, ``{folder: entry}``, without an index.
 
     Raises:
-        EmbeddingFileError: A concept is damaged.
+        EmbeddingFileError: The file of a concept is damaged.
     """
     there = {path.name: weights for path in sorted(folder.iterdir()) if (weights := weights_in(path))}
     return {name: _entry_of_files(folder / name, weights) for name, weights in there.items()}
@@ -107,10 +107,10 @@ def weights_in(folder: Path) -> tuple[str, ...]:
 
 
 def choose_folders(entries: Mapping[str, LibraryEntry], only: Sequence[str] | None, where: str) -> list[str]:
-    """Return the folders of the tokens in `only`, all for None.
+    """Return the folders of the placeholder tokens in `only`; None: all folders.
 
     Raises:
-        EmbeddingFileError: The library has no such concept; the message lists those it has.
+        EmbeddingFileError: The library lacks one of the concepts; the message lists up to 20 that it has.
     """
     if only is None:
         return list(entries)
@@ -120,10 +120,15 @@ def choose_folders(entries: Mapping[str, LibraryEntry], only: Sequence[str] | No
 
 
 def check_only(only: Sequence[str], tokens: Sequence[str], where: str) -> None:
-    """Check that there are concepts of these names.
+    """Check that all placeholder tokens in `only` are among `tokens`.
+
+    Args:
+        only: The wanted placeholder tokens.
+        tokens: The placeholder tokens that exist.
+        where: Name of the source, for the message.
 
     Raises:
-        EmbeddingFileError: There are not; the message lists those there are.
+        EmbeddingFileError: `only` is empty, or a token does not exist; the message lists up to 20 that do.
     """
     if not only:
         raise EmbeddingFileError("only: expected at least one token, got none; leave it out to load all")
@@ -138,7 +143,7 @@ def _entry_of_files(folder: Path, weights: Sequence[str]) -> LibraryEntry:
 
 
 def _entry(told: Any) -> LibraryEntry | None:
-    """Return an entry as it was written; None if it was not, since anybody may edit an index."""
+    """Return an entry of an index; None if it is missing or invalid, since users may edit an index by hand."""
     if not isinstance(told, dict):
         return None
     token, count, weights = told.get("placeholder_token"), told.get("num_vectors"), told.get("weights")

@@ -1,4 +1,4 @@
-"""Which rows of which file go to which text encoder: a plan, made and checked before anything changes."""
+"""Match rows to text encoders: the load is planned and checked before anything changes."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -16,19 +16,19 @@ from ..text.vocabulary import ConceptVocabulary
 from ..triggers import Entry, Triggers, find_trigger, trigger_table
 
 _ARCHITECTURE_OF_KEY = {"clip": "CLIP", "t5": "T5", "umt5": "UMT5", "llama": "Llama", "gemma": "Gemma", "qwen": "Qwen"}
-"""How the class of a text encoder begins that a foreign file calls ``clip_l``, ``t5xxl``, ``gemma2_2b``."""
+"""Start of a foreign file's key (``clip_l``, ``t5xxl``, ``gemma2_2b``) -> start of the text encoder's class name."""
 
 
 @dataclass(frozen=True)
 class LoadedConcept:
-    """What `load_multitoken_inversion` did with one concept; ``print`` shows it in words.
+    """The report of `load_multitoken_inversion` on one concept; ``print`` shows it in words.
 
     Attributes:
         placeholder_token: The word to use in prompts.
-        num_vectors: Rows per text encoder that knows the concept now.
-        described: Text encoders that read the description instead, and the words they read.
-        missing: Text encoders that read the placeholder token as letters, and why.
-        unused: Parts of the source that serve no text encoder of this pipeline, and why.
+        num_vectors: ``{text encoder: number of rows}`` of text encoders that have the concept's rows now.
+        described: ``{text encoder: description}`` of text encoders that read the description instead.
+        missing: ``{text encoder: reason}`` of text encoders that read the placeholder token as letters.
+        unused: ``{part: reason}`` of parts of the source that fit no text encoder of this pipeline.
     """
 
     placeholder_token: str
@@ -39,11 +39,11 @@ class LoadedConcept:
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Text encoders that know the concept now."""
+        """Names of the text encoders that have the concept's rows now."""
         return tuple(self.num_vectors)
 
     def __str__(self) -> str:
-        """Tell what happened, a line each."""
+        """Return the report in words, one line per text encoder or part."""
         lines = [f"{self.placeholder_token}: {count} rows in {name}" for name, count in self.num_vectors.items()]
         lines += [f"  {name} reads {words!r} instead" for name, words in self.described.items()]
         lines += [f"  {name} does not know it: {why}" for name, why in self.missing.items()]
@@ -58,9 +58,9 @@ class ConceptRequest:
     Attributes:
         embeddings: Its parts, one per text encoder.
         token: The placeholder token to use; None: the file's own.
-        description: Words for text encoders that no part serves; True: the file's own; False: none.
-        text_encoder: The text encoder that the user chose; None: those that the parts fit.
-        source: What messages call the place it comes from.
+        description: Words for text encoders that get no rows; True: the file's own; False: none.
+        text_encoder: Name of the text encoder that the user chose; None: those that the parts fit.
+        source: Name of the source in messages.
     """
 
     embeddings: tuple[LearnedEmbedding, ...]
@@ -72,22 +72,22 @@ class ConceptRequest:
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """What to change, by text encoder, and what to tell."""
+    """The changes by name of the text encoder, and one report per concept."""
 
     changes: dict[str, Change]
     reports: list[LoadedConcept] = field(default_factory=list)
 
 
 def plan_load(pairs: Sequence[TextPair], requests: Sequence[ConceptRequest]) -> LoadPlan:
-    """Decide for each concept which text encoders get its rows; nothing is changed.
+    """Decide which text encoders get the rows of each concept; nothing is changed.
 
-    Rows of this package go to every text encoder of the identity they were trained for. Foreign rows go where their
-    key says, or to the only text encoder of their width. A text encoder without rows gets the description.
+    Rows of this package go to every text encoder with the identity they were trained for. Foreign rows go to the text
+    encoder that their key names, or to the only one of their width. A text encoder without rows gets the description.
 
     Raises:
-        ConceptLoadError: A concept fits no text encoder or several different ones, clashes with a loaded one, or an
+        ConceptLoadError: A concept fits no text encoder or several different ones, or clashes with a loaded one; or an
             encoder cannot take rows.
-        EmbeddingFileError: A file does not name its concept, and neither did the user.
+        EmbeddingFileError: Neither a file nor the user names its concept.
         PlaceholderTokenError: A placeholder token is a token of the vocabulary.
     """
     plan = LoadPlan({pair.encoder_name: Change() for pair in pairs})
@@ -135,7 +135,7 @@ def _serve(
     pairs: Sequence[TextPair],
     identify: Callable[[int], EncoderIdentity],
 ) -> tuple[dict[int, LearnedEmbedding], dict[str, str]]:
-    """Return the part for each text encoder, by index, and the parts that serve none, with the reason."""
+    """Return ``{index of the text encoder: its part}``, and ``{part: reason}`` of parts that fit none."""
     candidates = [index for index, pair in enumerate(pairs) if request.text_encoder in (None, pair.encoder_name)]
     if not candidates:
         names = ", ".join(pair.encoder_name for pair in pairs)
@@ -177,7 +177,7 @@ def _fitting(
     *,
     is_chosen: bool,
 ) -> tuple[list[int], str]:
-    """Return the text encoders that a part fits, by index, and in words what it is for."""
+    """Return the indices of the text encoders that a part fits, and a text that says what it is for."""
     width = embedding.hidden_size
     fitting = [index for index in candidates if pairs[index].hidden_size == width]
     if embedding.encoder is not None:
@@ -198,7 +198,12 @@ def _fitting(
 
 
 def _is_new(trigger: str, embedding: LearnedEmbedding, vocabulary: ConceptVocabulary) -> bool:
-    """Whether a concept has to be added; False if exactly this one is there already."""
+    """Whether a concept has to be added; False if the same concept is already loaded.
+
+    Raises:
+        ConceptLoadError: The rows overflow in the encoder's dtype, or another concept has this name.
+        PlaceholderTokenError: The placeholder token is a token of the vocabulary.
+    """
     rows = embedding.rows.to(vocabulary.pair.embedding.weight.dtype)
     if not torch.isfinite(rows).all():
         raise ConceptLoadError(
@@ -208,14 +213,14 @@ def _is_new(trigger: str, embedding: LearnedEmbedding, vocabulary: ConceptVocabu
     names = None if registered is None else vocabulary.entries[registered]
     if registered is None or not isinstance(names, list):
         for slot in vocabulary.pair.slots:
-            if find_trigger(slot.tokenizer, trigger) is None:  # what it reads as a description may become rows
+            if find_trigger(slot.tokenizer, trigger) is None:  # a trigger read as a description may get rows
                 check_trigger_is_free(trigger, slot.tokenizer)
         return True
     is_same_name = registered == trigger and len(names) == len(rows)
     if not vocabulary.holds(registered) and is_same_name:
-        return True  # another pipeline that shares the tokenizer has loaded it
+        return True  # loaded by another pipeline that shares the tokenizer, but not the encoder
     if is_same_name and _are_equal(vocabulary.rows_of(registered).cpu(), rows.cpu()):
-        return not vocabulary.is_known(registered)  # then only the tokenizer has to learn it
+        return not vocabulary.is_known(registered)  # the encoder has the rows, but a tokenizer may not know them
     raise ConceptLoadError(
         f"{trigger}: another concept of that name is loaded; unload_multitoken_inversion({registered!r}) first, "
         "or give this one another name with token="
@@ -223,13 +228,13 @@ def _is_new(trigger: str, embedding: LearnedEmbedding, vocabulary: ConceptVocabu
 
 
 def _are_equal(held: Tensor, rows: Tensor) -> bool:
-    """Whether an encoder holds these rows, also if it was half precision for a while since they were loaded."""
+    """Whether rows are equal to those held, even if the encoder was in half precision since they were loaded."""
     rounded = (rows.to(dtype).to(held.dtype) for dtype in (rows.dtype, torch.float16, torch.bfloat16))
     return any(torch.equal(held, one) for one in rounded)
 
 
 def _check_shared_tokenizers(trigger: str, pairs: Sequence[TextPair], served: Mapping[int, LearnedEmbedding]) -> None:
-    """Check that text encoders with one tokenizer between them all get the concept, with as many rows each."""
+    """Check that text encoders that share a tokenizer all get the concept, each with the same number of rows."""
     for index, embedding in served.items():
         own = {id(slot.tokenizer) for slot in pairs[index].slots}
         for other, pair in enumerate(pairs):
@@ -245,7 +250,7 @@ def _check_shared_tokenizers(trigger: str, pairs: Sequence[TextPair], served: Ma
 def _describe_elsewhere(
     report: LoadedConcept, request: ConceptRequest, vocabularies: Sequence[ConceptVocabulary], plan: LoadPlan
 ) -> None:
-    """Let the text encoders without rows read the description, where there is one that they can read."""
+    """Plan that text encoders without rows read the description, or report them as missing if there is none."""
     trigger = report.placeholder_token
     words = request.description if isinstance(request.description, str) else None
     if request.description is True:
@@ -268,7 +273,7 @@ def _describe_elsewhere(
 
 
 def _check_descriptions(pairs: Sequence[TextPair], plan: LoadPlan) -> None:
-    """Check that no text encoder would find a trigger in the description of a concept: reading it would not end."""
+    """Check that no description contains a trigger, since replacing triggers in a prompt might then never end."""
     for pair in pairs:
         own = plan.changes[pair.encoder_name]
         with_rows: dict[str, Entry] = {trigger: [] for trigger in own.rows}

@@ -1,4 +1,4 @@
-"""Where a concept comes from: a file, a folder, a state dict, or a repository on the Hub."""
+"""Find the files of concepts in a source: a file, a folder, a state dict, or a repository on the Hub."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,14 @@ from ..hub_connection import HUB_FAILURES, one_line
 
 ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor] | Tensor
 ConceptFiles: TypeAlias = Sequence[str | os.PathLike[str] | Mapping[str, Tensor]]
-"""Of one concept, one per text encoder."""
+"""The files of one concept, one per text encoder."""
 
 _NUM_DOWNLOADS = 8
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Where in a folder or repository to look, and how to reach the Hub; see `load_multitoken_inversion`."""
+    """Arguments of `load_multitoken_inversion` that say where in a source to look, and how to reach the Hub."""
 
     weight_name: str | None
     subfolder: str | None
@@ -49,12 +49,13 @@ def find_concepts(
     """Return the files of each concept of one source, downloading them if it is a Hub id.
 
     Args:
-        source: One concept, or a library: a folder or repository with many.
-        options: Where in it to look.
-        only: Placeholder tokens to choose from a library; None: all. A source of one concept is returned anyway.
+        source: One concept, or a library: a folder or repository of many concepts.
+        options: Where in the source to look, and how to reach the Hub.
+        only: Placeholder tokens to choose from a library; None: all. It does not affect a source of one concept.
 
     Raises:
-        EmbeddingFileError: There is no such file, folder, repository or concept, or a name leads out of the source.
+        EmbeddingFileError: There is no such file, folder, repository or concept; the Hub fails; or `weight_name` or
+            `subfolder` leads out of the source.
     """
     if isinstance(source, Tensor):
         return [[{KOHYA_KEY: source}]]  # rows without a name
@@ -68,7 +69,7 @@ def find_concepts(
         if name is not None and (".." in PurePosixPath(name).parts or Path(name).is_absolute() or "\\" in name):
             raise EmbeddingFileError(f"weight_name and subfolder: expected a path below the source, got {name!r}")
     path = Path(source)
-    if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for one
+    if os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
         return [[path]]
     choices = _file_names(options)
     if os.path.isdir(path):
@@ -95,15 +96,15 @@ def find_concepts(
 
 
 def _file_names(options: SourceOptions) -> list[list[str]]:
-    """Return the names to look for: the first list of which a file is there, one per text encoder, is taken."""
+    """Return lists of file names, one name per text encoder; the first list of which a file exists is used."""
     if options.weight_name:
         return [[options.weight_name]]
-    pickles = [name.replace(".safetensors", ".bin") for name in WEIGHT_NAMES]  # what diffusers wrote until 2023
+    pickles = [name.replace(".safetensors", ".bin") for name in WEIGHT_NAMES]  # diffusers wrote these until 2023
     return [list(WEIGHT_NAMES), pickles] if options.allow_pickle else [list(WEIGHT_NAMES)]
 
 
 def _is_known_to_be_absent(repo_id: str, name: str, options: SourceOptions) -> bool:
-    """Whether the cache remembers that a repository has no such file."""
+    """Whether the Hub client's cache has noted that the repository has no such file."""
     path = f"{options.subfolder}/{name}" if options.subfolder else name
     known = try_to_load_from_cache(repo_id, path, cache_dir=options.cache_dir, revision=options.revision)
     return known is _CACHED_NO_EXIST
@@ -120,6 +121,7 @@ def _download_concepts(
             raise EmbeddingFileError(f"{error}{_what_there_is(repo_id, options)}") from error
     entries, options = library
     known = {name: entry for name, entry in entries.items() if entry is not None}
+    # Without its entry, a concept's token is known only from its files, so all are downloaded and chosen from later.
     names = list(entries) if only is None or len(known) < len(entries) else choose_folders(known, only, repr(repo_id))
 
     def download(name: str) -> list[Path]:
@@ -138,7 +140,10 @@ def _download_concepts(
 def _find_library(
     repo_id: str, options: SourceOptions
 ) -> tuple[Mapping[str, LibraryEntry | None], SourceOptions] | None:
-    """Return what a library on the Hub holds, ``{folder: entry}``, and the commit that says so; None if it is none."""
+    """Return ``{folder: entry}`` of a library on the Hub, and options for its commit; None if it is not a library.
+
+    Libraries without an index are recognised by folders with embedding files. Their entries are None.
+    """
     below = f"{options.subfolder}/" if options.subfolder else ""
     try:
         (index,) = _download(repo_id, [[RECORD_NAME]], options)
@@ -149,22 +154,24 @@ def _find_library(
         found = sorted({name.parts[0] for name in names if len(name.parts) == 2 and name.name in WEIGHT_NAMES})
         return (dict.fromkeys(found), options) if found else None
     listed = read_index(index.read_bytes())
-    # .../snapshots/COMMIT/SUBFOLDER/training.json: all files have to come from the commit of the index.
+    # All files have to come from the commit of the index: .../snapshots/COMMIT/SUBFOLDER/training.json
     commit = index.parents[len(PurePosixPath(below).parts)].name
     return (listed, replace(options, revision=commit)) if listed else None
 
 
 class _NoConceptError(EmbeddingFileError):
-    """A repository has none of the files that were looked for."""
+    """A repository has none of the wanted files, or only some where all are needed."""
 
 
 def _download(
     repo_id: str, choices: Sequence[Sequence[str]], options: SourceOptions, *, all_of_them: bool = False
 ) -> list[Path]:
-    """Download the first of the lists of which a file is there; of a concept usually not `all_of_them` are.
+    """Download the files of the first list of which the repository has any, or with `all_of_them` every file.
+
+    Most concepts have files for some text encoders only, so missing files are normally ignored.
 
     Raises:
-        EmbeddingFileError: The Hub fails, or there is nothing of that name (`_NoConceptError`).
+        EmbeddingFileError: The Hub fails, or the files do not exist (`_NoConceptError`).
     """
     missing: Exception | None = None
     for names in choices:
@@ -190,7 +197,7 @@ def _download(
                         "or pass local_files_only=True to take what was downloaded before"
                     ) from error
             except EntryNotFoundError as error:
-                missing = error  # a concept has files for its own encoders only
+                missing = error  # a concept has files for its own text encoders only
             except HUB_FAILURES as error:
                 raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {one_line(error)}") from error
             else:
@@ -203,7 +210,7 @@ def _download(
 
 
 def _what_there_is(repo_id: str, options: SourceOptions) -> str:
-    """Return what a repository has instead, and how to load it; empty if it cannot be asked."""
+    """Return the part of a message that says which files a repository has instead, and how to load them."""
     if options.local_files_only or is_offline_mode():
         return ", and nothing that was downloaded before"
     try:
@@ -219,7 +226,7 @@ def _what_there_is(repo_id: str, options: SourceOptions) -> str:
 
 
 def _files_of(repo_id: str, options: SourceOptions) -> list[str]:
-    """Return the names of all files of a repository; none where it may not be asked.
+    """Return the names of all files of a repository; empty if the Hub client is offline.
 
     Raises:
         EmbeddingFileError: The Hub fails.

@@ -1,4 +1,4 @@
-"""What is to change in a pipeline's text encoders: made as a whole, or taken back."""
+"""Changes to a pipeline's text encoders: all of them are made, or none."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,13 @@ from .vocabulary import ConceptVocabulary
 
 @dataclass(frozen=True)
 class Change:
-    """What to do with one text encoder: rows to add, descriptions to read, and triggers to read as letters again."""
+    """The changes to one text encoder and its tokenizers.
+
+    Attributes:
+        rows: Concepts to add, ``{trigger: rows}`` with rows ``(num_vectors, hidden_size)``.
+        descriptions: Triggers to read as words, ``{trigger: description}``.
+        forgotten: Triggers to read as plain text again.
+    """
 
     rows: dict[str, Tensor] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
@@ -24,20 +30,21 @@ class Change:
 
 @contextlib.contextmanager
 def changed(pipe: Any, pairs: Sequence[TextPair], changes: Mapping[str, Change]) -> Iterator[None]:
-    """Change what a pipeline's text encoders know; if this or the body of ``with`` fails, change it back.
+    """Make `changes`; undo all of them if one fails or the body of ``with`` raises.
 
-    Out of memory or interrupted, nothing half-loaded stays behind.
+    Running out of memory and interruptions count as failures, so a concept is never half loaded.
 
     Args:
         pipe: The pipeline.
         pairs: Its text encoders.
-        changes: By name of the text encoder.
+        changes: ``{name of the text encoder: its changes}``.
     """
     with contextlib.ExitStack() as undo:
         for pair in pairs:
             change = changes[pair.encoder_name]
             vocabulary = ConceptVocabulary(pair)
             added = [trigger for trigger in change.rows if trigger not in vocabulary.concepts]
+            # Registered before the first change, so that a change that fails halfway is undone too.
             undo.callback(_take_back, pipe, pair, added, [dict(trigger_table(slot.tokenizer)) for slot in pair.slots])
             if change.rows:
                 vocabulary.add(change.rows)
@@ -49,7 +56,7 @@ def changed(pipe: Any, pairs: Sequence[TextPair], changes: Mapping[str, Change])
 
 
 def refresh_config(pipe: Any, pair: TextPair) -> None:
-    """Renew ``pipe.config``, which records each component's class: the tokenizers' may have changed."""
+    """Update ``pipe.config``, which records the class of each component: the tokenizers' may have changed."""
     for slot in pair.slots:
         setattr(pipe, slot.component_name, slot.processor or slot.tokenizer)
 
@@ -58,6 +65,6 @@ def _take_back(pipe: Any, pair: TextPair, added: Sequence[str], tables: Sequence
     if added:
         ConceptVocabulary(pair).remove(added)
     for slot, table in zip(pair.slots, tables, strict=True):
-        # Concepts that the encoder held before stay known, though the tokenizer has learned them only now.
+        # The old table alone would lose concepts that the encoder already held and the tokenizer has just learned.
         set_triggers(slot.tokenizer, {**table, **row_table(slot.tokenizer)}, slot.processor)
     refresh_config(pipe, pair)

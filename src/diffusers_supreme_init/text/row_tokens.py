@@ -1,4 +1,8 @@
-"""Row tokens in tokenizers: put at given ids, taken from the end again, and who has to agree on them."""
+"""Row tokens, the added tokens that a concept's rows belong to: add them at given ids, and remove them again.
+
+Pipelines may share text encoders or tokenizers. All encoders and tokenizers that are connected in this way have to
+agree on the token ids; together they are a *circle*.
+"""
 
 import json
 import weakref
@@ -16,23 +20,23 @@ from .encoder_record import record_of
 _READERS: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, weakref.WeakSet[PreTrainedModel]]" = (
     weakref.WeakKeyDictionary()
 )
-"""The encoders that were seen to read a tokenizer's row tokens. It says who lives, not which row is whose."""
+"""The encoders that are known to read each tokenizer's row tokens; `EncoderRecord` says which rows are whose."""
 
 
 @dataclass(frozen=True)
 class Circle:
-    """Encoders and tokenizers that share row ids, because pipelines share some of them."""
+    """Encoders and tokenizers that share the token ids of rows, because pipelines share some of them."""
 
     encoders: list[PreTrainedModel]
     tokenizers: list[PreTrainedTokenizerBase]
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        """``{token: id}`` of all tokens that were added to the tokenizers, by whomever, when it is asked first."""
+        """``{token: id}`` of all tokens added to the tokenizers, by anyone, as of the first access."""
         return {name: token_id for tokenizer in self.tokenizers for name, token_id in _added(tokenizer).items()}
 
     def names_in_use(self, without: Mapping[str, list[str]] | None = None) -> set[str]:
-        """Return the row tokens of concepts that an encoder holds or a tokenizer reads, once `without` are gone."""
+        """Return the row tokens of all concepts that an encoder holds or a tokenizer reads, except `without`."""
         gone = without or {}
         records = [record_of(encoder) for encoder in self.encoders]
         tables = [record.concepts for record in records if record is not None]
@@ -46,9 +50,9 @@ class Circle:
         }
 
     def names_taken(self) -> set[str]:
-        """Return the tokens that no new row may be called.
+        """Return the names that no new row token may have.
 
-        A hole may be filled again by a concept of its name, if all tokenizers know it by that name.
+        The row token of a removed concept, a *hole*, is free for a new concept of that name if all tokenizers know it.
         """
         taken = set(self.ids)
         holes = {name for name in taken - self.names_in_use() if is_row_name(name)}
@@ -57,10 +61,10 @@ class Circle:
         return taken - (holes - self.names_read_elsewhere()) if holes else taken
 
     def names_read_elsewhere(self) -> set[str]:
-        """Return the row tokens that a copy outside the circle may read from one of its encoders.
+        """Return the row tokens that a tokenizer outside the circle may read from one of its encoders.
 
-        A tokenizer that was copied, and given to a pipeline that no method of ours has seen yet, still makes the ids
-        that it knew: those rows have to stay as they are.
+        A copy of a tokenizer still produces the token ids that it knew. It may belong to a pipeline that shares an
+        encoder with the circle but has not been seen by this package yet, so those rows must not change.
         """
         ids = self.ids
         found: set[str] = set()
@@ -73,15 +77,15 @@ class Circle:
 
 
 def connect(encoder: PreTrainedModel, tokenizers: Iterable[PreTrainedTokenizerBase]) -> None:
-    """Note that an encoder reads these tokenizers' row tokens."""
+    """Record that an encoder reads the row tokens of these tokenizers."""
     for tokenizer in tokenizers:
         _READERS.setdefault(tokenizer, weakref.WeakSet()).add(encoder)
 
 
 def circle_around(encoder: PreTrainedModel, tokenizers: Iterable[PreTrainedTokenizerBase]) -> Circle:
-    """Return every encoder and tokenizer that is known to share row ids with these."""
+    """Return all encoders and tokenizers that are known to share the token ids of rows with these."""
     circle = Circle([encoder], list(tokenizers))
-    for tokenizer in circle.tokenizers:  # grows while it is walked
+    for tokenizer in circle.tokenizers:  # the list grows during the loop, until the circle is closed
         for reader in _READERS.get(tokenizer, ()):
             if not _is_among(reader, circle.encoders):
                 circle.encoders.append(reader)
@@ -94,26 +98,27 @@ def circle_around(encoder: PreTrainedModel, tokenizers: Iterable[PreTrainedToken
 def next_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the id that the next added token gets."""
     if not hasattr(tokenizer, "_tokenizer"):
+        # Tokenizers in Python number new tokens by the size of their vocabulary, Rust tokenizers by the highest id.
         return len(tokenizer)
     return max([tokenizer.vocab_size, *(token_id + 1 for token_id in _added(tokenizer).values())])
 
 
 def teach(tokenizer: PreTrainedTokenizerBase, ids: Mapping[str, int]) -> None:
-    """Give a tokenizer row tokens at given ids; ids that are skipped become tokens that stand for nothing.
+    """Add row tokens to a tokenizer at given ids; skipped ids are filled with tokens that have no meaning.
 
     Args:
-        tokenizer: Knows some of them already, at these ids.
-        ids: ``{row name: token id}``; ids of new ones are not taken.
+        tokenizer: The tokenizer; row tokens that it already knows must have these ids.
+        ids: ``{row name: token id}``; the ids of new row tokens must be free.
     """
     known = _added(tokenizer)
     names = {token_id: name for name, token_id in ids.items() if name not in known}
     all_new = range(next_id(tokenizer), max(names, default=-1) + 1)
-    # Not normalised: the names must be found as they are, whatever the tokenizer does to case and accents.
+    # Not normalised: the tokenizer must find the names as they are written, whatever it does to case and accents.
     tokenizer.add_tokens([AddedToken(names.get(one, f"<hole|{one}>"), normalized=False) for one in all_new])
 
 
 def drop_free_tail(tokenizer: PreTrainedTokenizerBase, used: Collection[str]) -> None:
-    """Remove row tokens from a tokenizer's end, up to the last one that is used; no other token moves."""
+    """Remove the row tokens behind the last one in use from a tokenizer; no other token moves."""
     free: set[str] = set()
     for name, _ in sorted(_added(tokenizer).items(), key=lambda entry: -entry[1]):
         if name in used or not is_row_name(name):
@@ -125,12 +130,12 @@ def drop_free_tail(tokenizer: PreTrainedTokenizerBase, used: Collection[str]) ->
 
 def _remove(tokenizer: PreTrainedTokenizerBase, names: Collection[str]) -> None:
     if hasattr(tokenizer, "_tokenizer"):
-        # The Rust tokenizer cannot forget tokens, but it can be read from its own description without them.
+        # A Rust tokenizer cannot remove tokens, so it is made again from its JSON state without them.
         state = json.loads(tokenizer._tokenizer.to_str())
         state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in names]
         tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
         return
-    # A tokenizer in Python (ByT5, ChatGLM) keeps them in two dictionaries and a trie, which can only grow.
+    # A tokenizer in Python (ByT5, ChatGLM) keeps them in two dictionaries and a trie; the trie can only grow.
     kept = {i: token for i, token in tokenizer._added_tokens_decoder.items() if token.content not in names}
     tokenizer._added_tokens_decoder = kept
     tokenizer._added_tokens_encoder = {token.content: i for i, token in kept.items()}
@@ -140,9 +145,9 @@ def _remove(tokenizer: PreTrainedTokenizerBase, names: Collection[str]) -> None:
 
 
 def _added(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    # As `added_tokens_encoder` has it, but unsorted: of thousands, sorting takes longest.
+    # `added_tokens_encoder` returns the same but sorts it, which is slow with thousands of tokens.
     return {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items()}
 
 
 def _is_among(one: object, others: Iterable[object]) -> bool:
-    return any(one is other for other in others)  # encoders and tokenizers are told apart by identity
+    return any(one is other for other in others)  # by identity, so that equal copies count as different

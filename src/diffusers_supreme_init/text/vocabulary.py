@@ -1,7 +1,7 @@
-"""The concepts of a text encoder and its tokenizers: rows and their tokens, in and out again, exactly and reversibly.
+"""The concepts of a text encoder and its tokenizers: add their rows and row tokens, and remove them without a trace.
 
-Which row is whose stands in the encoder's configuration. Ids never move: what is removed from the middle leaves a
-hole, and matrix and vocabulary shrink as soon as nobody reads their end.
+The encoder's configuration records which rows belong to which concept. Token ids never change: a concept removed from
+the middle leaves a hole. The matrix and the vocabulary shrink once the rows at their end are no longer used.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ from .text_pairs import TextPair
 
 
 class ConceptVocabulary:
-    """What one text encoder and its tokenizers know of concepts, as it is now.
+    """The concepts that one text encoder and its tokenizers know at present.
 
     Attributes:
         pair: The text encoder and its tokenizers.
-        entries: ``{trigger: row names or description}`` of all that a tokenizer or the encoder knows.
+        entries: ``{trigger: row names or description}`` of all concepts that the tokenizers or the encoder know.
     """
 
     def __init__(self, pair: TextPair) -> None:
@@ -47,7 +47,7 @@ class ConceptVocabulary:
         self._record = record_of(self.pair.encoder)
         tables = [row_table(slot.tokenizer) for slot in self.pair.slots]
         held = self._record.concepts if self._record else {}
-        # Another pipeline that shares the encoder has loaded what a tokenizer does not know.
+        # These concepts were loaded into the encoder by another pipeline, which has tokenizers of its own.
         self._unknown = {one: names for one, names in held.items() if any(one not in table for table in tables)}
         self.entries: dict[str, Entry] = {**trigger_table(self.pair.tokenizer), **self._unknown}
         self._spelling = {trigger.lower(): trigger for trigger in self.entries}
@@ -56,34 +56,36 @@ class ConceptVocabulary:
 
     @property
     def concepts(self) -> dict[str, list[str]]:
-        """``{trigger: [row name, ...]}`` of what has rows, here or in another encoder that shares the tokenizer."""
+        """``{trigger: [row name, ...]}`` of concepts with rows, here or in an encoder that shares the tokenizer."""
         return {trigger: entry for trigger, entry in self.entries.items() if isinstance(entry, list)}
 
     def spelling(self, trigger: str) -> str | None:
-        """Return how a known trigger is written, which matches case-insensitively, or None."""
+        """Return the registered spelling of a trigger, which matches case-insensitively, or None."""
         return self._spelling.get(trigger.lower())
 
     def is_known(self, trigger: str) -> bool:
-        """Whether all tokenizers read a trigger; False if only the encoder has it, from another pipeline."""
+        """Whether all tokenizers know a trigger; False if only the encoder does, through another pipeline."""
         return trigger in self.entries and trigger not in self._unknown
 
     def holds(self, trigger: str) -> bool:
         """Whether the encoder has the rows of a concept.
 
-        False if its tokenizer learned it from another pipeline, or stock ``unload_textual_inversion`` removed it.
+        False if only the tokenizer knows the concept, through another pipeline that shares it, or if stock
+        ``unload_textual_inversion`` has removed the rows.
         """
         names = self._record.concepts.get(trigger) if self._record else None
         return names is not None and (trigger in self._unknown or has_token(self.pair.tokenizer, names[0]))
 
     def rows_of(self, trigger: str) -> Tensor:
-        """Return a copy of a concept's rows, ``(num_vectors, hidden_size)``, wherever the encoder keeps them."""
+        """Return a copy of a concept's rows, ``(num_vectors, hidden_size)``, even if the encoder is offloaded."""
         return weight_of(self.pair.embedding)[self._ids_of(trigger)].clone()
 
     def check_can_change(self) -> None:
-        """Check that rows can be added and removed as things are now.
+        """Check that rows can be added and removed at present.
 
         Raises:
-            ConceptLoadError: The encoder is being trained, out of reach or quantised, or its tokenizers disagree.
+            ConceptLoadError: The encoder is being trained, offloaded to disk, not loaded or quantised; or the encoder
+                and its tokenizers disagree about token ids.
         """
         pair, embedding = self.pair, self.pair.embedding
         where = f"{pair.encoder_name} ({type(pair.encoder).__name__})"
@@ -109,14 +111,13 @@ class ConceptVocabulary:
 
     @torch.no_grad()
     def add(self, concepts: Mapping[str, Tensor]) -> None:
-        """Add concepts: tokens to the tokenizers, rows to the matrix (which grows once), triggers.
+        """Add concepts: row tokens and triggers to the tokenizers, and rows to the matrix, which is resized once.
 
-        Concepts that the encoder holds already, because another pipeline shares it, become known to the tokenizers
-        first.
+        Concepts that another pipeline has loaded into a shared encoder are made known to the tokenizers first.
 
         Args:
-            concepts: ``{trigger: rows}`` with rows ``(num_vectors, hidden_size)``. Of one that the encoder or the
-                tokenizer already knows, there are as many rows.
+            concepts: ``{trigger: rows}`` with rows ``(num_vectors, hidden_size)``. The number of rows must be the same
+                as before for a concept that the encoder or the tokenizer already knows.
         """
         pair = self.pair
         if self._record is not None:
@@ -140,10 +141,13 @@ class ConceptVocabulary:
 
     @torch.no_grad()
     def remove(self, triggers: Iterable[str]) -> None:
-        """Undo `add` for some concepts, also in all encoders and tokenizers that share row ids with these.
+        """Undo `add` for some concepts, in all encoders and tokenizers of the circle (see `row_tokens`).
 
-        Prompts are exact at once. Matrix, vocabulary and configuration are as if the concepts had never been there as
-        soon as nobody reads a row behind theirs.
+        The triggers are plain text from then on. The matrix, the vocabulary and the configuration are restored once no
+        row behind those of the concepts is in use.
+
+        Args:
+            triggers: The concepts to remove; those without rows are ignored.
         """
         wanted = set(triggers)
         gone = {trigger: names for trigger, names in self.concepts.items() if trigger in wanted}
@@ -151,13 +155,13 @@ class ConceptVocabulary:
             return
         circle = self._circle()
         if circle.names_read_elsewhere():
-            gc.collect()  # a pipeline that somebody dropped may be waiting for it
+            gc.collect()  # tokenizers of a deleted pipeline may live on in a reference cycle
         used = circle.names_in_use(without=gone) | circle.names_read_elsewhere()
         processors = {id(slot.tokenizer): slot.processor for slot in self.pair.slots}
         with contextlib.ExitStack() as stack:
             for encoder in circle.encoders:
                 stack.enter_context(reachable_weights(encoder))
-            # All new matrices before the first change: memory may run out.
+            # All new matrices are made before the first change, because memory may run out.
             cuts = [
                 Cut(TextPair(self.pair.encoder_name, encoder, self.pair.slots), circle.ids, used)
                 for encoder in circle.encoders
@@ -171,7 +175,7 @@ class ConceptVocabulary:
         self._read()
 
     def describe(self, descriptions: Mapping[str, str]) -> None:
-        """Let the tokenizers read triggers as the words that they stand for, ``{trigger: description}``."""
+        """Make the tokenizers read triggers as words, ``{trigger: description}``."""
         for slot in self.pair.slots if descriptions else ():
             add_triggers(slot.tokenizer, descriptions, slot.processor)
         self._read()
@@ -195,13 +199,14 @@ class ConceptVocabulary:
     def _placed(
         self, concepts: Mapping[str, Tensor], record: EncoderRecord
     ) -> tuple[dict[str, list[str]], dict[str, int]]:
-        """Return ``{trigger: [row name, ...]}`` and ``{row name: token id}``, those that are known or new ones.
+        """Return ``{trigger: [row name, ...]}`` and ``{row name: token id}`` of concepts, known or newly chosen.
 
-        New ids are behind all that anybody has: a row in a hole would be read by who still knows its old concept.
+        New ids come after all ids in the circle. A hole is not given to another concept, because a copy of a tokenizer
+        may still know the removed one and would read the new rows.
         """
         circle, known = self._circle(), self.concepts
         ids = dict(circle.ids)
-        num_rows = len(self.pair.embedding.weight)  # stock `unload_textual_inversion` may have taken rows away
+        num_rows = len(self.pair.embedding.weight)  # stock `unload_textual_inversion` may have removed rows
         left = {name: token_id for name, token_id in record.ids.items() if name not in ids and token_id < num_rows}
         taken = circle.names_taken() | left.keys()
         added: dict[str, list[str]] = {}
@@ -214,7 +219,7 @@ class ConceptVocabulary:
         return added, {name: ids[name] for name in names}
 
     def _teach(self, concepts: Mapping[str, list[str]], ids: Mapping[str, int]) -> None:
-        """Make ``{trigger: [row name, ...]}`` known to the tokenizers, at ``{row name: token id}``."""
+        """Add concepts ``{trigger: [row name, ...]}`` to the tokenizers, at ids ``{row name: token id}``."""
         for slot in self.pair.slots if concepts else ():
             teach(slot.tokenizer, {name: ids[name] for names in concepts.values() for name in names})
             known = row_table(slot.tokenizer)
@@ -222,7 +227,11 @@ class ConceptVocabulary:
             add_triggers(slot.tokenizer, new, slot.processor)
 
     def _check_can_learn(self, where: str) -> None:
-        """Check that the ids of the encoder's own concepts are free in tokenizers that do not know them."""
+        """Check that tokenizers that do not know the encoder's concepts have the concepts' token ids free.
+
+        Raises:
+            ConceptLoadError: A tokenizer has other tokens at these ids, or another vocabulary.
+        """
         record = self._record
         if record is None:
             return
@@ -237,9 +246,13 @@ class ConceptVocabulary:
                 )
 
     def _check_ids(self, where: str) -> None:
-        """Check that the encoder's rows are where its tokenizer says.
+        """Check that the encoder's rows are at the ids that its tokenizer gives them.
 
-        Stock ``unload_textual_inversion`` moves tokens and rows together, and leaves as many rows as tokens.
+        Stock ``unload_textual_inversion`` moves tokens and rows together, and leaves as many rows as tokens. So moved
+        ids are an error only if these numbers differ; ids beyond the matrix always are.
+
+        Raises:
+            ConceptLoadError: Rows and ids disagree, because only the encoder or only the tokenizer was changed.
         """
         known = {} if self._record is None else self._record.ids
         now = self.pair.tokenizer.added_tokens_encoder
@@ -255,12 +268,12 @@ class ConceptVocabulary:
 
 
 def _write(pair: TextPair, ids: list[int], rows: Tensor) -> None:
-    """Write rows at token ids, growing the matrix once if it is too short."""
+    """Write rows at token ids; if the matrix is too short, lengthen it once."""
     weight = pair.embedding.weight
     num_rows = max(ids) + 1
     if num_rows > len(weight):
         longer = weight.new_empty(num_rows, weight.shape[1])
         longer[: len(weight)] = weight
-        longer[len(weight) :] = 0  # tokens of other pipelines that share the tokenizer
+        longer[len(weight) :] = 0  # rows that are not written below: other pipelines' tokens in a shared tokenizer
         set_matrix(pair, longer)
     weight[torch.tensor(ids, device=weight.device)] = rows
