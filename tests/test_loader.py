@@ -303,7 +303,7 @@ def test_concepts_that_do_not_fit_change_nothing(pipe: Any, tmp_path: Path, unch
         pipe.load_multitoken_inversion(foreign)
     with pytest.raises(ConceptLoadError, match="got it twice"):
         pipe.load_multitoken_inversion([{"<mug>": rows()}, {"<Mug>": rows(seed=1)}])
-    with pytest.raises(ConceptLoadError, match="one for each of 2 sources, got 1"):
+    with pytest.raises(ConceptLoadError, match="one for each of 2 concepts, got 1"):
         pipe.load_multitoken_inversion([{"<a>": rows()}, {"<b>": rows()}], token="<c>")
 
 
