@@ -554,7 +554,9 @@ def test_rows_of_an_encoder_that_is_no_longer_trained_go_from_the_repository(hub
     hub.run(f"push({str(folder)!r})").check()
     assert "learned_embeds_2.safetensors" in hub.server.files("user/mug")
     (folder / "training.json").write_text(json.dumps(record))
-    hub.run(f"push({str(folder)!r})").check()  # the same run, by its record: nothing is lost
+    made = hub.run(f"push({str(folder)!r})")
+    assert "holds <mug> with other rows; pass overwrite=True" in (made.error or "")
+    hub.run(f"push({str(folder)!r}, overwrite=True)").check()
     assert "learned_embeds_2.safetensors" not in hub.server.files("user/mug")
 
 

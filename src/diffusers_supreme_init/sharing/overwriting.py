@@ -35,11 +35,10 @@ class SavedConcept:
 
     def keeps(self, old: "SavedConcept") -> bool:
         """Whether replacing `old` loses nothing: the rows are the same, or this is the same run at a later step."""
+        if self.rows.keys() != old.rows.keys():
+            return False
         is_same_run = bool(old.losses) and list(self.losses[: len(old.losses)]) == list(old.losses)
-        return is_same_run or (
-            self.rows.keys() == old.rows.keys()
-            and all(torch.equal(rows, self.rows[name]) for name, rows in old.rows.items())
-        )
+        return is_same_run or all(torch.equal(rows, self.rows[name]) for name, rows in old.rows.items())
 
 
 def saved_concept(embeddings: Mapping[str, LearnedEmbedding], losses: Sequence[float | None]) -> SavedConcept:
