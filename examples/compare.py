@@ -31,6 +31,7 @@ from diffusers_supreme_init import (
     check_writable,
     fill_template,
     fit_to_square,
+    folder_name,
     load_picture,
 )
 
@@ -95,7 +96,7 @@ def draw_snapshots(
     pictures: dict[str, dict[int, Image.Image]] = {}
     for result in results:
         token = result.placeholder_token
-        folder = Path(run.output_dir) / token.strip("<>") if len(results) > 1 else Path(run.output_dir)
+        folder = Path(run.output_dir) / folder_name(token) if len(results) > 1 else Path(run.output_dir)
         text = fill_template(run.prompt, token, result.description)
         pictures[token] = {}
         for step in run.steps:

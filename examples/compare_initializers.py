@@ -122,8 +122,11 @@ def main() -> None:
         validation_samples=64,
         seed=arguments.seed,
     )
-    folders = {name: str(TOYBOX / name) for name in ("captioner", "classifier", "segmenter")}
-    describers = Describers(DescriberConfig(**folders, score_samples=config.validation_samples))  # type: ignore[arg-type]
+    folders = {name: str(TOYBOX / name) for name in ("captioner", "classifier")}
+    # The training that judges the words counts the whole picture, so they are compared on the whole picture.
+    describers = Describers(
+        DescriberConfig(**folders, score_samples=config.validation_samples, score_object=False)  # type: ignore[arg-type]
+    )
     concepts = load_concepts(TOYBOX / "concepts", initializer="auto")[: arguments.num_concepts]
     toys = {}
     for concept in tqdm(concepts, desc="toys", unit="toy"):

@@ -63,7 +63,13 @@ def load_toybox() -> Any:
 
 def describe(pipe: Any) -> InitializerProposal:
     """Ask the toybox's classifier and captioner, and compare what they say by the loss of the untouched model."""
-    config = DescriberConfig(captioner=str(TOYBOX / "captioner"), classifier=str(TOYBOX / "classifier"))
+    config = DescriberConfig(
+        captioner=str(TOYBOX / "captioner"),
+        classifier=str(TOYBOX / "classifier"),
+        # So that what is compared is the loss of step 0, which the figures show: of the whole picture.
+        score_samples=CONFIG.validation_samples,
+        score_object=False,
+    )
     return propose_initializer(PICTURE, "auto", pipe=pipe, describers=Describers(config), config=CONFIG)
 
 
@@ -80,7 +86,7 @@ def train(pipe: Any, words: str, output_dir: Path) -> tuple[ConceptProgress, Con
     both = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=CONFIG)
     from_words, from_star = both.train()
     seconds = time.monotonic() - started
-    both.save(output_dir)
+    both.save(output_dir, overwrite=True)
     return from_words, from_star, seconds
 
 

@@ -8,10 +8,12 @@ are the fields of `SupremeInitConfig`, those of how to find the words of `Descri
 `ModelArguments`, what to train by `RunArguments` and `RegionArguments`, what to publish by `HubArguments`.
 """
 
+import contextlib
 import json
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,10 @@ class RunArguments:
     initializer_column: str = field(
         default="initializer", metadata={"help": "Column of metadata.jsonl with the words to start from."}
     )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Replace results of the same tokens in the output folder and in the repository."},
+    )
 
 
 @dataclass(kw_only=True)
@@ -219,6 +225,29 @@ def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> 
     ]
 
 
+def is_resumed(config: SupremeInitConfig) -> bool:
+    """Whether a run goes on from a checkpoint; ``"latest"`` begins anew where there is none."""
+    if config.resume_from_checkpoint == "latest":
+        return Path(config.output_dir or "", "checkpoint.safetensors").is_file()
+    return config.resume_from_checkpoint is not None
+
+
+@contextlib.contextmanager
+def stopping_on_interrupt(trainer: SupremeInitTextualInversionTrainer) -> Iterator[None]:
+    """Let the first Ctrl-C end training after the step, so that what was learned is saved; the second interrupts."""
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        logging.getLogger(__name__).info("stopping after this step; Ctrl-C again ends at once and saves nothing")
+        trainer.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def main(arguments: list[str] | None = None) -> list[Path]:
     """Train and save; return the embedding files."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -232,18 +261,23 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         )
         check_hub_arguments(hub)
         concepts = requested_concepts(run, region_arguments)
-        # `save` would refuse to write over somebody else's card; better now than after hours of training.
-        check_can_save(config.output_dir)
+        # `save` would refuse to write over somebody else's card or another result; better now than after hours of
+        # training. A resumed run replaces what it saved itself.
+        tokens = [concept.placeholder_token for concept in concepts]
+        check_can_save(config.output_dir, tokens, overwrite=run.overwrite or is_resumed(config))
         describers = requested_describers(region_arguments, describer_config)
         trainer = SupremeInitTextualInversionTrainer(
             model.load(), concepts=concepts, describers=describers, config=config
         )
         try:
-            trainer.train()
+            with stopping_on_interrupt(trainer):
+                trainer.train()
         finally:
             # A diverged concept raises after all others are complete; what was learned is saved either way.
             prompts = hub.sample_prompts or (SAMPLE_PROMPTS if hub.push_to_hub else ())
-            files = trainer.save(config.output_dir, sample_prompts=prompts) if trainer.results else []
+            files = []
+            if trainer.results:
+                files = trainer.save(config.output_dir, sample_prompts=prompts, overwrite=run.overwrite)
         published = None
         if hub.hub_model_id is not None:
             published = trainer.push_to_hub(
@@ -251,6 +285,7 @@ def main(arguments: list[str] | None = None) -> list[Path]:
                 private=hub.hub_private_repo or None,
                 create_pr=hub.create_pr,
                 license=hub.hub_license,
+                overwrite=run.overwrite,
             )
     except SupremeInitError as error:
         sys.exit(f"error: {error}")

@@ -1,7 +1,7 @@
 """A training run in a process of its own, which may be told to kill itself; not a test, run by `test_resume.py`.
 
-python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--float64]
-    [--pipeline FOLDER]
+python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--stop-after N]
+    [--float64] [--pipeline FOLDER]
 """
 
 import argparse
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("settings", type=json.loads)
     parser.add_argument("--kill-at-step", type=int)
     parser.add_argument("--kill-at-save", type=int)
+    parser.add_argument("--stop-after", type=int, help="the last process asks to stop after this step")
     parser.add_argument("--float64", action="store_true")
     parser.add_argument("--pipeline", type=Path, help="folder of a pipeline; default: a tiny Stable Diffusion")
     parser.add_argument("--describers", type=json.loads, help="folders of describers; the words are found by them")
@@ -86,7 +87,13 @@ def main() -> None:
         concepts = [replace(concept, initializer="auto") for concept in CONCEPTS]
         describers = Describers(DescriberConfig(**arguments.describers, max_caption_tokens=5, score_samples=2))
     trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
-    results = trainer.train()
+
+    def after_step(step: int, _: Any) -> None:
+        accelerator = trainer.accelerator
+        if step == arguments.stop_after and accelerator.process_index == accelerator.num_processes - 1:
+            trainer.stop()
+
+    results = trainer.train(after_step)
     trainer.save(arguments.output_dir)
     if trainer.accelerator.is_main_process:
         rows = {f"{one.placeholder_token}/{name}": rows for one in results for name, rows in one.rows.items()}

@@ -23,7 +23,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 # The rooms of the design, from the ground up: a room imports only from lower floors.
 FLOORS = [
     ["errors", "randomness", "version"],
-    ["config", "files", "hub_connection", "pictures", "templates"],
+    ["config", "files", "hub_connection", "pictures", "templates", "triggers"],
     ["multitoken"],
     ["text"],
     ["backbones", "describers", "formats"],
@@ -94,6 +94,7 @@ LATER_NAMES = [
     "draw_sheet",
     "fill_template",
     "fit_to_square",
+    "folder_name",
     "load_picture",
     "write_atomically",
 ]

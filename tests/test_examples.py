@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,15 @@ from tiny.describers import build_clip
 from tiny.every_family import FAMILY
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from diffusers_supreme_init import DescriberConfig, SupremeInitConfig, evaluation, read_embedding
+from diffusers_supreme_init import (
+    DescriberConfig,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    evaluation,
+    read_embedding,
+)
 from diffusers_supreme_init.metrics import CLIPEmbedder, CLIPImageSimilarity, CLIPTextSimilarity
+from diffusers_supreme_init.training.loop import TrainingLoop
 
 EXAMPLES = ROOT / "examples"
 
@@ -196,11 +204,11 @@ def test_train_on_a_quantised_denoiser_without_t5(
         (["--components_to_quantize", "unet"], "error: quant_backend: expected one with components_to_quantize"),
     ):
         with pytest.raises(SystemExit, match=re.escape(message)):
-            script("train.py")["main"]([*arguments, *mistake])
+            script("train.py")["main"]([*arguments, "--overwrite", *mistake])
     with pytest.raises(
         SystemExit, match=r"components_to_leave_out: expected some of scheduler, .*, got text_encoder_4"
     ):
-        script("train.py")["main"]([*arguments[:-3], "--components_to_leave_out", "text_encoder_4"])
+        script("train.py")["main"]([*arguments[:-3], "--overwrite", "--components_to_leave_out", "text_encoder_4"])
 
 
 def test_a_folder_with_a_card_of_ones_own_is_refused_before_training(tmp_path: Path, script: Any) -> None:
@@ -269,6 +277,47 @@ def test_folders_that_cannot_be_written_are_found_before_the_work(tmp_path: Path
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SystemExit, match="error: cannot write .*file"):
         script("describe.py")["main"](["--output_dir", str(tmp_path / "file")])
+
+
+def train_the_mug(script: Any, output_dir: Path, *more: str, steps: int = 2) -> Path:
+    settings = ["--max_train_steps", str(steps), "--validation_samples", "0", "--initializer", "a red mug"]
+    settings += ["--images", str(TOYBOX / "concepts" / "mug.png"), "--placeholder_token", "<mug>"]
+    (file,) = script("train.py")["main"]([*settings, "--output_dir", str(output_dir), *more])
+    return file
+
+
+def test_another_result_is_refused_before_training_and_overwritten_if_asked(
+    tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = train_the_mug(script, tmp_path).read_bytes()
+    train = SupremeInitTextualInversionTrainer.train
+    with monkeypatch.context() as patched:
+        patched.setattr(SupremeInitTextualInversionTrainer, "train", lambda *_: pytest.fail("it trained"))
+        with pytest.raises(SystemExit, match=r"error: .* holds a result of <mug> already; pass overwrite to replace"):
+            train_the_mug(script, tmp_path, "--seed", "1")
+        with pytest.raises(SystemExit, match=r"error: .* holds a result of <mug> already"):
+            train_the_mug(script, tmp_path, "--seed", "1", "--resume_from_checkpoint", "latest")  # there is none
+    assert SupremeInitTextualInversionTrainer.train is train
+    assert train_the_mug(script, tmp_path, "--seed", "1", "--overwrite").read_bytes() != before
+
+
+def test_the_first_interrupt_saves_what_was_learned_and_the_run_goes_on(
+    tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, before = TrainingLoop.train_step, signal.getsignal(signal.SIGINT)
+
+    def interrupted(self: Any, number: int) -> Any:
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLoop, "train_step", interrupted)
+        stopped = read_embedding(train_the_mug(script, tmp_path / "stopped", steps=4))
+    assert (stopped.training["status"], stopped.training["steps"]) == ("stopped", 2)
+    assert signal.getsignal(signal.SIGINT) is before
+    resumed = train_the_mug(script, tmp_path / "stopped", "--resume_from_checkpoint", "latest", steps=4)
+    assert resumed.read_bytes() == train_the_mug(script, tmp_path / "plain", steps=4).read_bytes()
 
 
 @pytest.mark.parametrize("train_on", ["crop", "image"])

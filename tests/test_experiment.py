@@ -115,7 +115,7 @@ def test_a_metric_that_some_concepts_lack_is_left_out() -> None:
 def test_a_caption_is_ahead_of_a_class_label_and_that_of_a_star_after_30_steps(tmp_path: Path) -> None:
     arguments = reproduce_paper.ReproduceArguments(max_train_steps=30, steps_beyond=30, num_inference_steps=1)
     experiment = reproduce_paper.set_up(arguments)
-    folders = {name: str(reproduce_paper.TOYBOX / name) for name in ("captioner", "classifier")}
+    folders = {name: str(reproduce_paper.TOYBOX / name) for name in ("captioner", "classifier", "segmenter")}
     describers = runs.Describers(reproduce_paper.DescriberConfig(**folders))
     words = runs.find_words(experiment, describers, 0, tmp_path / "words.json")
     group = settings.Group(name="paper", settings=(settings.STAR, settings.CLASS, settings.CAPTION), is_paper=True)

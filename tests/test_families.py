@@ -340,7 +340,7 @@ def test_rows_of_an_encoder_that_is_no_longer_trained_go_from_the_folder(tmp_pat
     for chosen, expected in (([], 2), (["text_encoder"], 1)):
         trainer = make_trainer(build(), train_text_encoders=chosen)
         trainer.train()
-        trainer.save(tmp_path)
+        trainer.save(tmp_path, overwrite=True)
         assert len(list(tmp_path.glob("learned_embeds*"))) == expected
 
 

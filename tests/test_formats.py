@@ -270,10 +270,21 @@ def test_pickles_are_opened_only_when_asked_and_never_run(tmp_path: Path, suffix
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [CLIP_L, [CLIP_L], 5, None, {}, {"<mug>": "no tensor"}, {5: CLIP_L}])
-def test_pickles_of_something_else_are_refused(tmp_path: Path, content: object) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (CLIP_L, "expected a pickle of a dict, got Tensor"),
+        ([CLIP_L], "expected a pickle of a dict, got list"),
+        (5, "expected a pickle of a dict, got int"),
+        (None, "expected a pickle of a dict, got NoneType"),
+        ({}, r"expected exactly one tensor, got 0 \(\); pass one of them as a state dict"),
+        ({"<mug>": "no tensor"}, r"expected {placeholder_token: tensor}, got {'<mug>': str}"),
+        ({5: CLIP_L}, "expected texts as keys, got '5'"),
+    ],
+)
+def test_pickles_of_something_else_are_refused(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "mug.pt")
-    with pytest.raises(EmbeddingFileError, match="expected"):
+    with pytest.raises(EmbeddingFileError, match=message):
         read_embeddings(tmp_path / "mug.pt", allow_pickle=True)
 
 

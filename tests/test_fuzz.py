@@ -17,8 +17,9 @@ from tiny.every_family import FAMILY, concept_for, rows_for
 from diffusers_supreme_init import SupremeInitError, SupremeInitWarning, read_embeddings, write_embeddings
 from diffusers_supreme_init.formats.embedding_file import METADATA_KEY
 from diffusers_supreme_init.loading.matching import ConceptRequest, plan_load
-from diffusers_supreme_init.multitoken import register_trigger, row_table
+from diffusers_supreme_init.multitoken import add_triggers
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
+from diffusers_supreme_init.triggers import row_table
 
 PIPELINES = ("stable_diffusion", "stable_diffusion_xl", "flux", "qwen_image", "hunyuan_image")
 NAMES = [
@@ -153,7 +154,7 @@ def test_random_prompts_with_triggers() -> None:
                 load_quietly(pipe, {trigger: rows_for(pair, 1 + number)}, pair.encoder_name)
             for slot in pair.slots:
                 for trigger, words in described.items():
-                    register_trigger(slot.tokenizer, trigger, words, slot.processor)
+                    add_triggers(slot.tokenizer, {trigger: words}, slot.processor)
                 tokenizers.append(slot.tokenizer)
     num_with_rows = 0
     for _ in range(10_000):

@@ -172,8 +172,13 @@ def test_unloading_restores_everything(pipe: Any, tmp_path: Path, unchanged: Cal
 def test_unloading_one_leaves_the_others_exact(pipe: Any, other_pipe: Any) -> None:
     sources = [{"<a>": rows(2)}, {"<b>": rows(3, seed=1)}, {"<c>": rows(4, seed=2)}]
     pipe.load_multitoken_inversion(sources)
+    prompts = ["a <b>", "a photo of a <a> and a <c>"]
     pipe.unload_multitoken_inversion("<B>")
     other_pipe.load_multitoken_inversion([sources[0], sources[2]])
+    for prompt in prompts:
+        assert torch.equal(conditioning(pipe, prompt), conditioning(other_pipe, prompt))
+    for one in (pipe, other_pipe):
+        one.unload_multitoken_inversion("<c>")
     assert_same(snapshot_of(other_pipe), snapshot_of(pipe))
     pipe.load_multitoken_inversion(sources[1])
     assert torch.equal(loaded_rows(pipe, "<b>"), rows(3, seed=1))
@@ -301,9 +306,11 @@ def test_concepts_that_do_not_fit_change_nothing(pipe: Any, tmp_path: Path, unch
     foreign = saved(tmp_path, pipe, encoder=type(other)("CLIPTextModel", HIDDEN_SIZE, "another vocabulary"))
     with pytest.raises(ConceptLoadError, match="with the vocabulary it was trained with"):
         pipe.load_multitoken_inversion(foreign)
+    with pytest.raises(ConceptLoadError, match="<mug>: expected different names, got it twice"):
+        pipe.load_multitoken_inversion([{"<MUG>": rows()}, {"<mug>": rows()}])
     with pytest.raises(ConceptLoadError, match="got it twice"):
         pipe.load_multitoken_inversion([{"<mug>": rows()}, {"<Mug>": rows(seed=1)}])
-    with pytest.raises(ConceptLoadError, match="one for each of 2 sources, got 1"):
+    with pytest.raises(ConceptLoadError, match="one for each of 2 concepts, got 1"):
         pipe.load_multitoken_inversion([{"<a>": rows()}, {"<b>": rows()}], token="<c>")
 
 

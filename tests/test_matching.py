@@ -288,7 +288,7 @@ def test_two_parts_for_one_encoder_are_refused(tmp_path: Path) -> None:
 def test_one_description_for_several_sources_is_refused() -> None:
     pipe = FAMILY["stable_diffusion"].build()
     rows = rows_for(pair_of(pipe, "text_encoder"))
-    with pytest.raises(ConceptLoadError, match="description: expected True or False for 2 sources, got one text"):
+    with pytest.raises(ConceptLoadError, match="description: expected True or False for 2 concepts, got one text"):
         pipe.load_multitoken_inversion([{"<a>": rows}, {"<b>": rows}], description="a mug")
 
 

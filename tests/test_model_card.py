@@ -10,7 +10,8 @@ import yaml
 
 from diffusers_supreme_init.errors import PublishError
 from diffusers_supreme_init.formats.embedding_file import LearnedEmbedding
-from diffusers_supreme_init.sharing.model_card import SNIPPET_MARK, render_library_card, render_model_card
+from diffusers_supreme_init.formats.library import library_entry
+from diffusers_supreme_init.sharing.model_card import SNIPPET_MARK, library_card, render_model_card
 from diffusers_supreme_init.sharing.published_files import front_matter, with_license, with_repository
 
 TOKENS = ["<mug>", '"quoted"', "`ticked`", "a`b", "a``b|c", "back\\slash", "{{ jinja }}", "caf\u00e9", "it's"]
@@ -29,7 +30,7 @@ def snippets(card: str) -> list[str]:
 def test_any_token_can_be_told(token: str) -> None:
     concept = embedding(token, description="a | b\n# c *d*", base_model="user/base", initializer_tokens=("|", "`"))
     single = render_model_card(concept, sample_prompts=[f"a {token}"])
-    library = render_library_card({"mug": concept})
+    library = library_card({"mug": library_entry(concept, ["learned_embeds.safetensors"])})
     for card in (single, library):
         assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "user/base"
         for block in snippets(card):
@@ -57,7 +58,10 @@ def test_facts_that_are_unknown_are_left_out() -> None:
 
 def test_a_revision_is_no_part_of_the_id() -> None:
     concept = embedding(base_model="user/base@v2")
-    for card in (render_model_card(concept), render_library_card({"mug": concept})):
+    for card in (
+        render_model_card(concept),
+        library_card({"mug": library_entry(concept, ["learned_embeds.safetensors"])}),
+    ):
         assert front_matter(card)["base_model"] == "user/base"
         assert all('from_pretrained("user/base", revision="v2")' in block for block in snippets(card))
 
@@ -71,8 +75,8 @@ def test_only_snippets_that_say_so_load_from_the_repository() -> None:
     inside = with_repository(made, "user/toys", "mug")
     assert inside.count(f'_inversion("user/toys", subfolder="mug")  {SNIPPET_MARK}') == 2
     assert with_repository(inside, "user/mug", "") == made
-    library = with_repository(render_library_card({"cat": embedding()}), "user/toys")
-    assert f'_inversion("user/toys", subfolder="cat")  {SNIPPET_MARK}' in library
+    entries = {"cat": library_entry(embedding(), ["learned_embeds.safetensors"])}
+    assert f'_inversion("user/toys")  {SNIPPET_MARK}' in with_repository(library_card(entries), "user/toys")
 
 
 @pytest.mark.parametrize(
@@ -97,5 +101,5 @@ def test_a_licence_is_exchanged_and_nothing_else(card: str, expected: str | None
 
 
 def test_a_licence_that_cannot_be_exchanged_is_told() -> None:
-    with pytest.raises(PublishError, match="cannot write the licence into README.md; write .* yourself"):
+    with pytest.raises(PublishError, match="cannot write into README.md; write .* yourself"):
         with_license("---\n{license: mit, tags: [a]}\n---\n", {"license": "apache-2.0"})

@@ -73,8 +73,8 @@ def test_a_second_file_that_stumbles_is_no_half_load(hub: HubWorker, tmp_path: P
     ("files", "advice"),
     [
         (
-            ["mug/learned_embeds.safetensors", "cat/learned_embeds.safetensors"],
-            "it has cat, mug: pass subfolder='cat'",
+            ["toys/mug/learned_embeds.safetensors", "toys/cat/learned_embeds.safetensors"],
+            "it has toys/cat, toys/mug: pass subfolder='toys/cat'",
         ),
         (["EasyNegative.safetensors"], "it has EasyNegative.safetensors: pass weight_name='EasyNegative.safetensors'"),
         (["learned_embeds.bin"], "pass weight_name='learned_embeds.bin', allow_pickle=True"),

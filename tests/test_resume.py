@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,12 @@ import torch
 from conftest import build_tiny_pipeline, random_picture
 from training_families import TRAINING_FAMILIES
 
-from diffusers_supreme_init import CheckpointError, SupremeInitConfig, SupremeInitTextualInversionTrainer
+from diffusers_supreme_init import (
+    CheckpointError,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    read_embedding,
+)
 
 WORKER = str(Path(__file__).parent / "run_training.py")
 SETTINGS = {
@@ -71,6 +77,18 @@ def test_three_kills_change_no_byte(uninterrupted: dict[str, bytes], tmp_path: P
     # Before the first checkpoint, in a step, and while saving with half of the file written.
     kills = [("--kill-at-step", 0), ("--kill-at-step", 4), ("--kill-at-save", 3)]
     assert resume_after(kills, tmp_path) == uninterrupted
+
+
+def test_a_stop_changes_no_byte(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
+    # Between two validations, in the warm-up; then before the first early stopping could be.
+    for step in (1, 4):
+        stopped = run(tmp_path, "--stop-after", str(step), checkpointing_steps=0)
+        assert stopped.returncode == 0, stopped.stderr
+        saved = [read_embedding(tmp_path / name / "learned_embeds.safetensors").training for name in "abc"]
+        assert [(one["status"], one["steps"]) for one in saved] == [("stopped", step)] * 3
+    finished = run(tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert results(tmp_path) == uninterrupted
 
 
 FAMILY_SETTINGS: dict[str, Any] = {
@@ -148,6 +166,11 @@ def test_accelerate_launch_with_several_processes_gives_the_same_rows(num_proces
     check_launched_equals_plain(tmp_path, num_processes, max_train_steps=20)
 
 
+def test_several_processes_stop_after_the_same_step(tmp_path: Path) -> None:
+    check_launched_equals_plain(tmp_path, 2, "--stop-after", "3", max_train_steps=20)
+    assert json.loads((tmp_path / "launched" / "a" / "training.json").read_text())["status"] == "stopped"
+
+
 def check_launched_equals_plain(tmp_path: Path, num_processes: int, *arguments: str, **settings: Any) -> None:
     settings = SETTINGS | {"early_stopping_patience": 0, "max_forward_batch_size": 4} | settings
     plain = run(tmp_path / "plain", "--float64", *arguments, **settings)
@@ -187,6 +210,58 @@ def test_a_finished_run_can_be_resumed_with_more_steps(tmp_path: Path) -> None:
     (at_once,) = trainer(tmp_path / "long", max_train_steps=5).train()
     assert torch.equal(longer.rows["text_encoder"], at_once.rows["text_encoder"])
     assert longer.losses == at_once.losses
+
+
+@pytest.mark.parametrize("how", ["callback", "thread", "signal"])
+def test_a_stop_from_anywhere_ends_after_the_step(tmp_path: Path, how: str) -> None:
+    one = trainer(tmp_path, max_train_steps=1000, checkpointing_steps=0)
+    seen: list[int] = []
+
+    def after_step(step: int, losses: Any) -> None:
+        assert list(losses) == ["<mug>"]
+        seen.append(step)
+        if step == 2 and how == "thread":
+            thread = threading.Thread(target=one.stop)
+            thread.start()
+            thread.join()
+        elif step == 2:
+            one.stop() if how == "callback" else signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: one.stop())
+    try:
+        (result,) = one.train(after_step)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [1, 2]
+    assert (result.status, result.step, len(result.losses)) == ("stopped", 2, 2)
+    assert "<mug|0>" in one.pipe.tokenizer.tokenize("a <mug>")
+    assert (tmp_path / "checkpoint.safetensors").is_file()
+
+
+def test_a_stop_before_training_leaves_the_description(tmp_path: Path) -> None:
+    one = trainer(tmp_path / "run")
+    one.stop()
+    (result,) = one.train()
+    assert (result.status, result.step) == ("stopped", 0)
+    assert torch.equal(result.rows["text_encoder"], result.initial_rows["text_encoder"])
+    one.save(tmp_path / "saved")
+    (resumed,) = trainer(tmp_path / "run", resume_from_checkpoint="latest").train()
+    (plain,) = trainer(tmp_path / "plain").train()
+    assert torch.equal(resumed.rows["text_encoder"], plain.rows["text_encoder"])
+
+
+def test_a_stop_without_an_output_folder_keeps_what_was_learned(tmp_path: Path) -> None:
+    one = SupremeInitTextualInversionTrainer(
+        build_tiny_pipeline(),
+        images=random_picture(),
+        placeholder_token="<mug>",
+        initializer="a red mug",
+        config=SupremeInitConfig(max_train_steps=9, validation_samples=0),
+    )
+    (stopped,) = one.train(lambda step, _: one.stop())
+    (short,) = trainer(tmp_path, max_train_steps=1).train()
+    assert torch.equal(stopped.rows["text_encoder"], short.rows["text_encoder"])
+    assert read_embedding(one.save(tmp_path / "saved")[0]).training["status"] == "stopped"
 
 
 def test_latest_begins_where_there_is_no_checkpoint(tmp_path: Path) -> None:

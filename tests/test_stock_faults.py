@@ -22,8 +22,8 @@ from tiny.families import RecordIds, holds_run
 from tiny.stock_loader import Note, load_stock, note_stock, raises, read_ids, stock_ids
 
 from diffusers_supreme_init import ConceptLoadError, EmbeddingFileError, SupremeInitWarning
-from diffusers_supreme_init.multitoken import row_table
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
+from diffusers_supreme_init.triggers import row_table
 
 Unchanged = Callable[[Any], None]
 NOT_CLEANED = pytest.mark.filterwarnings("ignore:.* when it cleans prompts")  # these tests do not let it

@@ -14,6 +14,7 @@ from PIL import Image
 from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, read_embedding
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.config import is_scheduled
+from diffusers_supreme_init.objective.losses import denoising_losses, draw_sample
 
 CAPTION = "a red mug"
 
@@ -24,35 +25,49 @@ def train(pipe: Any, *, concept: dict[str, Any] | None = None, **options: Any) -
     return SupremeInitTextualInversionTrainer(pipe, concepts=[Concept(**values)], config=config).train()[0]
 
 
+# The optimizer and the draws are compared with what they should be in test_optimizer.py and test_sampling.py; here it
+# is whether a run asks for what its settings say.
+
+
+def test_min_snr_weights_are_in_the_loss_of_a_step(pipe: Any, other_pipe: Any) -> None:
+    options = {"max_train_steps": 4, "learning_rate": 1e-9, "train_batch_size": 1}
+    plain = train(pipe, **options)
+    weighted = train(other_pipe, **options, snr_gamma=0.5)
+    config, backbone = SupremeInitConfig(), backbone_for(pipe)
+    timesteps = torch.tensor([draw_sample(backbone, plain, step, 0, config).timestep for step in range(4)])
+    expected = torch.tensor(plain.losses) * backbone.min_snr_weights(timesteps, 0.5)
+    assert weighted.losses == pytest.approx(expected.tolist(), rel=1e-4)
+    assert weighted.losses != pytest.approx(plain.losses, rel=1e-2)
+
+
 @pytest.mark.parametrize(
-    "options",
+    "settings",
     [
-        {"learning_rate": 1e-3},
-        {"train_batch_size": 2},
-        {"gradient_accumulation_steps": 2},
-        {"lr_scheduler": "cosine"},
-        {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 2},
-        {"adam_beta1": 0.5},
-        {"adam_beta2": 0.5},
-        {"adam_epsilon": 1e-2},
-        {"snr_gamma": 0.5},
-        {"preserve_norm": True},
+        {"train_batch_size": 3},
+        {"gradient_accumulation_steps": 3},
+        {"train_batch_size": 2, "gradient_accumulation_steps": 3, "max_forward_batch_size": 4},
         {"seed": 1},
         {"flip_probability": 0.0},
         {"resolution": 16},
         {"center_crop": False},
         {"learnable_property": "style"},
-        {"mixed_precision": "bf16"},
-        {"max_grad_norm": 1e-9, "adam_epsilon": 1e-4},
     ],
-    ids=lambda options: "-".join(options),
+    ids=lambda settings: "-".join(settings),
 )
-def test_options_change_the_rows(pipe: Any, other_pipe: Any, options: dict[str, Any]) -> None:
-    picture = {"images": random_picture((48, 32))}
-    assert not torch.equal(
-        train(pipe, concept=picture).rows["text_encoder"],
-        train(other_pipe, concept=picture, **options).rows["text_encoder"],
-    )
+def test_a_step_is_the_mean_over_the_samples_its_settings_draw(pipe: Any, settings: dict[str, Any]) -> None:
+    result = train(pipe, concept={"images": random_picture((48, 32))}, max_train_steps=2, **settings)
+    backbone, config = backbone_for(pipe), SupremeInitConfig(**settings)
+    side = config.resolution or 32
+    assert result.latents.mean.shape[-1] == side // 4
+    assert result.latents.geometry[0, 3] == (8 * side // 32 if config.center_crop else 0)
+    assert all(("style" in prompt) == (config.learnable_property == "style") for prompt in result.prompts)
+    num_samples = config.train_batch_size * config.gradient_accumulation_steps
+    pipe.unload_multitoken_inversion()
+    pipe.load_multitoken_inversion({"<mug>": result.initial_rows["text_encoder"]})
+    samples = [draw_sample(backbone, result, 0, index, config) for index in range(num_samples)]
+    with torch.no_grad():
+        expected = float(denoising_losses(backbone, samples, torch.device("cpu")).mean())
+    assert result.losses[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_options_of_memory_do_not_change_the_rows(pipe: Any, other_pipe: Any) -> None:
@@ -203,12 +218,13 @@ def test_early_stopping_keeps_the_best_rows(pipe: Any) -> None:
     assert torch.equal(result.rows["text_encoder"], result.best_rows["text_encoder"])
 
 
-def test_snapshots(pipe: Any, tmp_path: Path) -> None:
+def test_snapshots(pipe: Any, other_pipe: Any, tmp_path: Path) -> None:
     result = train(pipe, output_dir=str(tmp_path), snapshot_steps=["0", "2"])
     at_zero = read_embedding(tmp_path / "learned_embeds-steps-0.safetensors")
     assert torch.equal(at_zero.rows, result.initial_rows["text_encoder"])
     at_two = read_embedding(tmp_path / "learned_embeds-steps-2.safetensors")
     assert at_two.training["steps"] == 2
+    assert torch.equal(at_two.rows, train(other_pipe, max_train_steps=2).rows["text_encoder"])
     assert not torch.equal(at_two.rows, result.rows["text_encoder"])
     assert not list(tmp_path.glob("*steps-1.*"))
 

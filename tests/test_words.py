@@ -16,8 +16,8 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     SupremeInitWarning,
 )
-from diffusers_supreme_init.multitoken import is_row_name, row_names
 from diffusers_supreme_init.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, fill_template
+from diffusers_supreme_init.triggers import is_row_name, row_names
 
 
 def make_trainer(pipe: Any, **changes: Any) -> SupremeInitTextualInversionTrainer:

@@ -20,6 +20,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     evaluate,
     fill_template,
+    folder_name,
     propose_initializer,
     read_embedding,
     write_atomically,
@@ -290,5 +291,5 @@ def _measure_snapshot(
 
 
 def _snapshot(folder: Path, token: str, step: int) -> Path:
-    own = folder / token.strip("<>")  # a single concept is written to the folder itself
+    own = folder / folder_name(token)  # a single concept is written to the folder itself
     return (own if own.is_dir() else folder) / f"learned_embeds-steps-{step}.safetensors"

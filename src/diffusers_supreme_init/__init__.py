@@ -25,7 +25,7 @@ from .errors import (
     UnsupportedPipelineError,
 )
 from .evaluation import EDITING_PROMPTS, Evaluation, Score, evaluate
-from .files import check_writable, write_atomically
+from .files import check_writable, folder_name, write_atomically
 from .formats.conversion import convert_embedding
 from .formats.embedding_file import LearnedEmbedding, read_embedding, write_embedding
 from .formats.readers import EmbeddingFormat, read_embeddings
@@ -80,6 +80,7 @@ __all__ = [
     "check_can_save",
     "check_writable",
     "convert_embedding",
+    "folder_name",
     "read_embedding",
     "read_embeddings",
     "write_atomically",

@@ -1,4 +1,4 @@
-"""`Concept`: what to train; and lists of concepts from an ``imagefolder``."""
+"""`Concept`, one new word to train, and `load_concepts`, which reads a list of them from an ``imagefolder``."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from .errors import ConfigError, PictureError, RegionError
 from .pictures import PictureSource, find_pictures
 
 METHODS = ("class", "caption", "auto")
-"""Initializers that ask describers for the words."""
+"""Initializers that find the words with describers."""
 TRAIN_ON = ("crop", "image")
 
 _REGION_COLUMNS = ("points", "negative_points", "box")
@@ -22,21 +22,24 @@ _REGION_COLUMNS = ("points", "negative_points", "box")
 class Concept:
     """One new word: its pictures, its name and the words it starts from.
 
+    A concept's *rows* are the vectors trained for its word.
+
     Attributes:
         images: A picture (path or PIL image), a folder, or a sequence of both.
-        placeholder_token: The word to use in prompts, best delimited: ``"<mug>"``.
-        initializer: ``"class"``, ``"caption"`` or ``"auto"``: find the words, see `propose_initializer`. Or the text
-            whose tokens start the rows (``"a skull and bones mug"``, ``"*"``), or the path of a saved embedding (file
+        placeholder_token: The word to use in prompts, preferably delimited: ``"<mug>"``.
+        initializer: ``"class"``, ``"caption"`` or ``"auto"`` to find the words, see `propose_initializer`; the text
+            whose tokens start the rows (``"a skull and bones mug"``, ``"*"``); or the path of a saved embedding (file
             or folder) to continue from.
-        num_vectors: Number of rows; None: as many as the initializer has tokens. More repeat it, fewer cut it.
+        num_vectors: Number of rows; None: one per token of the initializer. A larger number repeats its tokens, a
+            smaller one cuts them.
         templates: Training prompts, each with one ``{}``; None: those of the configured `learnable_property`.
-        mask: One mask per picture (white: the loss counts here), for `masked_loss`; None: the pictures' alpha.
-        region: The object in the picture that is meant, one region per picture; None: the whole picture.
-        train_on: With a region: ``"crop"`` trains on the object's surroundings only, ``"image"`` on the whole picture
-            with the object's mask as the weight of the loss, so that nothing around it is learned.
-        candidates: Words of your own that ``"auto"`` compares with those it finds.
-        random_key: Stands for this concept in all random draws; None: `placeholder_token`. Concepts of one key see the
-            same noises, timesteps, templates and flips at every step, so that starts can be compared in pairs.
+        mask: One mask per picture for `masked_loss`, white where the loss counts; None: the pictures' alpha.
+        region: The object to learn, one region per picture; None: the whole picture.
+        train_on: Used with a region. ``"crop"`` trains on a crop around the object. ``"image"`` trains on the whole
+            picture and weights the loss with the object's mask, so that nothing around the object is learned.
+        candidates: Your own words, which ``"auto"`` compares with those it finds.
+        random_key: Identifies this concept in all random draws; None: `placeholder_token`. Concepts with the same key
+            get the same noises, timesteps, templates and flips at every step, which allows paired comparisons.
     """
 
     images: PictureSource | Sequence[PictureSource]
@@ -52,7 +55,7 @@ class Concept:
 
     @property
     def method(self) -> str | None:
-        """How describers find the words, one of `METHODS`; None where the words are given."""
+        """How describers find the words, one of `METHODS`; None if the initializer is a text or a saved embedding."""
         return self.initializer if isinstance(self.initializer, str) and self.initializer in METHODS else None
 
 
@@ -61,20 +64,19 @@ def load_concepts(
 ) -> list[Concept]:
     """Read a list of concepts from the ``metadata.jsonl`` of an ``imagefolder``.
 
-    Each line is an object with ``file_name``, ``placeholder_token``, the initializer in `initializer_column`, and
-    optionally ``mask_file_name`` and ``num_vectors``, and for a region ``points``, ``negative_points`` and ``box`` in
-    pixels, and ``train_on``. File names are relative to the file. Lines that share a placeholder token are several
-    pictures of one concept.
+    Each line is a JSON object with ``file_name``, ``placeholder_token`` and the initializer in `initializer_column`.
+    Optional keys are ``mask_file_name``, ``num_vectors``, ``train_on`` and, for a region, ``points``,
+    ``negative_points`` and ``box`` in pixels. File names are relative to the metadata file. Lines that share a
+    placeholder token are pictures of the same concept.
 
     Args:
-        metadata_path: The file, or the folder that holds it.
-        initializer_column: The column to start from, e.g. ``"caption"`` or ``"class"``.
-        initializer: Of all concepts, instead of a column, e.g. ``"auto"``.
+        metadata_path: The metadata file, or the folder that holds it.
+        initializer_column: The key that holds the initializer, e.g. ``"caption"`` or ``"class"``.
+        initializer: One initializer for all concepts, e.g. ``"auto"``; replaces the column.
 
     Raises:
-        ConfigError: The file is missing, empty or not as described; the message names the line.
-        PictureError: A picture does not exist.
-        RegionError: Points or a box cannot be; the message names the concept and the picture.
+        ConfigError: The file is missing, empty or malformed; the message names a malformed line.
+        RegionError: Points or a box are invalid; the message names the concept and the picture.
     """
     path = Path(metadata_path)
     path = path / "metadata.jsonl" if path.is_dir() else path
@@ -148,10 +150,10 @@ def _to_region(row: dict[str, Any]) -> Region:
 
 
 def find_masks(concept: Concept, num_pictures: int) -> list[PictureSource] | None:
-    """Return the concept's mask for each of its `num_pictures` pictures, or None where it has none.
+    """Return the concept's masks, one for each of its `num_pictures` pictures, or None if it has none.
 
     Raises:
-        PictureError: There are more or fewer masks than pictures.
+        PictureError: The numbers of masks and pictures differ, or a mask does not exist.
     """
     if concept.mask is None:
         return None
@@ -164,11 +166,12 @@ def find_masks(concept: Concept, num_pictures: int) -> list[PictureSource] | Non
 
 
 def find_regions(concept: Concept, num_pictures: int) -> list[Region] | None:
-    """Return the concept's region for each of its `num_pictures` pictures, or None where it has none.
+    """Return the concept's regions, one for each of its `num_pictures` pictures, or None if it has none.
 
     Raises:
-        RegionError: There are more or fewer regions than pictures, or a mask besides.
-        ConfigError: `train_on` is not one of `TRAIN_ON`.
+        RegionError: The numbers of regions and pictures differ, an element is not a `Region`, or the concept has
+            both a region and a mask.
+        ConfigError: `train_on` is not one of `TRAIN_ON`, or it asks for a region and there is none.
     """
     token = concept.placeholder_token
     if concept.train_on not in TRAIN_ON:

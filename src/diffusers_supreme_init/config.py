@@ -1,4 +1,4 @@
-"""`SupremeInitConfig`: how to train; `DescriberConfig`: how to find the words. What to train is a `Concept`."""
+"""`SupremeInitConfig`: how to train; `DescriberConfig`: how to find words. A `Concept` says what to train."""
 
 import math
 import re
@@ -16,13 +16,13 @@ DESCRIBER_DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(kw_only=True)
 class SupremeInitConfig:
-    """Settings of one training run; names are those of diffusers' training scripts.
+    """Settings of one training run, named as in diffusers' training scripts.
 
-    The defaults are the paper's: 100 AdamW steps at batch 4 and, on Stable Diffusion, a learning rate of 2e-3,
-    constant. (Its code passes 5e-4 and multiplies by the batch size; the value here is the effective one and is never
-    scaled.) Weight decay is always 0: it would pull the rows towards nothing.
+    The defaults are the paper's: 100 AdamW steps at batch size 4 and, on Stable Diffusion, a constant learning rate of
+    2e-3. The paper's code passes 5e-4 and multiplies it by the batch size; the value here is the effective one and is
+    never scaled. Weight decay is always 0, because it would pull the rows towards zero.
 
-    Fields named ``*_steps`` of type `list[str]` are step schedules: ``"10"`` is step 10, ``"every:25"`` each 25th.
+    Fields named ``*_steps`` of type `list[str]` are step schedules: ``"10"`` means step 10, ``"every:25"`` every 25th.
 
     Raises:
         ConfigError: A value is out of range, or two fields contradict each other.
@@ -188,9 +188,11 @@ class SupremeInitConfig:
 
 @dataclass(kw_only=True)
 class DescriberConfig:
-    """Which models describe pictures when an initializer is ``"caption"``, ``"class"`` or ``"auto"``, and how.
+    """The models that find words and regions, and their settings.
 
-    A model is a Hub id, ``"user/name"`` or ``"user/name@revision"``, or a folder. It is loaded when it is needed.
+    The captioner and the classifier serve the initializers ``"caption"``, ``"class"`` and ``"auto"``; the segmenter
+    serves regions. A model is a Hub id, ``"user/name"`` or ``"user/name@revision"``, or a folder; it is loaded when
+    first needed.
 
     Raises:
         ConfigError: A value is out of range.
@@ -272,7 +274,7 @@ def _require(config: object, name: str, holds: bool, expected: str) -> None:
 
 
 def is_scheduled(schedule: list[str], step: int) -> bool:
-    """Whether a step schedule such as ``["0", "10", "every:25"]`` names `step`."""
+    """Whether a step schedule such as ``["0", "10", "every:25"]`` includes `step`."""
     for entry in schedule:
         kind, _, number = entry.rpartition(":")
         if int(number) == step if not kind else step > 0 and step % int(number) == 0:

@@ -1,4 +1,4 @@
-"""Every exception and warning of the package; each message says what was expected, what was got and what to do."""
+"""All exceptions and warnings of the package; a message says what was expected, what was got and what to do."""
 
 
 class SupremeInitError(Exception):
@@ -26,7 +26,7 @@ class RegionError(SupremeInitError, ValueError):
 
 
 class DescriberError(SupremeInitError, RuntimeError):
-    """A classifier, captioner, segmenter or refiner cannot be loaded, or says nothing usable."""
+    """A classifier, captioner, segmenter or refiner cannot be loaded, or returns nothing usable."""
 
 
 class UnsupportedPipelineError(SupremeInitError, TypeError):
@@ -34,7 +34,7 @@ class UnsupportedPipelineError(SupremeInitError, TypeError):
 
 
 class TrainingError(SupremeInitError, RuntimeError):
-    """Training cannot go on; what was learned before is kept."""
+    """Training cannot continue; everything learned so far is kept."""
 
 
 class CheckpointError(SupremeInitError, ValueError):
@@ -50,15 +50,15 @@ class ConceptLoadError(SupremeInitError, ValueError):
 
 
 class OutputError(SupremeInitError, OSError):
-    """Something could not be written; what was there before is untouched."""
+    """A file or folder could not be written; existing files are unchanged."""
 
 
 class PublishError(SupremeInitError, RuntimeError):
-    """A concept could not be published; the local folder is whole, and the message says what is on the Hub."""
+    """A concept could not be published; the local folder is intact, and the message describes the state of the Hub."""
 
 
 class MetricError(SupremeInitError, ValueError):
-    """A metric lacks its weights, or cannot measure what it was given."""
+    """A metric lacks its weights, or cannot measure the given inputs."""
 
 
 class SupremeInitWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""A loaded concept -> how well it shows its object, and how well it still does what a prompt asks for."""
+"""A loaded concept -> how well its pictures show the object, and how well they still follow other prompts."""
 
 import logging
 import math
@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 from .errors import ConfigError, UnsupportedPipelineError
 from .files import EVALUATION_NAME, json_bytes, write_atomically
 from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_mse
-from .multitoken import find_trigger, has_token
 from .pictures import PictureSource, find_pictures, fit_to_square, load_picture
 from .randomness import generator_for
 from .templates import VALIDATION_TEMPLATE, check_templates, describe_in_prompt, fill_template
 from .text.prompt_cleaning import as_written
 from .text.text_pairs import find_text_pairs
+from .triggers import find_trigger, has_token
 from .version import __version__
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _JSON_TYPES = (bool, int, float, str, type(None))
 _Pictures: TypeAlias = tuple[tuple[Image.Image, ...], ...]
 
 RECONSTRUCTION_PROMPTS = ("A photo of {}", "A photo of a {}", "A good photo of a {}")
-"""The prompts by which the paper measures what was learned (section A.3); ``{}`` is the concept."""
+"""The paper's prompts for measuring a learned concept (section A.3); ``{}`` is the concept."""
 
 EDITING_PROMPTS = (
     "a photo of a {} on the beach",
@@ -40,17 +40,17 @@ EDITING_PROMPTS = (
     "a pencil drawing of a {}",
     "a photo of a {} in purple",
 )
-"""Prompts that ask for something that the pictures do not show: surroundings, a manner, another color."""
+"""Prompts for things that the reference images do not show: other surroundings, a style, another color."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What one metric says about the pictures of some prompts.
+    """Values of one metric for the pictures of some prompts.
 
     Attributes:
-        label: The metric in words, for an axis.
-        higher_is_better: Which way is good.
-        values: One per picture, ``(num_prompts, num_seeds)``; NaN where a metric has nothing to say of a prompt.
+        label: Name of the metric, for the axis of a plot.
+        higher_is_better: True for a similarity, False for a distance.
+        values: One value per picture, ``(num_prompts, num_seeds)``; NaN if the metric does not apply to a prompt.
     """
 
     label: str
@@ -59,12 +59,12 @@ class Score:
 
     @property
     def mean(self) -> float:
-        """Mean over all pictures that have a value; NaN if none has."""
+        """Mean over all pictures with a value; NaN if none has one."""
         return _mean([value for of_prompt in self.values for value in of_prompt])
 
     @property
     def std(self) -> float | None:
-        """Standard deviation over seeds of the mean over prompts; None where fewer than two seeds have a value."""
+        """Standard deviation over seeds of the mean over prompts; None if fewer than two seeds have a value."""
         means = [_mean(of_seed) for of_seed in zip(*self.values, strict=True)]
         known = [mean for mean in means if not math.isnan(mean)]
         return statistics.stdev(known) if len(known) > 1 else None
@@ -72,20 +72,20 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How good a concept is; `to_dict` is what stands in ``evaluation.json``.
+    """The measured quality of a concept; `to_dict` returns the content of ``evaluation.json``.
 
     Attributes:
-        placeholder_token: The concept.
-        description: The words that stood in its place where a metric reads the prompt; ``""`` if unknown.
-        num_references: Pictures it was compared with.
-        prompts: Reconstruction prompts, as they were drawn.
-        editing_prompts: Editing prompts, as they were drawn.
-        seeds: Of the noises; every prompt was drawn once for each.
+        placeholder_token: Name of the concept.
+        description: The words that metrics read in place of the token; ``""`` if unknown.
+        num_references: Number of reference images.
+        prompts: Reconstruction prompts, as the pipeline read them.
+        editing_prompts: Editing prompts, as the pipeline read them.
+        seeds: Seeds of the noises; every prompt was drawn once per seed.
         sampling: Arguments of the pipeline.
         reconstruction: Scores of the pictures of `prompts`, by metric.
         editing: Scores of the pictures of `editing_prompts`, by metric.
-        denoising_mse: Fixed-noise losses on the references, one per noise; None if it was not asked for.
-        pictures: The pictures, of `prompts` and then of `editing_prompts`, for each one per seed.
+        denoising_mse: Fixed-noise losses on the references, one per noise; None if they were not measured.
+        pictures: The pictures of each prompt, one per seed: first those of `prompts`, then of `editing_prompts`.
     """
 
     placeholder_token: str
@@ -101,9 +101,9 @@ class Evaluation:
     pictures: _Pictures = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values: every figure with its mean, spread and single values; no pictures.
+        """Return all fields but the pictures as JSON values; each score with its mean, spread and single values.
 
-        Of arguments of the pipeline that are neither numbers nor texts (a mask, a latent) only the type is told.
+        Arguments of the pipeline that are neither numbers nor texts (a mask, a latent) are replaced by their type.
         """
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "pictures"}
         for group in ("reconstruction", "editing"):
@@ -152,26 +152,27 @@ def evaluate(
     result.write("out/mug")
     ```
 
-    Every prompt is drawn once per seed. Pictures of `prompts` tell whether the object is shown (fidelity), those of
-    `editing_prompts` whether a prompt is still obeyed (editability): a concept that is trained too long wins the first
-    and loses the second. Equal seeds give equal noises for every concept, so concepts can be compared in pairs.
+    Every prompt is drawn once per seed. The pictures of `prompts` measure fidelity: do they show the object? Those of
+    `editing_prompts` measure editability: do they still follow the prompt? Training for too long improves the first
+    and worsens the second. Equal seeds give equal noises for every concept, so concepts can be compared in pairs.
 
     Args:
-        pipe: Any pipeline that draws from a prompt, where it is now; it is left as it was.
-        placeholder_token: The concept.
-        reference_images: What it should look like, as in training: pictures, paths or a folder.
-        prompts: Texts with one ``{}``, the paper's by default.
-        editing_prompts: The same; empty: none are drawn. An adjective before ``{}`` gives way to the article of a
-            description that has its own (see `fill_template`), so write ``"a {} in purple"``.
-        seeds: At least one. Fidelity to a single picture varies much from noise to noise, so take several.
-        description: The words the concept stands for, ``"a skull and bones mug"``: the article rule follows them, and
-            where a metric reads the prompt they stand in place of the token, which no other model knows.
-        metrics: What is measured on the pictures; None: ``metrics.default_metrics()``, whose weights are downloaded
-            and which run on the CPU.
-        denoising_samples: Noises of `denoising_mse`, measured with ``"a photo of a {}"`` as in training with the first
-            of `seeds`; 0: leave it out, as on pipelines that cannot be trained on.
-        center_crop: References become squares as in training.
-        batch_size: Pictures that are drawn at once, and noises that are measured at once.
+        pipe: Any pipeline that draws from a prompt; it is used on its current device and left as it was.
+        placeholder_token: Name of the concept.
+        reference_images: Pictures of the object, as in training: pictures, paths or a folder.
+        prompts: Texts with one ``{}``, by default the paper's.
+        editing_prompts: Texts with one ``{}``; if empty, none are drawn. A description with an article of its own
+            replaces an adjective before ``{}`` (see `fill_template`), so write ``"a {} in purple"``.
+        seeds: At least one. Fidelity to a single picture varies a lot between noises, so use several.
+        description: The words that the concept stands for, e.g. ``"a skull and bones mug"``. Articles in prompts are
+            adapted to them, and metrics read them in place of the token, which no other model knows.
+        metrics: Metrics of the pictures; None: ``metrics.default_metrics()``, which downloads weights and runs on the
+            CPU.
+        denoising_samples: Number of noises for `denoising_mse`, which is measured as in training, with the prompt
+            ``"a photo of a {}"`` and the first of `seeds`; 0: do not measure it, e.g. on pipelines that cannot be
+            trained on.
+        center_crop: How references become squares, as in training.
+        batch_size: Number of pictures that are drawn at once, and of noises that are measured at once.
         sampling: Arguments of the pipeline: ``num_inference_steps=30, guidance_scale=7.5, negative_prompt=...``.
 
     Raises:
@@ -247,7 +248,7 @@ def evaluate(
 
 def _check_loaded(pipe: Any, placeholder_token: str) -> None:
     tokenizers = [slot.tokenizer for pair in find_text_pairs(pipe) for slot in pair.slots]
-    for tokenizer in tokenizers:  # diffusers' own loader adds the token itself
+    for tokenizer in tokenizers:  # after diffusers' own loader, the token has no trigger of ours
         if find_trigger(tokenizer, placeholder_token) is not None or has_token(tokenizer, placeholder_token):
             return
     raise ConfigError(
@@ -259,9 +260,9 @@ def _check_loaded(pipe: Any, placeholder_token: str) -> None:
 def _draw(
     pipe: Any, texts: Sequence[str], seeds: Sequence[int], sampling: Mapping[str, Any], batch_size: int
 ) -> _Pictures:
-    """Draw each text once per seed; the noise of a picture follows from the number of its text and its seed alone."""
+    """Draw each text once per seed; a picture's noise depends only on its seed and the index of its text."""
     asked = [(number, text, seed) for number, text in enumerate(texts) for seed in seeds]
-    sampling = {**as_written(pipe), **sampling}
+    sampling = {**as_written(pipe), **sampling}  # no cleaning or rewriting of prompts, which could lose the token
     pictures: list[list[Image.Image]] = [[] for _ in texts]
     num_blocked = 0
     hide = len(asked) <= batch_size
@@ -280,7 +281,7 @@ def _draw(
 
 
 def _as_trained(reference: Image.Image, drawn: Image.Image, *, center_crop: bool) -> Image.Image:
-    """Return a reference as the square that training saw; as it is where the pipeline draws no squares."""
+    """Return a reference as the square used in training, or unchanged if the pipeline does not draw squares."""
     if drawn.width != drawn.height:
         return reference
     return fit_to_square(reference, drawn.width, center_crop=center_crop)

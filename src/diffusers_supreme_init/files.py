@@ -1,11 +1,13 @@
-"""Files: their names, and how they are written: whole or not at all, and equal contents as equal bytes."""
+"""File names, and writing files atomically and reproducibly: equal contents give equal bytes."""
 
+import hashlib
 import json
 import math
 import os
 import re
+import secrets
 import struct
-import tempfile
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,33 +20,54 @@ from .errors import EmbeddingFileError, OutputError
 
 WEIGHT_NAME = "learned_embeds.safetensors"
 WEIGHT_NAMES = (WEIGHT_NAME, *(f"learned_embeds_{number}.safetensors" for number in (2, 3, 4)))
-"""The rows of a concept, one file per text encoder."""
+"""Names of the embedding files of a concept, one per text encoder."""
 
 CARD_NAME = "README.md"
 RECORD_NAME = "training.json"
 EVALUATION_NAME = "evaluation.json"
 
+_LONGEST_NAME = 60
+"""In characters. At four bytes each, they and the digest still fit into the 255 bytes of a file name."""
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
+"""Names that Windows reserves for devices, in every folder."""
+
+
+def folder_name(placeholder_token: str) -> str:
+    """Return the name of a concept's folder: ``mug`` for ``<mug>``, ``mug-`` and a digest for similar tokens.
+
+    The name depends only on the token, so a concept keeps its folder whatever is saved beside it, here or on the Hub.
+    Different tokens get different names, even on disks that ignore case or normalise Unicode. The names are allowed
+    everywhere: they contain only letters, digits, ``-`` and ``_``, and Windows does not reserve them for devices.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", placeholder_token).casefold())
+    plain = re.sub(r"[^\w-]", "", folded)[:_LONGEST_NAME].strip("-")
+    could_be_digest = re.search(r"-[0-9a-f]{12}\Z", plain) is not None
+    if placeholder_token == f"<{plain}>" and plain and plain not in _DEVICES and not could_be_digest:
+        return plain
+    digest = hashlib.sha256(placeholder_token.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{plain or 'concept'}-{digest}"
+
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write a file under a temporary name beside it and rename it, so that nobody ever sees half of it.
+    """Write a file under a temporary name in the same folder, then rename it, so that it never exists incomplete.
 
     Raises:
-        OutputError: The folder cannot be made or written, or is full; an older file of that name is untouched.
+        OutputError: The folder cannot be created or written to, or the disk is full. An existing file is unchanged.
     """
     target = Path(path)
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        unique = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        with open(unique, "xb") as file:  # not mkstemp: its mode 0600 would make the file unreadable to other users
+            temporary = unique
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would hide results from one's own colleagues
         os.replace(temporary, target)
     except OSError as error:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {str(target)!r}: {error.strerror or error}; choose another output_dir"
         ) from error
@@ -52,12 +75,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
 
 
 def json_bytes(record: Mapping[str, Any]) -> bytes:
-    """Return a JSON file; what JSON has no number for, NaN and infinity, becomes null."""
+    """Return the contents of a JSON file; NaN and infinity, which JSON lacks, become null."""
     return (json.dumps(without_nan(record), indent=1, allow_nan=False) + "\n").encode()
 
 
 def without_nan(value: Any) -> Any:
-    """Return JSON values with null for what JSON has no number for: NaN and infinity."""
+    """Return JSON values with None in place of NaN and infinity, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -68,20 +91,20 @@ def without_nan(value: Any) -> Any:
 
 
 def check_writable(folder: str | os.PathLike[str]) -> Path:
-    """Make a folder, if needed, and check that files can be written there, before hours of work depend on it.
+    """Create a folder if needed, and check before hours of work that files can be written there.
 
     Raises:
-        OutputError: They cannot.
+        OutputError: The folder cannot be created or written to.
     """
     probe = write_atomically(Path(folder) / ".writable", b"")
-    probe.unlink(missing_ok=True)  # several processes may probe at once
+    probe.unlink(missing_ok=True)  # another process may have removed it already
     return Path(folder)
 
 
 def hub_id(name: object) -> str | None:
-    """Return a model's name if it is an id on the Hub, None if it is a local path, which is nobody else's business.
+    """Return a model's name if it is a Hub id, or None if it is a local path, which is private.
 
-    A relative path of two parts that does not exist any more cannot be told from an id by its name alone.
+    A relative path of two parts that no longer exists is taken for an id, since the name alone does not show it.
     """
     text = str(name or "")
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", text) is not None and not text.startswith(".")
@@ -92,11 +115,11 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     """Return the tensors and the metadata of a safetensors file.
 
     Raises:
-        EmbeddingFileError: The file is missing, damaged, or named like something else.
+        EmbeddingFileError: The file is missing or damaged, or its name does not end in ``.safetensors``.
     """
     path = Path(source)
     where = repr(str(path))
-    if not os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for one
+    if not os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
         raise EmbeddingFileError(f"expected an embedding file, got {where}, which does not exist")
     if path.suffix.lower() != ".safetensors":
         is_pickle = path.suffix.lower() in (".pt", ".bin", ".pth", ".ckpt")
@@ -109,26 +132,20 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
             return tensors, file.metadata() or {}
-    except Exception as error:  # whatever a damaged file makes the readers of safetensors and torch raise
+    except Exception as error:  # a damaged file can make safetensors and torch raise almost anything
         raise EmbeddingFileError(f"{where}: expected a whole safetensors file, got a damaged one ({error})") from error
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return a safetensors file; equal arguments give equal bytes."""
+    """Return the contents of a safetensors file; equal arguments give equal bytes."""
     return _canonical(safetensors.torch.save(dict(tensors), metadata=dict(metadata)))
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def _canonical(data: bytes) -> bytes:
-    """Sort the header's keys: safetensors writes metadata in an order that differs from call to call."""
+    """Sort the keys of the header, because safetensors writes metadata in an order that differs between calls."""
     (size,) = struct.unpack("<Q", data[:8])
     header = json.dumps(
         json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
     ).encode()
-    header += b" " * (-len(header) % 8)  # the format wants the tensors aligned to 8 bytes
+    header += b" " * (-len(header) % 8)  # the format aligns the tensors to 8 bytes
     return struct.pack("<Q", len(header)) + header + data[8 + size :]

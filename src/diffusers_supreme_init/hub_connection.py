@@ -1,4 +1,4 @@
-"""The Hub client, bounded: it has no time limit of its own, and one of its loops has no end."""
+"""A time limit for the Hub client, which has none and may retry for ever; helpers for repository ids and errors."""
 
 import contextlib
 import contextvars
@@ -19,36 +19,42 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from .errors import PublishError
 
 HUB_FAILURES = (OSError, RuntimeError, ValueError, LookupError, httpx2.HTTPError)
-"""What the client raises when something goes wrong: `HfHubHTTPError` and `ConnectionError` are OSErrors, uploads of
-large files fail with a RuntimeError, refused cards with a ValueError, answers that lack something with a LookupError,
-broken connections with httpx2's own."""
+"""Errors of the Hub client. `HfHubHTTPError` and `ConnectionError` are OSErrors. Failed uploads of large files
+raise RuntimeErrors, refused cards ValueErrors, incomplete answers LookupErrors, broken connections httpx2's errors."""
 
 _SLOWEST_ANSWER = 60.0
+"""Longest timeout of a request, in seconds."""
 _GRACE = 2.0
+"""Seconds that `within` waits beyond its limit, so that the last request can fail by itself."""
 _LOOK_AGAIN = 0.2
+"""Seconds between two checks for a new client."""
 
 _Result = TypeVar("_Result")
 
 
 class DeadlineError(OSError):
-    """The time for everything is over; nothing more is sent."""
+    """The time limit was reached, or waiting would exceed it; no further request is sent."""
 
 
 class StillRunningError(DeadlineError):
-    """The time for everything is over, and a request may still be on its way: nobody knows what becomes of it."""
+    """The time limit was reached while a request was still running; its outcome is unknown."""
 
 
 def within(seconds: float, work: Callable[[], _Result]) -> _Result:
-    """Return what `work` does with the Hub client; after this time its requests fail, and nobody waits for it.
+    """Return the result of `work`, which uses the Hub client, or stop waiting for it after a time limit.
 
-    Creating a repository is otherwise repeated for ever while the Hub says that another operation is in progress, no
-    request has a time limit, where the Hub asks to wait an hour, the client waits an hour, and what xet sends is out
-    of reach. So `work` runs in a thread of its own, whose requests are told from those of all others, which share the
-    client and are none of our business.
+    The Hub client sets no time limits. It waits as long as the Hub asks, even an hour, and repeats the creation of a
+    repository for ever while the Hub reports that another operation is in progress. Uploads by xet cannot be
+    interrupted at all. So `work` runs in a thread of its own. After the limit its requests fail; requests of other
+    threads, which share the client, are not affected.
+
+    Args:
+        seconds: The time limit.
+        work: The function to call; its own errors are raised here.
 
     Raises:
-        DeadlineError: The time was over before an answer.
-        StillRunningError: So it was, and `work` could not even be stopped; it will not send another request.
+        DeadlineError: The limit was reached, or the Hub asks for a wait beyond it.
+        StillRunningError: The limit was reached and `work` could not be stopped; it will not send another request.
     """
     limit = _Limit(seconds)
     outcome: Future[_Result] = Future()
@@ -61,30 +67,30 @@ def within(seconds: float, work: Callable[[], _Result]) -> _Result:
                 result = context.run(work)
             finally:
                 limit.detach()
-        except BaseException as error:  # whatever it is, it is raised where somebody waits
+        except BaseException as error:  # passed on to the waiting thread, which raises it
             outcome.set_exception(error)
         else:
             outcome.set_result(result)
 
     limit.attach()
-    # A daemon, since the end of the program must not wait for a request that is never answered.
+    # A daemon thread, so that the program can end even if a request is never answered.
     threading.Thread(target=run, name="supreme-init-hub", daemon=True).start()
     try:
         while not outcome.done() and time.monotonic() < limit.end + _GRACE:
-            limit.attach()  # the client is made anew now and then, by this thread or by others
+            limit.attach()  # again, because any thread may replace the shared client at any time
             wait([outcome], timeout=_LOOK_AGAIN)
         if not outcome.done():
             raise StillRunningError(f"no success within {seconds:g} s, and a request may still be on its way")
         return outcome.result()
     except BaseException:
-        limit.end = 0.0  # also where the user interrupts: nothing more is sent
+        limit.end = 0.0  # no further request is sent, even if the user interrupted the call
         raise
 
 
 class _Limit:
-    """What the requests of one call of `within` have to keep to.
+    """The time limit of one call of `within`, enforced by event hooks on the Hub client.
 
-    It hangs on the client that the whole process shares, and lets pass whatever does not come from its own thread.
+    The whole process shares this client, so the hooks ignore requests that do not belong to the call.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -94,20 +100,20 @@ class _Limit:
         self._clients: list[Any] | None = []
 
     def attach(self) -> None:
-        """Hang on the client of now, unless the work is done."""
+        """Add the hooks to the present client, unless the work is done or they are already there."""
         client = get_session()
         with _LOCK:
             if self._clients is None or any(client is known for known in self._clients):
                 return
             hooks = client.event_hooks
-            client.event_hooks = {  # exchanged, not changed: another thread may be going through the lists
+            client.event_hooks = {  # replaced, not changed in place: another thread may be iterating over the lists
                 "request": [self.before, *hooks["request"]],
                 "response": [self.after, *hooks["response"]],
             }
             self._clients.append(client)
 
     def detach(self) -> None:
-        """Leave nothing behind on any client, and whatever else hangs there where it is."""
+        """Remove the hooks from all clients; other hooks stay."""
         with _LOCK:
             for client in self._clients or ():
                 client.event_hooks = {
@@ -117,8 +123,13 @@ class _Limit:
             self._clients = None
 
     def before(self, request: Any) -> None:
-        """Refuse a request once the time is over, and let it fail by then if it is not answered."""
-        # Several files go to git-lfs storage in threads of the client, to addresses that it was told in ours.
+        """Refuse a request after the limit; before it, give the request a timeout that ends by then.
+
+        Raises:
+            DeadlineError: The limit was reached.
+        """
+        # The client uploads several files to git-lfs storage in threads of its own, which do not inherit `_CURRENT`.
+        # Those requests are recognised by their addresses, which the Hub returned to our thread.
         if _CURRENT.get() is not self and str(request.url) not in self._upload_urls:
             return
         left = self.end - time.monotonic()
@@ -128,7 +139,11 @@ class _Limit:
         request.extensions["timeout"] = {"connect": slowest, "read": slowest, "write": slowest, "pool": slowest}
 
     def after(self, response: Any) -> None:
-        """Refuse to wait as long as the Hub may ask to, and note where it wants files to be sent."""
+        """Record the upload addresses in an answer, and refuse to wait if the Hub asks for a wait beyond the limit.
+
+        Raises:
+            DeadlineError: The Hub asks for a wait beyond the limit.
+        """
         if _CURRENT.get() is not self:
             return
         pause = _asked_to_wait(response)
@@ -144,7 +159,7 @@ _LOCK = threading.Lock()
 
 
 def _upload_urls(response: Any) -> set[str]:
-    """Return the addresses of a git-lfs answer; none of one that is no such answer, which the client will tell."""
+    """Return the upload addresses in a git-lfs answer; empty if it is malformed, which the client reports itself."""
     urls: set[str] = set()
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
         for entry in response.json()["objects"]:
@@ -153,7 +168,7 @@ def _upload_urls(response: Any) -> set[str]:
 
 
 def _asked_to_wait(response: Any) -> float:
-    """Return the seconds after which an answer allows another try, 0 if it does not say."""
+    """Return the wait in seconds that an answer asks for before another attempt; 0 if it asks for none."""
     if response.status_code not in (429, 503):
         return 0.0
     rate_limit = parse_ratelimit_headers(response.headers)
@@ -162,10 +177,10 @@ def _asked_to_wait(response: Any) -> float:
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Check that a name can be that of a repository.
+    """Check that a repository id has the form ``user/name`` and is valid on the Hub.
 
     Raises:
-        PublishError: It cannot.
+        PublishError: It is not a valid id.
     """
     try:
         validate_repo_id(repo_id)
@@ -176,11 +191,11 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status of an error of the Hub client, None if there was no answer."""
+    """Return the HTTP status of an error of the Hub client, or None if there was no answer."""
     response = getattr(error, "response", None) if isinstance(error, HfHubHTTPError) else None
     return response.status_code if response is not None else None
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, on one line and not too long."""
+    """Return the message of an error on one line, at most 300 characters; without a message, its class name."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,6 +1,6 @@
-"""Embedding files -> any pipeline: `load_multitoken_inversion` and its inverse.
+"""Load concepts into any pipeline, and unload them: `load_multitoken_inversion`, `unload_multitoken_inversion`.
 
-Everything is read and checked before the first row is written; a failed load leaves the pipeline as it was.
+Everything is read and checked before the first row is written; a failed load leaves the pipeline unchanged.
 """
 
 import os
@@ -15,31 +15,27 @@ from diffusers import DiffusionPipeline, ModularPipeline
 
 from .errors import ConceptLoadError, SupremeInitWarning
 from .formats.embedding_file import LearnedEmbedding
+from .formats.library import check_only
 from .formats.readers import read_embeddings
-from .loading.matching import ConceptRequest, LoadedConcept, LoadPlan, plan_load
-from .loading.sources import ConceptSource, SourceOptions, find_embedding_files
-from .multitoken import Entry, arm, row_table, trigger_table
+from .loading.matching import ConceptRequest, LoadedConcept, plan_load
+from .loading.sources import ConceptFiles, ConceptSource, SourceOptions, find_concepts
+from .multitoken import arm
+from .text.changes import changed, refresh_config
 from .text.prompt_cleaning import why_lost
 from .text.text_pairs import TextPair, find_text_pairs
-from .text.vocabulary import (
-    add_rows,
-    check_can_add_rows,
-    connect,
-    describe,
-    forget_descriptions,
-    remove_rows,
-    unknown_concepts,
-)
+from .text.vocabulary import ConceptVocabulary
+from .triggers import trigger_table
 
 
 class MultiTokenInversionLoaderMixin:
-    """The loader methods of a pipeline; importing the package gives them to every diffusers pipeline."""
+    """The loader methods of a pipeline; importing the package adds them to every diffusers pipeline."""
 
     def load_multitoken_inversion(
         self,
         source: ConceptSource | Sequence[ConceptSource],
         *,
         token: str | Sequence[str] | None = None,
+        only: str | Sequence[str] | None = None,
         description: str | bool = True,
         text_encoder: str | None = None,
         allow_pickle: bool = False,
@@ -50,67 +46,79 @@ class MultiTokenInversionLoaderMixin:
         local_files_only: bool = False,
         hub_token: str | bool | None = None,
     ) -> list[LoadedConcept]:
-        """Load one concept or several; afterwards their placeholder tokens work in prompts.
+        """Load one or more concepts; afterwards their placeholder tokens work in prompts.
 
         ```python
         pipe.load_multitoken_inversion("user/mug")
         pipe("a photo of <mug> on the beach").images[0]
         ```
 
-        Rows go to every text encoder they were trained for: those of Stable Diffusion 1.5 also to the first encoder of
-        SDXL and Flux. A text encoder that the source has no rows for reads the description they started from
-        (``<mug>`` becomes "a skull and bones mug"). Loading the same concept again changes nothing.
+        Rows are loaded into every text encoder that they were trained for. For example, rows of Stable Diffusion 1.5
+        also fit the first text encoder of SDXL and Flux. A text encoder without rows reads the description that they
+        started from (``<mug>`` becomes "a skull and bones mug"). Loading the same concept again changes nothing.
 
         Args:
             source: A Hub id, a folder, a file, a state dict ``{placeholder_token: rows}``, rows
-                ``(num_vectors, hidden_size)`` (with `token`), or a sequence of them.
-                Files may be of any format that `read_embeddings` knows.
-            token: The placeholder token to use instead of the file's own, one per source.
-            description: Words for text encoders without rows. True: those in the file, if any; False: none; or your
-                own.
-            text_encoder: Name of the only text encoder to load into, where a file of another program does not say
-                which one it is for.
+                ``(num_vectors, hidden_size)`` (with `token`), or a sequence of these.
+                Files may have any format that `read_embeddings` knows. All concepts of a folder or repository are
+                loaded.
+            token: The placeholder token to use instead of the file's own, one per concept.
+            only: Placeholder tokens of the concepts to load, ``["<mug>", "<cat>"]``; None: all that the sources hold.
+            description: Words for text encoders without rows. True: the description in the file, if any; False: none;
+                or your own words, for a single concept.
+            text_encoder: Name of the only text encoder to load into, for a file of another program that does not name
+                one.
             allow_pickle: Also read ``.pt`` and ``.bin`` files, with PyTorch's restricted unpickler.
-            weight_name: File name within a folder or repository; None: ``learned_embeds.safetensors`` (and ``_2``).
+            weight_name: File name within a folder or repository; None: ``learned_embeds.safetensors`` (and ``_2``
+                ...).
             subfolder: Folder within a folder or repository.
             revision: Branch, tag or commit of a repository.
-            cache_dir: Where downloads are kept; None: the Hub client's cache.
+            cache_dir: Folder for downloads; None: the Hub client's cache.
             local_files_only: Never download.
             hub_token: Access token for private repositories; None: the one you are logged in with.
 
         Returns:
-            One report per concept: the text encoders that have its rows, those that read the description, those that
-            it is missing for, and parts of the source that were not used, with the reasons.
+            One report per concept. It lists the text encoders that have its rows, those that read the description,
+            those that have neither, and the parts of the source that were not used, with reasons.
 
         Raises:
-            EmbeddingFileError: A file is missing, damaged, a pickle, not one concept, or does not name it.
-            ConceptLoadError: A concept fits no text encoder or several, clashes with a loaded one, or an encoder
-                cannot take rows (quantised, offloaded to disk, being trained).
+            EmbeddingFileError: A file is missing, damaged, a pickle without `allow_pickle`, does not hold one concept
+                or does not name it; the Hub fails; or the sources lack a concept that `only` names.
+            ConceptLoadError: A concept fits no text encoder or several different ones, or clashes with a loaded one;
+                or a text encoder cannot take rows (quantised, offloaded to disk, being trained).
             PlaceholderTokenError: A placeholder token is a token of the vocabulary.
 
         Warns:
-            SupremeInitWarning: A text encoder has neither rows nor description, or the pipeline itself would take the
-                placeholder token out of prompts.
+            SupremeInitWarning: A text encoder has neither rows nor a description, or the pipeline would remove the
+                placeholder token from prompts before it tokenizes them.
         """
         options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token, allow_pickle)
-        requests = _requests(source, token, description, text_encoder, options)
+        requests = _requests(source, token, only, description, text_encoder, options)
         pairs = _text_pairs(self)
         plan = plan_load(pairs, requests)
-        _warn(self, plan.reports, description is not False)  # who turns warnings into errors gets them before a change
-        _apply(self, pairs, plan)
-        return plan.reports
+        _warn(self, plan.reports, description is not False)  # before any change: a warning may be turned into an error
+        with changed(self, pairs, plan.changes):
+            return plan.reports
 
     def unload_multitoken_inversion(self, token: str | Sequence[str] | None = None) -> None:
-        """Remove one concept, several, or (None) all; vocabulary, matrix and config are then as before loading.
+        """Remove loaded concepts.
+
+        All other concepts keep their token ids and rows. Removed rows that lie before those of another concept stay in
+        the matrix, unused, until that concept is removed too. Once no concept is left, the vocabulary, the matrix and
+        the configuration are as before loading.
+
+        Args:
+            token: One placeholder token or several; None: all loaded concepts.
 
         Raises:
-            ConceptLoadError: A concept is not loaded; the message lists those that are.
+            ConceptLoadError: A concept is not loaded (the message lists those that are), or a text encoder cannot be
+                changed (offloaded to disk, being trained).
         """
         _unload(self, token)
 
 
 def attach_to_diffusers() -> None:
-    """Give every diffusers pipeline the methods of `MultiTokenInversionLoaderMixin`; existing ones are kept."""
+    """Add the methods of `MultiTokenInversionLoaderMixin` to every diffusers pipeline; existing methods are kept."""
     for pipeline_class in (DiffusionPipeline, ModularPipeline):
         for name in ("load_multitoken_inversion", "unload_multitoken_inversion"):
             if not hasattr(pipeline_class, name):
@@ -120,6 +128,7 @@ def attach_to_diffusers() -> None:
 def _requests(
     source: ConceptSource | Sequence[ConceptSource],
     token: str | Sequence[str] | None,
+    only: str | Sequence[str] | None,
     description: str | bool,
     text_encoder: str | None,
     options: SourceOptions,
@@ -127,27 +136,44 @@ def _requests(
     sources: list[ConceptSource] = list(source) if isinstance(source, list | tuple) else [cast(ConceptSource, source)]
     if not isinstance(description, str | bool):
         raise ConceptLoadError(f"description: expected a text, True or False, got {description!r}")
-    tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in sources]
-    if len(tokens) != len(sources):
-        raise ConceptLoadError(f"token: expected one for each of {len(sources)} sources, got {len(tokens)}")
-    if isinstance(description, str) and len(sources) != 1:
-        raise ConceptLoadError(f"description: expected True or False for {len(sources)} sources, got one text")
+    found = _read_sources(sources, [only] if isinstance(only, str) else only, options)
+    tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in found]
+    if len(tokens) != len(found):
+        raise ConceptLoadError(f"token: expected one for each of {len(found)} concepts, got {len(tokens)}")
+    if isinstance(description, str) and len(found) != 1:
+        raise ConceptLoadError(f"description: expected True or False for {len(found)} concepts, got one text")
     return [
         ConceptRequest(
-            embeddings=_read(one_source, options),
+            embeddings=embeddings,
             token=one_token,
             description=description,
             text_encoder=text_encoder,
             source=repr(str(one_source)) if isinstance(one_source, str | os.PathLike) else "the given rows",
         )
-        for one_source, one_token in zip(sources, tokens, strict=True)
+        for (one_source, embeddings), one_token in zip(found, tokens, strict=True)
     ]
 
 
-def _read(source: ConceptSource, options: SourceOptions) -> tuple[LearnedEmbedding, ...]:
+def _read_sources(
+    sources: Sequence[ConceptSource], only: Sequence[str] | None, options: SourceOptions
+) -> list[tuple[ConceptSource, tuple[LearnedEmbedding, ...]]]:
+    """Return the concepts that `only` names, each with its source, in the order of the sources; None: all concepts."""
+    # Each of several sources may hold some of the concepts, so `only` is checked once all of them are read.
+    chosen = only if len(sources) == 1 else None
+    found = [(source, _read(files, options)) for source in sources for files in find_concepts(source, options, chosen)]
+    if only is None:
+        return found
+    tokens = [str(embeddings[0].placeholder_token) for _, embeddings in found]
+    places = [repr(str(one)) for one in sources if isinstance(one, str | os.PathLike)]
+    check_only(only, tokens, " and ".join(places) or "the given rows")
+    wanted = {token.lower() for token in only}
+    return [one for one, token in zip(found, tokens, strict=True) if token.lower() in wanted]
+
+
+def _read(files: ConceptFiles, options: SourceOptions) -> tuple[LearnedEmbedding, ...]:
     embeddings: list[LearnedEmbedding] = []
-    for file in find_embedding_files(source, options):
-        # Foreign files of diffusers' own format say only by their name which text encoder they are for.
+    for file in files:
+        # A foreign file in diffusers' own format names its text encoder only by the number in the file name.
         number = re.fullmatch(r"learned_embeds_(\d)\.\w+", Path(file).name) if not isinstance(file, Mapping) else None
         for part in read_embeddings(file, allow_pickle=options.allow_pickle):
             is_unmarked = number is not None and part.encoder is None and part.encoder_key is None
@@ -165,39 +191,16 @@ def _text_pairs(pipe: Any) -> list[TextPair]:
             f"{', '.join(name for name, part in pipe.components.items() if part is not None) or 'no components'}"
         )
     for pair in pairs:
-        connect(pair)
         for slot in pair.slots:
-            if trigger_table(slot.tokenizer):  # loaded by a plain AutoTokenizer, it has the table but not the class
+            if trigger_table(slot.tokenizer):  # a plain AutoTokenizer loads the table, but not the class
                 arm(slot.tokenizer, slot.processor)
     return pairs
 
 
-def _apply(pipe: Any, pairs: Sequence[TextPair], plan: LoadPlan) -> None:
-    done: list[tuple[TextPair, dict[str, Entry], list[str]]] = []
-    try:
-        for pair in pairs:
-            own = plan.pairs[pair.encoder_name]
-            before = dict(trigger_table(pair.tokenizer))
-            held = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
-            done.append((pair, before, [trigger for trigger in own.rows if trigger not in held]))
-            if own.rows:
-                add_rows(pipe, pair, own.rows)
-            forget_descriptions(pipe, pair, own.forgotten)
-            describe(pipe, pair, own.descriptions)
-    except BaseException:  # out of memory, or interrupted: nothing half-loaded stays behind
-        for pair, before, added in done:
-            remove_rows(pipe, pair, [trigger for trigger in added if trigger in row_table(pair.tokenizer)])
-            words = {trigger: entry for trigger, entry in before.items() if isinstance(entry, str)}
-            forget_descriptions(
-                pipe, pair, [trigger for trigger in trigger_table(pair.tokenizer) if trigger not in words]
-            )
-            describe(pipe, pair, words)
-        raise
-
-
 def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
     pairs = _text_pairs(pipe)
-    loaded = list(dict.fromkeys(trigger for pair in pairs for trigger in _known(pair)))
+    vocabularies = [ConceptVocabulary(pair) for pair in pairs]
+    loaded = list(dict.fromkeys(trigger for vocabulary in vocabularies for trigger in vocabulary.entries))
     wanted = loaded if token is None else [token] if isinstance(token, str) else list(token)
     known = {trigger.lower() for trigger in loaded}
     unknown = [trigger for trigger in wanted if trigger.lower() not in known]
@@ -205,23 +208,17 @@ def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
         raise ConceptLoadError(
             f"unload: expected loaded concepts ({', '.join(loaded) or 'there are none'}), got {unknown}"
         )
-    lowered = {trigger.lower() for trigger in wanted}
-    removals = {
-        pair.encoder_name: [trigger for trigger in _known(pair) if trigger.lower() in lowered] for pair in pairs
-    }
-    for pair in pairs:
-        if any(not isinstance(_known(pair)[trigger], str) for trigger in removals[pair.encoder_name]):
-            check_can_add_rows(pair)  # what prevents adding rows prevents removing them
-    for pair in pairs:
-        triggers = removals[pair.encoder_name]
-        # An encoder that shares its tokenizer with one before it in the pipeline has lost the rows with that one's.
-        with_rows = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
-        remove_rows(pipe, pair, [trigger for trigger in triggers if trigger in with_rows])
-        forget_descriptions(pipe, pair, triggers)
-
-
-def _known(pair: TextPair) -> dict[str, Entry]:
-    return {**trigger_table(pair.tokenizer), **unknown_concepts(pair)}
+    spellings = [[vocabulary.spelling(trigger) for trigger in wanted] for vocabulary in vocabularies]
+    for vocabulary, triggers in zip(vocabularies, spellings, strict=True):
+        if not vocabulary.concepts.keys().isdisjoint(triggers):
+            vocabulary.check_can_change()  # for all encoders, before the first change
+    for pair, triggers in zip(pairs, spellings, strict=True):
+        # Made anew: removing the rows of one encoder also removes those of encoders that share its tokenizer.
+        vocabulary = ConceptVocabulary(pair)
+        own = [trigger for trigger in triggers if trigger is not None]
+        vocabulary.remove(own)
+        vocabulary.forget(own)
+        refresh_config(pipe, pair)
 
 
 def _warn(pipe: Any, reports: Sequence[LoadedConcept], is_description_wanted: bool) -> None:

@@ -1,146 +1,84 @@
-"""Tokenizers that read a trigger such as ``<mug>`` as the row tokens of its concept, or as the words it stands for.
+"""Tokenizers that expand a trigger such as ``<mug>`` into the row tokens of its concept, or into its description.
 
-The tokenizer is the one place every pipeline's text goes through, so the expansion lives there: a tokenizer instance
-is given a subclass of its own class (`arm`), and its trigger table is kept in ``init_kwargs``, hence in
-``tokenizer_config.json``. The subclasses are attributes of this module, made on demand, so that tokenizers pickle and
-``DiffusionPipeline.from_pretrained`` finds them again by the name that ``model_index.json`` holds. A processor around
-such a tokenizer gets a subclass too, which arms its tokenizer again when it is loaded.
+Triggers are expanded in the tokenizer because the text of every pipeline passes through it. `arm` changes the class of
+a tokenizer instance to a subclass of its own class. The trigger table is kept in ``init_kwargs``, and so it is saved
+in ``tokenizer_config.json``. The subclasses are attributes of this module, made on demand. So tokenizers can be
+pickled, and ``DiffusionPipeline.from_pretrained`` finds the class that ``model_index.json`` names. A processor around
+such a tokenizer gets a subclass too, which arms its tokenizer again after loading.
 """
 
-import functools
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Any, Self
 
 import transformers
 
-# diffusers looks up the load method of a component by these base classes in the component's own module.
+# diffusers looks for these base classes in a component's own module to find the method that loads the component.
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
 from .errors import SupremeInitWarning
 from .templates import describe_in_prompt
+from .triggers import ROW_NAME, TABLE_KEY, Entry, Triggers, has_token, trigger_table, triggers_of
 
 __all__ = [
-    "Entry",
     "MultiTokenMixin",
     "MultiTokenProcessorMixin",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerFast",
     "ProcessorMixin",
+    "add_triggers",
     "arm",
+    "armed_tokenizers",
     "attaches_spaces",
-    "find_trigger",
-    "forget_trigger",
-    "has_token",
-    "holds_trigger",
-    "is_row_name",
-    "register_trigger",
-    "row_names",
-    "row_table",
-    "trigger_table",
+    "remove_triggers",
+    "set_triggers",
 ]
 
-Entry: TypeAlias = list[str] | str
-"""What a trigger is read as: the names of its rows, or the words of its description."""
-
-TABLE_KEY = "multitoken"
-"""Key of the trigger table in a tokenizer's ``init_kwargs``: ``{trigger: entry}``."""
-
-_ROW_NAME = r"<[^<>|\s]+\|\d+>"
 _MAX_PASSES = 8
 _OTHER_HOMES = {"ChatGLMTokenizer": "diffusers.pipelines.kolors.tokenizer"}
-"""Tokenizer classes that are not in ``transformers``: where a saved pipeline's are found again."""
+"""Modules of tokenizer classes that are not in ``transformers``."""
 
-
-def is_row_name(text: str) -> bool:
-    """Whether `text` has the form of an internal row token, ``<mug|0>``."""
-    return re.fullmatch(_ROW_NAME, text) is not None
-
-
-def row_names(trigger: str, num_vectors: int, taken: Iterable[str] = ()) -> list[str]:
-    """Return the internal names of a concept's rows, ``<mug|0>, <mug|1>, ...``.
-
-    They never equal the trigger, and no name begins another (``|1>`` ends where ``|10>`` goes on).
-
-    Args:
-        trigger: The word in prompts.
-        num_vectors: Number of rows.
-        taken: Tokens that exist already: ``<mug>`` and ``mug`` would otherwise share their names.
-    """
-    core = re.sub(r"[<>|\s]", "", trigger).lower() or "concept"
-    taken = taken if isinstance(taken, set | frozenset | dict) else set(taken)
-    candidate, attempt = core, 1
-    while f"<{candidate}|0>" in taken:
-        attempt += 1
-        candidate = f"{core}~{attempt}"
-    return [f"<{candidate}|{index}>" for index in range(num_vectors)]
-
-
-def trigger_table(tokenizer: PreTrainedTokenizerBase) -> dict[str, Entry]:
-    """Return ``{trigger: row names or description}`` of a tokenizer, in the order of registration."""
-    return tokenizer.init_kwargs.get(TABLE_KEY, {})
-
-
-def row_table(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
-    """Return the part of `trigger_table` that has rows: ``{trigger: [row name, ...]}``."""
-    return {trigger: entry for trigger, entry in trigger_table(tokenizer).items() if isinstance(entry, list)}
-
-
-def find_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str) -> str | None:
-    """Return the registered spelling of `trigger`, which matches case-insensitively, or None."""
-    return next((known for known in trigger_table(tokenizer) if known.lower() == trigger.lower()), None)
-
-
-def holds_trigger(text: str, triggers: Iterable[str]) -> bool:
-    """Whether a text has one of `triggers` in it, as a tokenizer would find it."""
-    for trigger in triggers:
-        match = _pattern((trigger.lower(),)).search(text)
-        if match is not None and match[0].lower() == trigger.lower():
-            return True
-    return False
-
-
-def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
-    """Whether a token is in a tokenizer's vocabulary or among its added tokens."""
-    token_id = tokenizer.convert_tokens_to_ids(token)  # the unknown token's id, or None, if it is not there
-    return token_id is not None and tokenizer.convert_ids_to_tokens(token_id) == token
+_ARMED: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def attaches_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the first token of a word holds the space before it, so that a word without one is another token.
+    """Whether the first token of a word includes the space before it, so that a word without it is another token.
 
-    So it is in byte-level vocabularies (Qwen: ``a``, ``Ġa``) and in Gemma's (``a``, ``▁a``), not in CLIP's and T5's.
-    Rows of a concept then start from tokens with their space, and the space before a trigger is theirs.
+    This holds for byte-level vocabularies (Qwen: ``a``, ``Ġa``) and Gemma's (``a``, ``▁a``), but not for CLIP's and
+    T5's. If it holds, rows start from tokens that include their space, so the space before a trigger is removed.
     """
-    is_armed = isinstance(tokenizer, MultiTokenMixin)  # whose own method would read a trigger "a a" as rows
+    is_armed = isinstance(tokenizer, MultiTokenMixin)  # its own `tokenize` would expand a trigger "a"
     base: Any = super(MultiTokenMixin, tokenizer) if is_armed else tokenizer
     alone, twice = base.tokenize("a"), base.tokenize("a a")
     return len(twice) == 2 * len(alone) and twice != alone * 2
 
 
 def arm(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None = None) -> None:
-    """Give a tokenizer, and the processor around it, the classes that expand triggers; doing it twice is harmless."""
+    """Give a tokenizer, and the processor around it, the classes that expand triggers; the call is idempotent."""
     for instance, mixin in ((tokenizer, MultiTokenMixin), (processor, MultiTokenProcessorMixin)):
         if instance is not None and not isinstance(instance, mixin):
             instance.__class__ = _multitoken_class(type(instance))
+    _ARMED.add(tokenizer)
 
 
-def register_trigger(
-    tokenizer: PreTrainedTokenizerBase, trigger: str, entry: Entry, processor: ProcessorMixin | None = None
+def set_triggers(
+    tokenizer: PreTrainedTokenizerBase, table: Mapping[str, Entry], processor: ProcessorMixin | None = None
 ) -> None:
-    """Make `tokenizer` read `trigger` as row tokens, which it must already have, or as a description."""
-    arm(tokenizer, processor)
-    others = {known: own for known, own in trigger_table(tokenizer).items() if known.lower() != trigger.lower()}
-    tokenizer.init_kwargs[TABLE_KEY] = {**others, trigger: entry}
+    """Make a tokenizer read these triggers and no others.
 
+    Without triggers, the tokenizer and the processor around it get their original classes back.
 
-def forget_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str, processor: ProcessorMixin | None = None) -> None:
-    """Undo `register_trigger`; without triggers the tokenizer has its own class again, and so has its processor."""
-    remaining = {known: entry for known, entry in trigger_table(tokenizer).items() if known != trigger}
-    if remaining:
-        tokenizer.init_kwargs[TABLE_KEY] = remaining
+    Args:
+        tokenizer: The tokenizer, which must already have the row tokens that `table` names.
+        table: ``{trigger: row names or description}``.
+        processor: The processor around `tokenizer`, or None.
+    """
+    if table:
+        arm(tokenizer, processor)
+        tokenizer.init_kwargs[TABLE_KEY] = dict(table)  # never changed in place: `triggers_of` compares identities
         return
     tokenizer.init_kwargs.pop(TABLE_KEY, None)
     for instance in (tokenizer, processor):
@@ -148,11 +86,60 @@ def forget_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str, processor: 
             instance.__class__ = type(instance).__mro__[2]
 
 
+def add_triggers(
+    tokenizer: PreTrainedTokenizerBase, entries: Mapping[str, Entry], processor: ProcessorMixin | None = None
+) -> None:
+    """Make a tokenizer also read these triggers, as row tokens (which it must already have) or as descriptions."""
+    new = {trigger.lower() for trigger in entries}
+    others = {known: entry for known, entry in trigger_table(tokenizer).items() if known.lower() not in new}
+    set_triggers(tokenizer, {**others, **entries}, processor)
+
+
+def remove_triggers(
+    tokenizer: PreTrainedTokenizerBase, triggers: Iterable[str], processor: ProcessorMixin | None = None
+) -> None:
+    """Make a tokenizer read triggers as plain text again."""
+    gone, table = set(triggers), trigger_table(tokenizer)
+    set_triggers(tokenizer, {known: entry for known, entry in table.items() if known not in gone}, processor)
+
+
+def armed_tokenizers() -> list[PreTrainedTokenizerBase]:
+    """Return all tokenizers with triggers that are still in memory."""
+    return [tokenizer for tokenizer in list(_ARMED) if trigger_table(tokenizer)]
+
+
+class _VocabularyWithTriggers(dict[str, int]):
+    """A vocabulary in which look-ups also find triggers, although they are not entries.
+
+    diffusers' own loader checks ``token in tokenizer.get_vocab()`` before it changes anything, so it refuses a name
+    that a concept has. Triggers must not be entries, because Python tokenizers number new tokens by the entry count.
+    """
+
+    def __init__(self, vocabulary: Mapping[str, int], triggers: Triggers, to_id: Callable[[str], int]) -> None:
+        super().__init__(vocabulary)
+        self._triggers = triggers
+        self._to_id = to_id
+
+    def __contains__(self, token: object) -> bool:
+        return super().__contains__(token) or (isinstance(token, str) and self._triggers.entry(token) is not None)
+
+    def __missing__(self, token: str) -> int:
+        if self._triggers.entry(token) is None:
+            raise KeyError(token)
+        return self._to_id(token)
+
+
 class MultiTokenMixin:
-    """Expands triggers in every text that a tokenizer is given; mixed into the tokenizer's own class."""
+    """Mixed into a tokenizer's own class to expand triggers in every text that the tokenizer reads."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Register the new tokenizer; copied, unpickled and loaded tokenizers are all made by this method."""
+        tokenizer = super().__new__(cls)
+        _ARMED.add(tokenizer)
+        return tokenizer
 
     def __call__(self, text: Any = None, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Tokenize as the base class does, warning when truncation cuts a concept."""
+        """Tokenize as the base class does, and warn if truncation cuts off rows of a concept."""
         expanded = self._expand(text)
         encoding = super().__call__(expanded, self._expand(text_pair), *args, **kwargs)  # type: ignore[misc]
         if kwargs.get("truncation") and expanded is not None:
@@ -174,38 +161,52 @@ class MultiTokenMixin:
             return type(text)(self._expand(item) for item in text)
         return text
 
+    def get_vocab(self) -> dict[str, int]:
+        """Return the vocabulary as the base class does; look-ups also find triggers."""
+        vocabulary = super().get_vocab()  # type: ignore[misc]
+        return _VocabularyWithTriggers(vocabulary, triggers_of(self), self.convert_tokens_to_ids)  # type: ignore[arg-type]
+
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        """Convert as the base class does; a trigger's id is that of its first row."""
+        one = isinstance(tokens, str)
+        known = self._first_row(tokens) if one else [self._first_row(token) for token in tokens]
+        return super().convert_tokens_to_ids(known)  # type: ignore[misc]
+
+    def _first_row(self, token: str) -> str:
+        entry = triggers_of(self).entry(token)  # type: ignore[arg-type]
+        return entry[0] if isinstance(entry, list) else token
+
     def _expand_text(self, text: str) -> str:
-        table = {trigger.lower(): entry for trigger, entry in trigger_table(self).items()}  # type: ignore[arg-type]
-        pattern = _pattern(tuple(table))
-        # Until nothing changes: words put in for one trigger may complete another, and expanding twice must not differ
-        # from expanding once. No description holds a trigger (the loader sees to that); the bound is for a
-        # tokenizer_config.json that somebody wrote by hand.
-        for _ in range(_MAX_PASSES if table else 0):
-            expanded = self._replace(text, pattern, table)
+        triggers = triggers_of(self)  # type: ignore[arg-type]
+        # Repeated until nothing changes: the words that replace one trigger may complete another, and expanding twice
+        # must give the same as expanding once. The loader ensures that no description contains a trigger; the bound is
+        # for a tokenizer_config.json that was written by hand.
+        for _ in range(_MAX_PASSES if triggers.table else 0):
+            expanded = self._replace(text, triggers)
             if expanded == text:
                 break
             text = expanded
         return text
 
-    def _replace(self, text: str, pattern: re.Pattern[str], table: Mapping[str, Entry]) -> str:
+    def _replace(self, text: str, triggers: Triggers) -> str:
         done = ""
-        # Row names stay as they are, and no trigger reaches into one.
-        for number, part in enumerate(re.split(f"({_ROW_NAME})", text)):
+        # The parts with odd numbers are row names. They stay as they are, and no trigger may overlap one.
+        for number, part in enumerate(re.split(f"({ROW_NAME})", text)):
             position = 0
-            for match in () if number % 2 else pattern.finditer(part):
-                entry = table.get(match[0].lower())
-                done += part[position : match.start()]
-                position = match.end()
+            for start, end in () if number % 2 else triggers.finder.spans(part):
+                entry = triggers.entry(part[start:end])
+                done += part[position:start]
+                position = end
                 if isinstance(entry, str):
                     done = describe_in_prompt(done, entry)
-                # Rows that somebody else removed from the vocabulary (stock `unload_textual_inversion()` empties it)
-                # must not turn into gibberish text.
+                # The row tokens may have been removed (stock `unload_textual_inversion()` removes all added tokens).
+                # Their names would then be read as gibberish, so the trigger stays as it is.
                 elif entry is None or not has_token(self, entry[0]):  # type: ignore[arg-type]
-                    done += match[0]
+                    done += part[start:end]
                 else:
                     if done.endswith(" ") and attaches_spaces(self):  # type: ignore[arg-type]
                         done = done[:-1]
-                    done += "".join(entry)  # a space in between would be a token of byte-level tokenizers
+                    done += "".join(entry)  # byte-level tokenizers would read a space in between as a token
             done += part[position:]
         return done
 
@@ -214,11 +215,11 @@ class MultiTokenMixin:
         ids = input_ids.tolist() if hasattr(input_ids, "tolist") else input_ids
         batch = ids if ids and isinstance(ids[0], list) else [ids]
         for text, kept in zip(texts, batch, strict=False):
-            found = re.findall(_ROW_NAME, text) if isinstance(text, str) else []
+            found = re.findall(ROW_NAME, text) if isinstance(text, str) else []
             names = [name for name in found if has_token(self, name)]  # type: ignore[arg-type]
             if not names:
                 continue
-            row_ids = set(self.convert_tokens_to_ids(names))  # type: ignore[attr-defined]
+            row_ids = set(self.convert_tokens_to_ids(names))
             num_kept = sum(token_id in row_ids for token_id in kept)
             if num_kept < len(names):
                 needed = len(super().__call__(text)["input_ids"])  # type: ignore[misc]
@@ -231,30 +232,19 @@ class MultiTokenMixin:
 
 
 class MultiTokenProcessorMixin:
-    """A processor whose tokenizer expands triggers, also after it was saved and loaded again."""
+    """Mixed into a processor's own class so that its tokenizer expands triggers even after saving and loading."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as the base class does; the tokenizer inside comes back with its plain class and is armed again."""
+        """Load as the base class does, and arm the tokenizer again, since it is loaded with its plain class."""
         processor = super().from_pretrained(*args, **kwargs)  # type: ignore[misc]
         if trigger_table(processor.tokenizer):
             arm(processor.tokenizer, processor)
         return processor
 
 
-@functools.lru_cache(maxsize=256)
-def _pattern(triggers: tuple[str, ...]) -> re.Pattern[str]:
-    """Match triggers, longest first, as whole words where they begin or end like words."""
-    alternatives = []
-    for trigger in sorted(triggers, key=len, reverse=True):
-        start = r"(?<!\w)" if re.match(r"\w", trigger) else ""
-        end = r"(?!\w)" if re.search(r"\w\Z", trigger) else ""
-        alternatives.append(start + re.escape(trigger) + end)
-    return re.compile("|".join(alternatives), re.IGNORECASE)
-
-
 def _multitoken_class(base: type) -> type:
-    """Return this module's subclass of `base`; it has the same name, so that saved configs name the plain class."""
+    """Return this module's subclass of `base`, which has the same name, so that saved configs name the plain class."""
     mixin = MultiTokenProcessorMixin if issubclass(base, ProcessorMixin) else MultiTokenMixin
     known = globals().get(base.__name__)
     if isinstance(known, type) and issubclass(known, mixin) and known.__mro__[2] is base:

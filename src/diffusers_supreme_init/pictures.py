@@ -1,4 +1,4 @@
-"""Pictures on disk or in memory -> pixels as the model wants them."""
+"""Pictures on disk or in memory -> pixel tensors."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ from .errors import PictureError
 PictureSource: TypeAlias = str | os.PathLike[str] | Image.Image
 
 MAX_PIXELS = 178_956_970
-"""Refused above this, the size at which pillow itself speaks of a decompression bomb (0.5 GB as RGB)."""
+"""Pictures with more pixels are refused; pillow raises `DecompressionBombError` above it (0.5 GB as RGB)."""
 MIN_SIDE = 8
-"""Refused below this many pixels: one latent pixel of the usual autoencoders."""
+"""Pictures with a shorter side, in pixels, are refused: one latent pixel of the usual autoencoders."""
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
@@ -28,8 +28,8 @@ class Picture:
     """A decoded picture.
 
     Attributes:
-        image: Upright, RGB, transparent parts on white.
-        alpha: Opacity (mode ``L``) of the same size, or None where the file has no transparency.
+        image: Upright, RGB, with transparent parts composited on white.
+        alpha: Opacity (mode ``L``) of the same size; None if the file has no transparency.
     """
 
     image: Image.Image
@@ -38,12 +38,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class TrainingPictures:
-    """What one concept is trained on.
+    """The pictures one concept is trained on, and their masks.
 
     Attributes:
         images: Pictures, not decoded yet.
-        masks: Where the object is, one per picture; None: the pictures' alpha if `masked`, else not known.
-        masked: Whether the loss counts there alone.
+        masks: One mask of the object per picture; None: the pictures' alpha if `masked`, else unknown.
+        masked: Whether the masks weight the loss.
     """
 
     images: Sequence[PictureSource]
@@ -52,12 +52,13 @@ class TrainingPictures:
 
 
 def find_pictures(images: PictureSource | Sequence[PictureSource]) -> list[PictureSource]:
-    """Expand one picture, a folder, or a sequence of both into a list of pictures; files are not decoded yet.
+    """Expand one picture, a folder, or a sequence of both into a list of pictures, without decoding any.
 
     Folders are not searched recursively; their pictures are sorted by name.
 
     Raises:
-        PictureError: A path does not exist, or a folder holds no picture.
+        PictureError: A path does not exist, a folder or the sequence holds no picture, or an element is neither a
+            path nor a PIL image.
     """
     sources = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
     found = [picture for source in sources for picture in _expand(source)]
@@ -91,12 +92,13 @@ def _expand(source: PictureSource) -> Iterator[PictureSource]:
 
 
 def load_picture(source: PictureSource) -> Picture:
-    """Decode a picture: EXIF orientation applied, transparency composited on white, any mode converted to RGB.
+    """Decode a picture: apply EXIF orientation, composite transparency on white, convert any mode to RGB.
 
-    Of an animated picture the first frame is taken.
+    An animated picture gives its first frame.
 
     Raises:
-        PictureError: The file is not a picture, is truncated, or is absurdly large or small.
+        PictureError: The file is missing, is not a picture, is damaged, has more than `MAX_PIXELS` pixels, or has a
+            side shorter than `MIN_SIDE`.
     """
     name = "the given image" if isinstance(source, Image.Image) else repr(os.fspath(source))
     try:
@@ -108,7 +110,7 @@ def load_picture(source: PictureSource) -> Picture:
             )
         if min(width, height) < MIN_SIDE:
             raise PictureError(f"{name}: expected at least {MIN_SIDE} pixels a side, got {width} x {height}")
-        # A copy, because `load` and `exif_transpose` change the caller's image otherwise.
+        # A copy, because `load` and `exif_transpose` would change the caller's image.
         upright = ImageOps.exif_transpose(opened.copy())
     except FileNotFoundError as error:
         raise PictureError(f"{name}: expected a picture file, got one that does not exist") from error
@@ -136,22 +138,22 @@ def load_mask(source: PictureSource) -> Image.Image:
         PictureError: As `load_picture`.
     """
     picture = load_picture(source)
-    # A painted mask that was saved with an opaque alpha channel means its paint.
+    # An editor may save a painted mask with a fully opaque alpha channel. The mask is then the paint.
     if picture.alpha is not None and np.asarray(picture.alpha).min() < 255:
         return picture.alpha
     return picture.image.convert("L")
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """Scale a single-channel picture of more than 8 bits to ``L``; pillow's own conversion clips instead."""
+    """Scale a single-channel picture of more than 8 bits to ``L``; pillow's own conversion clips it."""
     values = np.asarray(image).astype(np.float64)
     top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
     return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8), mode="L")
 
 
 def fit_to_square(image: Image.Image, resolution: int, *, center_crop: bool) -> Image.Image:
-    """Resize to ``resolution x resolution``: the central square, or the whole picture squashed."""
-    # Masks are averaged: a filter that sharpens edges would ring far into what they exclude.
+    """Resize the central square, or the whole picture by squashing it, to ``resolution x resolution``."""
+    # Masks are averaged, because Lanczos would ring at their edges and give weight to pixels they exclude.
     resample = Image.Resampling.BOX if image.mode == "L" else Image.Resampling.LANCZOS
     if center_crop:
         return ImageOps.fit(image, (resolution, resolution), resample)
@@ -161,10 +163,11 @@ def fit_to_square(image: Image.Image, resolution: int, *, center_crop: bool) -> 
 def square_geometry(
     size: tuple[int, int], resolution: int, *, center_crop: bool
 ) -> tuple[int, int, int, int, int, int]:
-    """Return what `fit_to_square` does to a picture of ``(width, height)``, as SDXL is told it.
+    """Return what `fit_to_square` does to a picture of ``(width, height)``, in the order of SDXL's ``time_ids``.
 
     Returns:
-        Height and width of the picture, top and left of the crop in the scaled picture, height and width of the crop.
+        Height and width of the picture, top and left of the crop in the scaled picture, height and width of the crop,
+        all in pixels.
     """
     width, height = size
     side = min(size)

@@ -1,6 +1,6 @@
-"""Prompt templates, and the one rule by which a description meets a template's article.
+"""Prompt templates, and the article rule that fits a description into one.
 
-The lists are those of Textual Inversion (Gal et al. 2022, arXiv:2208.01618, ``ldm/data/personalized.py``), which took
+The lists come from Textual Inversion (Gal et al. 2022, arXiv:2208.01618, ``ldm/data/personalized.py``), which took
 the object templates from CLIP's ImageNet prompts (Radford et al. 2021).
 """
 
@@ -59,20 +59,20 @@ STYLE_TEMPLATES: tuple[str, ...] = (
 )
 
 VALIDATION_TEMPLATE = "a photo of a {}"
-"""The template of the fixed-noise loss (the first reconstruction prompt of the paper's section A.3)."""
+"""Template of the fixed-noise loss: the first reconstruction prompt in section A.3 of the paper."""
 
 _DETERMINERS = r"(?:an?|the|my|your|his|her|its|our|their|one|this|that|some)"
 _OWN_DETERMINER = re.compile(rf"{_DETERMINERS}\s+", re.IGNORECASE)
-# A determiner, and at most one adjective, directly before the slot: "a ", "the cool " - but not "a photo of ".
+# Matches a determiner and at most one adjective before the slot: "a ", "the cool ", but not "a photo of ".
 _DETERMINER_AT_END = re.compile(rf"\b{_DETERMINERS}\s+(?:(?!of\b|in\b)[\w-]+\s+)?\Z", re.IGNORECASE)
 _INDEFINITE_AT_END = re.compile(r"\b(a)n?(\s+)\Z", re.IGNORECASE)
 
 
 def fill_template(template: str, placeholder_token: str, description: str) -> str:
-    """Put a placeholder token into a template so that the sentence reads well for what the token stands for.
+    """Put a placeholder token into a template, with the article that its description needs.
 
-    The article rule: a description that brings its own article replaces the template's (and the adjective between,
-    which has no place left); otherwise ``a`` becomes ``an`` before a vowel.
+    The article rule: a description with its own article replaces the template's article, and the adjective after it.
+    Otherwise ``a`` becomes ``an`` before a vowel.
 
     >>> fill_template("a photo of a {}", "<mug>", "a skull and bones mug")
     'a photo of <mug>'
@@ -81,8 +81,8 @@ def fill_template(template: str, placeholder_token: str, description: str) -> st
 
     Args:
         template: Text with exactly one ``{}``.
-        placeholder_token: What is put in, or the description itself.
-        description: The words that `placeholder_token` stands for; ``""`` if they are unknown.
+        placeholder_token: Text to put in: the token, or the description itself.
+        description: The words that `placeholder_token` stands for; ``""`` if unknown.
     """
     text, *rest = template.split("{}")
     for after in rest:
@@ -95,10 +95,10 @@ def fill_template(template: str, placeholder_token: str, description: str) -> st
 
 
 def describe_in_prompt(before: str, description: str) -> str:
-    """Return ``before + description`` so that the sentence reads well; nothing that the prompt says is lost.
+    """Return ``before + description`` with a single article; the prompt loses no word.
 
-    The other half of the article rule: where the words themselves are put in, not rows that began as them, the
-    description gives up its article if the prompt has one.
+    This is the reverse of `fill_template`'s rule. Here the description itself is read, not rows that started from it,
+    so the description gives up its article if the prompt has one.
 
     >>> describe_in_prompt("a photo of a ", "a skull and bones mug")
     'a photo of a skull and bones mug'
@@ -114,7 +114,7 @@ def describe_in_prompt(before: str, description: str) -> str:
 
 
 def _fit_indefinite(before: str, description: str) -> str:
-    """Turn an ``a`` or ``an`` at the end of `before` into the one that `description` wants."""
+    """Turn an ``a`` or ``an`` at the end of `before` into the form that `description` needs."""
     return _INDEFINITE_AT_END.sub(r"\1n\2" if _starts_with_vowel(description) else r"\1\2", before)
 
 
@@ -126,7 +126,7 @@ def check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:
     """Return `templates` unchanged.
 
     Raises:
-        ConfigError: There is none, or one does not have exactly one ``{}``.
+        ConfigError: There are no templates, or one does not have exactly one ``{}``.
     """
     if not templates:
         raise ConfigError("templates: expected at least one, got none; leave templates out to use the usual ones")

@@ -2,9 +2,10 @@
 
 import logging
 import os
+import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class SupremeInitTextualInversionTrainer:
-    """Teaches a frozen text-to-image pipeline new words, starting from what a description already says.
+    """Teaches a frozen text-to-image pipeline new words, starting from a description of each.
 
     ```python
     trainer = SupremeInitTextualInversionTrainer(
@@ -51,14 +52,14 @@ class SupremeInitTextualInversionTrainer:
     trainer.save("out/mug")
     ```
 
-    The constructor checks everything and changes nothing. `train` adds the rows to the pipeline, optimises them (and
-    nothing else), and leaves the pipeline as it was, with the concepts loaded.
+    The constructor checks everything and changes nothing. `train` adds *rows* to the pipeline (the vectors that are
+    trained), optimises only those, and leaves the rest of the pipeline as it was, with the concepts loaded.
 
     Attributes:
         pipe: The user's pipeline.
-        config: Settings.
-        concepts: What is trained.
-        describers: What finds words and regions; None: the defaults.
+        config: Settings of the run.
+        concepts: The concepts to train.
+        describers: The models that find words and regions; None: the defaults.
         results: After `train`, one `ConceptProgress` per concept.
     """
 
@@ -80,11 +81,11 @@ class SupremeInitTextualInversionTrainer:
         config: SupremeInitConfig | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
-        """Check what is to be trained.
+        """Check the pipeline, the settings and the concepts.
 
         Args:
             pipe: A pipeline of a supported family, see `backbone_for`: Stable Diffusion 1 and 2, SDXL, Stable
-                Diffusion 3, Flux.1, PixArt-Sigma, Sana, or what was added by `register_backbone`.
+                Diffusion 3, Flux.1, PixArt-Sigma, Sana, or a family added with `register_backbone`.
             images: See `Concept`; this and the next arguments describe a single concept.
             placeholder_token: See `Concept`.
             initializer: See `Concept`.
@@ -94,18 +95,18 @@ class SupremeInitTextualInversionTrainer:
             region: See `Concept`.
             train_on: See `Concept`.
             candidates: See `Concept`.
-            concepts: Several concepts at once, instead of the arguments above.
-            describers: Models and settings that find words and regions; None: the defaults of `DescriberConfig`,
-                loaded when a concept needs them. Their memory is freed before the first step.
+            concepts: Several concepts to train together, instead of the arguments above.
+            describers: Models and settings that find words and regions; None: the defaults of `DescriberConfig`.
+                Models are loaded when a concept needs them, and freed before the first step.
             config: Settings; None: the defaults.
-            accelerator: Of `accelerate`; None: a new one, which follows `accelerate launch`.
+            accelerator: An `accelerate.Accelerator`; None: a new one, which follows `accelerate launch`.
 
         Raises:
-            SupremeInitError: One of its subclasses, saying what was expected, what was got and what to do.
+            SupremeInitError: One of its subclasses; the message says what was expected, what was got and what to do.
 
         Warns:
-            SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; or its name is
-                not delimited.
+            SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; or a
+                placeholder token is not delimited.
         """
         self.pipe = pipe
         self.config = config or SupremeInitConfig()
@@ -134,6 +135,7 @@ class SupremeInitTextualInversionTrainer:
         self._seconds = 0.0
         self._finished: datetime | None = None
         self._saved_dirs: list[Path] = []
+        self._stop_requested = threading.Event()
         if accelerator is not None and self.config.report_to is not None:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)
@@ -143,21 +145,28 @@ class SupremeInitTextualInversionTrainer:
             if (why := why_lost(pipe, concept.placeholder_token)) is not None:
                 warnings.warn(f"{concept.placeholder_token}: {why}", SupremeInitWarning, stacklevel=2)
 
-    def train(self) -> list[ConceptProgress]:
-        """Train all concepts; afterwards they are loaded on the pipeline.
+    def train(self, after_step: Callable[[int, Mapping[str, float]], None] | None = None) -> list[ConceptProgress]:
+        """Train all concepts and leave them loaded on the pipeline.
+
+        Describers find any missing words and regions before anything is changed.
+
+        Args:
+            after_step: Called in every process after each step, with the number of steps made and the step's mean
+                losses, ``{placeholder_token: loss}``. It may call `stop`.
 
         Returns:
-            One result per concept: rows, losses, validation losses, how it ended.
-
-        Where words or regions have to be found first, this is done before anything is changed.
+            One result per concept: rows, losses, validation losses and final status.
 
         Raises:
             PictureError: A picture is damaged or too large; nothing was changed.
             RegionError: A region selects nothing usable; nothing was changed.
-            DescriberError: A describer cannot be loaded or says nothing usable; nothing was changed.
+            DescriberError: A describer cannot be loaded or finds no usable words; nothing was changed.
             CheckpointError: The checkpoint belongs to another run; nothing was changed.
-            TrainingError: A concept's loss became NaN or infinite. This is raised at the very end: all other concepts
-                are complete, the rows that last worked are kept, and `save` can be called.
+            PlaceholderTokenError: A placeholder token was loaded since the trainer was made; nothing was changed.
+            OutputError: `output_dir` of the settings cannot be written; nothing was changed.
+            TrainingError: This trainer was trained before, and nothing was changed. Or a concept's loss became NaN or
+                infinite, which is raised at the very end: all other concepts are complete, the rows of the last finite
+                loss are kept, and `save` can be called.
         """
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
@@ -188,7 +197,7 @@ class SupremeInitTextualInversionTrainer:
             rows = TrainableRows(backbone.trained, initial_rows)
             try:
                 loop = TrainingLoop(backbone, concepts, rows, config, accelerator)
-                self._run(loop, checkpoint_path)
+                self._run(loop, checkpoint_path, after_step)
             finally:
                 rows.unwrap()
         write_learned(backbone, concepts)
@@ -204,6 +213,18 @@ class SupremeInitTextualInversionTrainer:
             )
         return concepts
 
+    def stop(self) -> None:
+        """End training after the current step; `train` then returns, and the learned rows can be saved.
+
+        Call it from another thread, from the callback of `train` or from a signal handler. In a run of several
+        processes, any of them may call it; all end after the same step. The results have the status ``"stopped"``.
+        With `output_dir`, a checkpoint is written whatever `checkpointing_steps` is. A new trainer with
+        ``resume_from_checkpoint="latest"`` then reaches exactly the rows of a run that was never stopped.
+
+        If called before `train`, training ends before its first step.
+        """
+        self._stop_requested.set()
+
     def save(
         self,
         output_dir: str | os.PathLike[str],
@@ -211,26 +232,31 @@ class SupremeInitTextualInversionTrainer:
         sample_prompts: Sequence[str] = (),
         with_pictures: bool = False,
         evaluations: Sequence[Evaluation] = (),
+        overwrite: bool = False,
     ) -> list[Path]:
         """Write each concept: ``learned_embeds.safetensors``, a model card, ``training.json``, sample pictures.
 
-        Several concepts are written to one folder each, named after their tokens, beside a card that lists them.
-        Saving again gives the same bytes. What an earlier save wrote is replaced, nothing else is.
+        Several concepts make a *library*: one folder per concept, named after its token, beside an index and a card
+        that list them. Concepts, even a single one, are merged into an existing library; the folder of a single
+        concept accepts no other. Saving again gives the same bytes. Only files of an earlier save are replaced.
 
         Args:
-            output_dir: Made if missing.
-            sample_prompts: Prompts of pictures for the card, ``"a photo of a {}"``; each is drawn once.
-            with_pictures: Also write the training pictures, and so publish them with `push_to_hub`.
-            evaluations: What `evaluate` said of the concepts: its means go to the card, all of it to
+            output_dir: Created if missing.
+            sample_prompts: Prompts of the pictures on the card, e.g. ``"a photo of a {}"``; each is drawn once.
+            with_pictures: Also write the training pictures; `push_to_hub` then publishes them too.
+            evaluations: Results of `evaluate`: their means go into the card, the full results into
                 ``evaluation.json``.
+            overwrite: Replace saved concepts that have the same tokens but other rows. A resumed run replaces its own
+                earlier results without it.
 
         Returns:
             The embedding files, one per concept and trained text encoder.
 
         Raises:
-            TrainingError: Nothing was trained yet, or the concept is to be drawn and no longer loaded.
-            ConfigError: An evaluation is that of another concept.
-            OutputError: The folder cannot be written, or holds something that no earlier save wrote.
+            TrainingError: Nothing was trained yet, or a concept to be drawn is no longer loaded.
+            ConfigError: An evaluation belongs to another concept.
+            OutputError: The folder cannot be written, or holds a file that no earlier save wrote, another concept,
+                or (without `overwrite`) other rows of the same concept.
         """
         if not self.results or self.accelerator is None or self._finished is None:
             raise TrainingError("expected a trained concept; call train() before save()")
@@ -243,11 +269,12 @@ class SupremeInitTextualInversionTrainer:
                 with_pictures=with_pictures,
                 evaluations=evaluations,
                 device=self.accelerator.device,
+                overwrite=overwrite,
             )
         where = output_dir.resolve()
         self._saved_dirs = [*(one for one in self._saved_dirs if one != where), where]
         self.accelerator.wait_for_everyone()
-        folders = result_folders(self.results, output_dir)
+        folders = result_folders([concept.placeholder_token for concept in self.results], output_dir)
         return [folder / name for folder in folders for name in weight_names(self._backbone)]
 
     def push_to_hub(
@@ -262,9 +289,10 @@ class SupremeInitTextualInversionTrainer:
         create_pr: bool = False,
         revision: str | None = None,
         license: str | None = None,  # noqa: A002 - the card's own word
+        overwrite: bool = False,
         timeout: float = 300.0,
     ) -> Publication | None:
-        """Publish the concepts: a few kilobytes, a card and sample pictures; see `push_to_hub` of the package.
+        """Publish the concepts, a few kilobytes, with a card and sample pictures; see `push_to_hub` of the package.
 
         ```python
         trainer.push_to_hub("user/mug")
@@ -272,30 +300,31 @@ class SupremeInitTextualInversionTrainer:
 
         Args:
             repo_id: ``"user/name"``.
-            output_dir: Folder to save to and publish; None: the folder of the last `save`, or, before the first,
-                `output_dir` of the settings, or a new one named after the repository. One that this trainer has saved
-                to is published as it is now, with your own changes.
-            sample_prompts: See `save`; not drawn again for a folder that was saved before.
-            private: See `push_to_hub` of the package, as for the other arguments.
+            output_dir: Folder to save to and publish; None: the folder of the last `save`, else `output_dir` of the
+                settings, else a new folder named after the repository. A folder that this trainer has already saved
+                to is published as it stands, with your own changes.
+            sample_prompts: See `save`; not drawn again for a folder that this trainer has already saved to.
+            private: See `push_to_hub` of the package.
             token: Access token; None: the one you are logged in with.
-            commit_message: First line of the commit.
+            commit_message: First line of the commit message.
             create_pr: Open a pull request instead of committing.
             revision: Branch to commit to.
-            license: Licence of the card; None: that of the base model, if it is known.
-            timeout: Seconds for publishing.
+            license: Licence named on the card; None: that of the base model, if known.
+            overwrite: Replace other rows of the same tokens, in the folder and in the repository; see `save`.
+            timeout: Time limit for publishing, in seconds.
 
         Returns:
-            What was published; None in all processes but the main one.
+            A record of the publication; None in every process but the main one.
 
         Raises:
             TrainingError: Nothing was trained yet.
-            OutputError: The folder cannot be written, or is there and not known to be ours.
-            PublishError: The Hub refused or failed; what was saved is whole.
+            OutputError: The folder cannot be written, or it exists and no earlier save wrote it.
+            PublishError: The Hub refused or failed; the saved folder is complete.
         """
         check_repo_id(repo_id)
         folder = self._folder_to_publish(repo_id, output_dir)
         if folder.resolve() not in self._saved_dirs:
-            self.save(folder, sample_prompts=sample_prompts)
+            self.save(folder, sample_prompts=sample_prompts, overwrite=overwrite)
         if self.accelerator is None or not self.accelerator.is_main_process:
             return None
         return push_to_hub(
@@ -307,6 +336,7 @@ class SupremeInitTextualInversionTrainer:
             create_pr=create_pr,
             revision=revision,
             license=license,
+            overwrite=overwrite,
             timeout=timeout,
         )
 
@@ -324,7 +354,12 @@ class SupremeInitTextualInversionTrainer:
             )
         return invented
 
-    def _run(self, loop: TrainingLoop, checkpoint_path: Path | None) -> None:
+    def _run(
+        self,
+        loop: TrainingLoop,
+        checkpoint_path: Path | None,
+        callback: Callable[[int, Mapping[str, float]], None] | None,
+    ) -> None:
         config, accelerator = self.config, loop.accelerator
         run = fingerprint(self._backbone, config, loop.concepts)
         if checkpoint_path is not None:
@@ -332,7 +367,11 @@ class SupremeInitTextualInversionTrainer:
             if max(concept.step for concept in loop.concepts) > config.max_train_steps:
                 raise CheckpointError(f"{str(checkpoint_path)!r} is beyond max_train_steps={config.max_train_steps}")
 
-        def after_step(step: int, losses: Mapping[str, float]) -> None:
+        def checkpoint() -> None:
+            if accelerator.is_main_process and config.output_dir is not None:
+                write_checkpoint(config.output_dir, run, loop.concepts, loop.optimizers)
+
+        def record(step: int, losses: Mapping[str, float]) -> None:
             validated = [concept for concept in loop.concepts if step in concept.validation_losses]
             self._log(accelerator, step, losses, validated)
             if not accelerator.is_main_process or config.output_dir is None:
@@ -342,18 +381,24 @@ class SupremeInitTextualInversionTrainer:
             if is_scheduled(config.snapshot_steps, step):
                 write_snapshots(self._backbone, loop.concepts, config, step)
             if losses and config.checkpointing_steps and step % config.checkpointing_steps == 0:
-                write_checkpoint(config.output_dir, run, loop.concepts, loop.optimizers)
+                checkpoint()
+
+        def after_step(step: int, losses: Mapping[str, float]) -> None:
+            record(step, losses)
+            if callback is not None and losses:
+                callback(step, losses)
 
         if config.report_to is not None:
             accelerator.init_trackers("textual_inversion", config=_scalars(config))
         try:
-            loop.run(after_step)
+            loop.run(after_step, stop_requested=self._stop_requested.is_set, before_stop=checkpoint)
         finally:
-            for tracker in accelerator.trackers:  # not `end_training`, which also ends the process group
+            # `accelerator.end_training` would also destroy the process group, which the user may still need.
+            for tracker in accelerator.trackers:
                 tracker.finish()
 
     def _tell(self, concepts: Sequence[ConceptProgress], accelerator: Accelerator) -> None:
-        """Say what is going to be trained, on what."""
+        """Log each concept's rows, the readers of its description, and the resolution, rate, dtype and device."""
         if not accelerator.is_main_process:
             return
         backbone, config = self._backbone, self.config
@@ -401,7 +446,7 @@ def _make_accelerator(config: SupremeInitConfig) -> Accelerator:
 
 
 def _scalars(config: SupremeInitConfig) -> dict[str, int | float | str | bool]:
-    """Return the settings in the only types that all trackers take."""
+    """Return the settings as scalars, the only types that all trackers accept."""
     return {
         name: value if isinstance(value, int | float | str | bool) else str(value)
         for name, value in asdict(config).items()

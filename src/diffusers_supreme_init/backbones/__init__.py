@@ -1,4 +1,4 @@
-"""Backbones: what is different between model families when rows are trained on them."""
+"""Backbones: the differences between model families when rows are trained on them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,12 +39,18 @@ BACKBONES: list[type[Backbone]] = [
 
 
 def register_backbone(backbone_class: type[Backbone]) -> type[Backbone]:
-    """Make the trainer train on the pipelines of another family; usable as a class decorator.
+    """Add a model family to those the trainer supports; also usable as a class decorator.
 
     See ``docs/backbones.md``. Registering the same class twice is harmless.
 
+    Args:
+        backbone_class: A concrete subclass of `Backbone` with `pipeline_classes`.
+
+    Returns:
+        `backbone_class`, unchanged.
+
     Raises:
-        ConfigError: It is no `Backbone`, lacks a method, or another family already trains on its pipelines.
+        ConfigError: The class is not a `Backbone`, lacks a method, or shares a pipeline class with another family.
     """
     is_backbone = isinstance(backbone_class, type) and issubclass(backbone_class, Backbone)
     if not is_backbone or not getattr(backbone_class, "pipeline_classes", ()):
@@ -64,7 +70,7 @@ def register_backbone(backbone_class: type[Backbone]) -> type[Backbone]:
 
 
 def family_defaults(pipeline_class: str) -> FamilyDefaults | None:
-    """Return the usual settings of a pipeline class, ``"FluxPipeline"``; None where it cannot be trained on."""
+    """Return the defaults for a pipeline class name, e.g. ``"FluxPipeline"``; None if no family trains on it."""
     of_class = {cls.__name__: backbone.defaults for backbone in BACKBONES for cls in backbone.pipeline_classes}
     return of_class.get(pipeline_class)
 
@@ -77,15 +83,16 @@ def backbone_for(pipe: Any, train_text_encoders: Sequence[str] = ()) -> Backbone
         train_text_encoders: Components whose rows are trained; empty: the family's default.
 
     Raises:
-        UnsupportedPipelineError: There is none, or the pipeline lacks a part that training needs.
-        ConfigError: `train_text_encoders` names something else than text encoders of the pipeline.
+        UnsupportedPipelineError: No backbone trains on `pipe`, or `pipe` lacks a component that training needs.
+        ConfigError: `train_text_encoders` names something other than text encoders of the pipeline.
     """
     known = {cls: backbone for backbone in BACKBONES for cls in backbone.pipeline_classes}
     for cls in type(pipe).__mro__:
         if cls in known:
             return known[cls](pipe, train_text_encoders)
         if cls.__module__.startswith("diffusers.pipelines"):
-            break  # diffusers derives pipelines for other tasks from those we know
+            # diffusers derives pipelines for other tasks from those we support, so its base classes do not count.
+            break
     raise UnsupportedPipelineError(
         f"expected a pipeline that can be trained on ({', '.join(cls.__name__ for cls in known)}), got "
         f"{type(pipe).__name__}; rows trained on one of these load into any pipeline with the same text encoder, and "

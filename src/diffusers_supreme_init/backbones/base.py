@@ -1,5 +1,6 @@
-"""The seam between the trainer and a model family."""
+"""`Backbone`: the interface between the trainer and a model family."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +12,17 @@ from torch import Tensor
 from ..config import SupremeInitConfig
 from ..errors import ConfigError, UnsupportedPipelineError
 from ..text.prompt_cleaning import as_written
-from ..text.text_pairs import TextPair, find_text_pairs
+from ..text.text_pairs import EncoderIdentity, TextPair, find_text_pairs, identify_encoder
 from .defaults import FamilyDefaults
 
 
 @dataclass(frozen=True)
 class LatentDistribution:
-    """The autoencoder's posterior of some pictures, in the scale the denoiser works in.
+    """The autoencoder's posterior for a batch of pictures, in the denoiser's scale.
 
     Attributes:
         mean: ``(batch, channels, height, width)``, float32.
-        std: The same shape; a latent sample is ``mean + std * standard normal``. Zeros where the autoencoder is
+        std: The same shape; latents are drawn as ``mean + std * standard normal``. Zeros if the autoencoder is
             deterministic.
     """
 
@@ -31,46 +32,46 @@ class LatentDistribution:
 
 @dataclass(frozen=True)
 class PooledConditioning:
-    """What families with a pooled text vector read.
+    """Prompt embeddings of families that also use a pooled text vector.
 
     Attributes:
-        embeds: ``(batch, tokens, width)``.
-        pooled: ``(batch, width)``.
+        embeds: One vector per token, ``(batch, tokens, width)``.
+        pooled: One vector per prompt, ``(batch, width)``.
     """
 
     embeds: Tensor
     pooled: Tensor
 
     def to(self, dtype: torch.dtype) -> "PooledConditioning":
-        """Return both in another dtype."""
+        """Return both tensors in another dtype."""
         return PooledConditioning(self.embeds.to(dtype), self.pooled.to(dtype))
 
 
 class Backbone(ABC):
-    """One model family on one pipeline. Everything that is not said here is the same for all of them.
+    """One model family on one pipeline; the rest of the package is the same for every family.
 
-    A family is a subclass with the class attributes below and the abstract methods; `FlowBackbone` and
-    `DiffusionBackbone` have the methods that all flow-matching and all noise-schedule models share. See
+    A family is a subclass that sets the class attributes below and implements the abstract methods. `FlowBackbone` and
+    `DiffusionBackbone` implement those that all flow-matching and all noise-schedule models share. See
     ``docs/backbones.md``.
 
     Attributes:
-        pipeline_classes: The pipelines it trains on, exactly these (and subclasses outside diffusers). The first draws
-            from a prompt alone.
-        defaults: Learning rate and the like, each with its source.
+        pipeline_classes: The pipeline classes it trains on: exactly these, and subclasses outside diffusers. The first
+            draws from a prompt alone.
+        defaults: Learning rate and other defaults, each with its source.
         required: Components without which it cannot train.
-        denoiser_name: Component that predicts.
-        max_sequence_length: Tokens that text encoders other than CLIP read; the default of the pipeline's
-            ``__call__``. None: there are only CLIPs.
-        resolution_multiple: Side of training pictures is a multiple of this, in pixels.
-        max_resolution: Their largest side in pixels; None: there is no limit.
-        call_options: Further arguments with which the pipeline draws what it was trained on, see `drawing_options`.
-        supports_min_snr: Whether `snr_gamma` means something.
+        denoiser_name: Component name of the denoiser.
+        max_sequence_length: Tokens that text encoders other than CLIP read, as in the default of the pipeline's
+            ``__call__``; None if the family has only CLIPs.
+        resolution_multiple: The side of training pictures must be a multiple of this, in pixels.
+        max_resolution: Largest side of training pictures in pixels; None: no limit.
+        call_options: Further arguments for drawing pictures like those trained on, see `drawing_options`.
+        supports_min_snr: Whether the family accepts `snr_gamma`.
         pipe: The user's pipeline.
         pairs: The text encoders that read the prompt, in the order of the pipeline's components.
-        trained: Those of them whose rows are trained.
-        autoencoder: The module that makes latents; it is not needed after that.
-        denoiser: The module that predicts.
-        resolution: Side in pixels of the pictures the model was made for.
+        trained: Those text encoders whose rows are trained.
+        autoencoder: The module that encodes pictures; the steps do not need it.
+        denoiser: The module that predicts noise, velocity or latents.
+        resolution: Side of the pictures the model was made for, in pixels.
         architecture: ModelSpec name of the model and the file, e.g. ``"stable-diffusion-v1/textual-inversion"``.
     """
 
@@ -88,15 +89,16 @@ class Backbone(ABC):
     architecture: str
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
-        """Take a pipeline.
+        """Read the components of a pipeline.
 
         Args:
             pipe: An instance of one of `pipeline_classes`.
             train_text_encoders: Components whose rows are trained; empty: the family's default.
 
         Raises:
-            UnsupportedPipelineError: The pipeline lacks a part that training needs, or differs from its family.
-            ConfigError: `train_text_encoders` names something else than text encoders of the pipeline.
+            UnsupportedPipelineError: The pipeline lacks a component that training needs, or differs from its family.
+            ConfigError: `train_text_encoders` names something other than text encoders of the pipeline, or only one of
+                two that share a tokenizer object.
         """
         missing = [name for name in self.required if getattr(pipe, name, None) is None]
         if missing:
@@ -114,13 +116,13 @@ class Backbone(ABC):
                 )
 
     def check_latent_channels(self, channels_per_token: int = 1) -> None:
-        """Check that the denoiser reads latents and no further channels.
+        """Check that the denoiser takes latents and no further channels.
 
         Args:
-            channels_per_token: How many times as many it reads, where it reads several pixels of the latents as one.
+            channels_per_token: Latent pixels that the denoiser reads as one token, stacked as channels.
 
         Raises:
-            UnsupportedPipelineError: It does (inpainting, fill, depth, control, ...).
+            UnsupportedPipelineError: The denoiser takes further channels (inpainting, fill, depth, control, ...).
         """
         expected, got = channels_per_token * self.autoencoder.config.latent_channels, self.denoiser.config.in_channels
         if got != expected:
@@ -134,22 +136,25 @@ class Backbone(ABC):
         """The text encoders whose rows are not trained; they read a concept's description instead."""
         return tuple(pair for pair in self.pairs if pair not in self.trained)
 
+    @functools.cached_property
+    def identities(self) -> dict[str, EncoderIdentity]:
+        """The identity of each trained text encoder, by component name; loading concepts does not change it."""
+        return {pair.encoder_name: identify_encoder(pair) for pair in self.trained}
+
     @property
     def device(self) -> torch.device:
-        """Where prompts are encoded: the device of the first trained text encoder."""
+        """The device on which prompts are encoded: that of the first trained text encoder."""
         return self.trained[0].embedding.weight.device
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """Floating-point dtype in which the denoiser takes its inputs."""
+        """Floating-point dtype of the denoiser's inputs."""
         return self.denoiser.dtype
 
     @property
     def drawing_pipe(self) -> Any:
-        """The pipeline that draws from a prompt alone: the user's own, or one of the same parts if it asks for more.
-
-        ``from_pipe`` would cast the parts to float32.
-        """
+        """A pipeline that draws from a prompt alone: the user's own, or a new one with the same components."""
+        # Not `from_pipe`, which would cast the user's components to float32.
         cls = self.pipeline_classes[0]
         if isinstance(self.pipe, cls):
             return self.pipe
@@ -158,24 +163,24 @@ class Backbone(ABC):
 
     @property
     def drawing_options(self) -> dict[str, Any]:
-        """Arguments with which `drawing_pipe` draws a prompt as training reads it: as it is written."""
+        """Arguments with which `drawing_pipe` reads a prompt as training does: as written, without cleaning."""
         return {**as_written(self.drawing_pipe), **self.call_options}
 
     def window(self, pair: TextPair) -> int:
-        """Return how many tokens of a prompt a text encoder reads, those at the ends included."""
+        """Return how many tokens of a prompt a text encoder reads, including start and end tokens."""
         if is_clip(pair) or self.max_sequence_length is None:
             return pair.tokenizer.model_max_length
         return self.max_sequence_length
 
     def learning_rate(self, config: SupremeInitConfig) -> float:
-        """Return the learning rate of a run: the one that was set, or the family's."""
+        """Return the learning rate of a run: the configured one, else the family's default."""
         return self.defaults.learning_rate if config.learning_rate is None else config.learning_rate
 
     def check_config(self, config: SupremeInitConfig) -> None:
-        """Check settings that not every family has.
+        """Check the settings that depend on the family.
 
         Raises:
-            ConfigError: `snr_gamma` or `resolution` makes no sense here.
+            ConfigError: The family does not support `snr_gamma`, or cannot train at `resolution`.
         """
         name = type(self.pipe).__name__
         if config.snr_gamma is not None and not self.supports_min_snr:
@@ -193,7 +198,7 @@ class Backbone(ABC):
 
     @torch.no_grad()
     def encode_pictures(self, pixel_values: Tensor) -> LatentDistribution:
-        """Encode pictures ``(batch, 3, height, width)`` in [-1, 1]; float32, no gradient."""
+        """Return the posterior, in float32, of pictures ``(batch, 3, height, width)`` in [-1, 1]; without gradient."""
         parameter = next(self.autoencoder.parameters())
         posterior = self.autoencoder.encode(pixel_values.to(parameter)).latent_dist
         config = self.autoencoder.config
@@ -202,15 +207,15 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> Any:
-        """Encode prompts with the pipeline's own code and gradient to the rows; `predict` gets the result."""
+        """Encode prompts for `predict`, with the pipeline's own code and with gradient to the rows."""
 
     @abstractmethod
     def draw_timestep(self, generator: torch.Generator, latent_size: tuple[int, int]) -> float:
-        """Draw the timestep of one training sample, whose latents have `latent_size` (height, width)."""
+        """Draw the timestep of one training sample, whose latents have the size `latent_size`, (height, width)."""
 
     @abstractmethod
     def spread_timestep(self, index: int, num_samples: int, latent_size: tuple[int, int]) -> float:
-        """Return timestep number `index` of `num_samples` that are spread evenly over what `draw_timestep` draws."""
+        """Return timestep `index` of `num_samples` at evenly spaced quantiles of `draw_timestep`'s distribution."""
 
     @abstractmethod
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -222,15 +227,15 @@ class Backbone(ABC):
 
         Args:
             noisy_latents: ``(batch, channels, height, width)``.
-            timesteps: ``(batch,)``, as drawn.
-            conditioning: What `encode_prompts` returned.
+            timesteps: ``(batch,)``, as returned by `draw_timestep`.
+            conditioning: The result of `encode_prompts`.
             geometry: ``(batch, 6)``: height and width of the whole picture, top and left of the crop after scaling,
                 height and width of the crop, all in pixels.
         """
 
     @abstractmethod
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return what `predict` should have said: noise, velocity or latents."""
+        """Return the target of `predict`: noise, velocity or latents."""
 
     def min_snr_weights(self, timesteps: Tensor, gamma: float) -> Tensor:
         """Return Min-SNR loss weights ``(batch,)`` for this family's target (arXiv:2303.09556)."""
@@ -257,5 +262,5 @@ class Backbone(ABC):
 
 
 def is_clip(pair: TextPair) -> bool:
-    """Whether a text encoder is a CLIP: small, and with a window of its own."""
+    """Whether a text encoder is a CLIP: it is small, and its tokenizer sets its window."""
     return type(pair.encoder).__name__.startswith("CLIP")

@@ -1,19 +1,19 @@
-"""What differs between families among the settings, in one table, with the source of each number."""
+"""The default settings of each family, in one table, with the source of each number."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyDefaults:
-    """Settings of a family where the user gives none.
+    """Default settings of a family.
 
     Attributes:
-        learning_rate: Of AdamW on the rows.
-        learning_rate_source: Where it comes from.
-        dtype: Precision that the frozen parts are usually loaded in: a hint, nothing is cast.
-        dtype_source: Where that comes from.
-        guidance: Value of a guidance embedding while training; None: the family has none.
-        guidance_source: Where it comes from.
+        learning_rate: AdamW's learning rate for the rows.
+        learning_rate_source: Source of `learning_rate`.
+        dtype: Precision in which the frozen parts are usually loaded; a hint only, nothing is cast.
+        dtype_source: Reason or source of `dtype`.
+        guidance: Value of the guidance embedding in training; None: the family has no guidance embedding.
+        guidance_source: Source of `guidance`.
     """
 
     learning_rate: float

@@ -1,4 +1,4 @@
-"""Families with a noise schedule: Stable Diffusion 1 and 2, SDXL, PixArt."""
+"""Families with a noise schedule: Stable Diffusion 1 and 2, SDXL, PixArt-Sigma."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -14,12 +14,13 @@ from .base import Backbone
 
 
 class DiffusionBackbone(Backbone):
-    """Noise is added along a schedule of integer timesteps; the denoiser predicts noise, velocity or latents.
+    """Adds noise along a schedule of integer timesteps; the denoiser predicts noise, velocity or latents.
 
     The loss is the mean squared error of equation 1, at uniformly drawn timesteps (arXiv:2006.11239, equation 14).
 
     Attributes:
-        noise_scheduler: The noise levels, of the pipeline's own configuration.
+        noise_scheduler: The noise levels, from the configuration of the pipeline's scheduler.
+        num_train_timesteps: Number of timesteps of the schedule.
         prediction_type: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
     """
 
@@ -35,7 +36,8 @@ class DiffusionBackbone(Backbone):
                 f"{type(pipe.scheduler).__name__} of another kind of model (prediction_type "
                 f"{config.get('prediction_type')!r})"
             )
-        # The pipeline's own scheduler holds the state of sampling; this one only knows the noise levels.
+        # The pipeline's own scheduler holds the state of sampling, and some lack `get_velocity`.
+        # `DDPMScheduler` is used for its noise levels only.
         self.noise_scheduler = DDPMScheduler.from_config(config)
         self.num_train_timesteps: int = self.noise_scheduler.config.num_train_timesteps
         self.prediction_type: str = self.noise_scheduler.config.prediction_type
@@ -64,6 +66,6 @@ class DiffusionBackbone(Backbone):
         snr = compute_snr(self.noise_scheduler, timesteps)
         capped = snr.clamp(max=gamma)
         if self.prediction_type == "epsilon":
-            # Zero-terminal-SNR schedules reach snr = 0, where the limit of min(snr, gamma) / snr is 1.
+            # A zero-terminal-SNR schedule reaches snr = 0, where min(snr, gamma) / snr has the limit 1.
             return torch.where(snr > 0, capped / snr.clamp(min=torch.finfo(snr.dtype).tiny), torch.ones_like(snr))
         return capped / (snr + 1) if self.prediction_type == "v_prediction" else capped

@@ -1,4 +1,4 @@
-"""Families of flow matching: Stable Diffusion 3, Flux, Sana."""
+"""Families with flow matching: Stable Diffusion 3, Flux, Sana."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,16 @@ from .base import Backbone
 
 
 class FlowBackbone(Backbone):
-    """Noise is mixed in on a straight line, and the denoiser predicts the velocity along it, noise minus latents.
+    """Mixes latents and noise along a straight line; the denoiser predicts the velocity, noise minus latents.
 
-    The loss is its mean squared error at timesteps drawn from a logit-normal density, shifted towards noise as the
-    scheduler shifts those of sampling: arXiv:2403.03206, equations 19 and 23, of Stable Diffusion 3. The logit-normal
-    density whose mode moves with the resolution is also that of Flux (arXiv:2506.15742, section 3), and an unmoved
-    one with the scheduler's shift that of Sana (its published training configurations).
+    The loss is the mean squared error of the velocity. Timesteps are drawn from a logit-normal density, and shifted
+    towards noise as the scheduler shifts those of sampling. This is the density of Stable Diffusion 3
+    (arXiv:2403.03206, equations 19 and 23). Flux uses it with a mode that moves with the resolution
+    (arXiv:2506.15742, section 3), Sana with a fixed mode and the scheduler's shift (its published training
+    configurations).
+
+    Attributes:
+        num_train_timesteps: The timestep of pure noise.
     """
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
@@ -30,7 +34,7 @@ class FlowBackbone(Backbone):
         self.num_train_timesteps: int = config.num_train_timesteps
 
     def num_image_tokens(self, latent_size: tuple[int, int]) -> int:
-        """Return the number of tokens the denoiser makes of latents, by which a dynamic shift is set."""
+        """Return the number of tokens the denoiser makes of latents, on which a dynamic shift depends."""
         patch_size = self.denoiser.config.get("patch_size") or 1
         return (latent_size[0] // patch_size) * (latent_size[1] // patch_size)
 
@@ -53,6 +57,7 @@ class FlowBackbone(Backbone):
         return float(torch.sigmoid(normal + self._log_shift(latent_size))) * self.num_train_timesteps
 
     def _log_shift(self, latent_size: tuple[int, int]) -> float:
+        # As in diffusers, a dynamic shift grows linearly with the number of image tokens.
         config = self.pipe.scheduler.config
         if not config.get("use_dynamic_shifting"):
             return math.log(config.get("shift") or config.get("flow_shift") or 1.0)

@@ -1,4 +1,4 @@
-"""Flux.1: the pooled vector of a CLIP-L, T5, packed latents, flow matching, and guidance as an input."""
+"""Flux.1: a CLIP-L for the pooled vector, T5, packed latents, flow matching, guidance as an input."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -62,7 +62,7 @@ class FluxBackbone(FlowBackbone):
 
 
 def _pack(latents: Tensor) -> Tensor:
-    """Turn ``(batch, channels, height, width)`` into one token ``(4 * channels,)`` for each square of 2 by 2."""
+    """Pack ``(batch, channels, height, width)`` into ``(batch, tokens, 4 * channels)``, a token per 2 x 2 square."""
     squares = latents.unflatten(2, (-1, _PATCH_SIDE)).unflatten(4, (-1, _PATCH_SIDE))
     return squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 

@@ -12,7 +12,7 @@ from .diffusion import DiffusionBackbone
 
 
 class PixArtSigmaBackbone(DiffusionBackbone):
-    """See `Backbone`. The variance that the transformer also predicts has no part in the loss."""
+    """See `Backbone`. The transformer also predicts the variance, which the loss ignores."""
 
     pipeline_classes: ClassVar[tuple[type, ...]] = (PixArtSigmaPipeline,)
     defaults = defaults.PIXART_SIGMA

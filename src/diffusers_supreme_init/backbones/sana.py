@@ -1,4 +1,4 @@
-"""Sana: Gemma alone, behind an instruction, and a deterministic autoencoder."""
+"""Sana: Gemma alone, prompts after an instruction, flow matching, a deterministic autoencoder."""
 
 import inspect
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .flow import FlowBackbone
 
 
 class SanaBackbone(FlowBackbone):
-    """See `Backbone`. Prompts stand behind the instruction that the pipeline puts before them when it draws."""
+    """See `Backbone`. Prompts follow the instruction that the pipeline puts before them when it draws."""
 
     pipeline_classes: ClassVar[tuple[type, ...]] = (SanaPipeline,)
     defaults = defaults.SANA
@@ -27,7 +27,8 @@ class SanaBackbone(FlowBackbone):
         self.check_latent_channels()
         self.resolution = config.sample_size * pipe.vae_scale_factor
         self.resolution_multiple = config.patch_size * pipe.vae_scale_factor
-        self.call_options = {  # drawn are 1024 px whatever the model is, unless the call says otherwise
+        # The pipeline draws 1024 px by default, whatever the model.
+        self.call_options = {
             "height": self.resolution,
             "width": self.resolution,
             "use_resolution_binning": False,
@@ -37,7 +38,8 @@ class SanaBackbone(FlowBackbone):
         self._instruction = arguments["complex_human_instruction"].default
 
     def window(self, pair: TextPair) -> int:  # noqa: D102 - see `Backbone`
-        return super().window(pair) - 2  # the pipeline counts its instruction's ends into the prompt's room
+        # The pipeline takes two tokens off the prompt's room, for the start and end tokens of its instruction.
+        return super().window(pair) - 2
 
     @torch.no_grad()
     def encode_pictures(self, pixel_values: Tensor) -> LatentDistribution:  # noqa: D102

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2: one CLIP text encoder, a UNet, epsilon, velocity or sample prediction."""
+"""Stable Diffusion 1 and 2: one CLIP, a UNet that predicts noise, velocity or latents."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -46,10 +46,10 @@ class StableDiffusionBackbone(DiffusionBackbone):
 
 
 def check_no_guidance_input(pipe: Any) -> None:
-    """Check that a UNet is not told how strong guidance is.
+    """Check that a UNet does not take the guidance scale as an input.
 
     Raises:
-        UnsupportedPipelineError: It is: a latent consistency model.
+        UnsupportedPipelineError: The UNet takes it, as that of a latent consistency model does.
     """
     if pipe.unet.config.time_cond_proj_dim is not None:
         raise UnsupportedPipelineError(

@@ -12,7 +12,7 @@ from .flow import FlowBackbone
 
 
 class StableDiffusion3Backbone(FlowBackbone):
-    """See `Backbone`. T5 (``text_encoder_3``) may be missing; the pipeline then puts zeros in its place."""
+    """See `Backbone`. T5 (``text_encoder_3``) may be missing; the pipeline then replaces its output with zeros."""
 
     pipeline_classes: ClassVar[tuple[type, ...]] = (StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline)
     defaults = defaults.STABLE_DIFFUSION_3

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two CLIPs, a pooled vector, and where in its picture the crop lies."""
+"""Stable Diffusion XL: two CLIPs, a pooled vector, and the size and crop of each picture as inputs."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ _NUM_SIZE_IDS = 6
 
 
 class StableDiffusionXLBackbone(DiffusionBackbone):
-    """See `Backbone`. Size and crop of each picture are given to the UNet (arXiv:2307.01952, section 2.2)."""
+    """See `Backbone`. The UNet also takes the size and crop of each picture (arXiv:2307.01952, section 2.2)."""
 
     pipeline_classes: ClassVar[tuple[type, ...]] = (StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline)
     defaults = defaults.STABLE_DIFFUSION_XL

@@ -1,4 +1,4 @@
-"""Describers: what can be said about a picture, and about which part of it. No model is imported before it is used."""
+"""Describers: models that name, caption and cut out what a picture shows. Each is imported only when it is used."""
 
 from .captioner import Captioner
 from .classifier import Classifier, ZeroShotClassifier

@@ -1,4 +1,4 @@
-"""`ApiKey`: a secret that is sent, and otherwise shows up nowhere."""
+"""`ApiKey`: a secret that is sent to a server and shown nowhere else."""
 
 import logging
 import re
@@ -10,14 +10,15 @@ from ..errors import ConfigError, DescriberError
 
 _HIDDEN = "<hidden>"
 _MIN_SECRET = 8
+# Filters of a logger do not apply to its children, so each logger is named.
 _HTTP_LOGGERS = ("httpx2", *(f"httpcore2.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")))
 
 
 class ApiKey:
-    """A key, or none, that no `repr`, log or pickle shows.
+    """An optional key that no `repr`, log or pickle shows.
 
     Raises:
-        ConfigError: It could not be sent as a header.
+        ConfigError: The key cannot be sent as a header.
     """
 
     def __init__(self, value: str | None) -> None:
@@ -34,23 +35,23 @@ class ApiKey:
         return _HIDDEN
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # the usual way goes through `__reduce__`
+        return self  # the default goes through `__reduce__`, which refuses
 
     def __reduce__(self) -> Any:
         if self._value is None:
             return ApiKey, (None,)
-        # Without its key the copy would fail later and elsewhere, with status 401.
+        # A copy without its key would only fail later, in another process, with status 401.
         raise DescriberError(
             "cannot pickle a refiner: expected one without api_key, got one with it, which the pickle would show; "
             "make the refiner in the process that uses it"
         )
 
     def headers(self) -> dict[str, str]:
-        """Return the header to send; none without a key."""
+        """Return the header to send; empty without a key."""
         return {} if self._value is None else {"authorization": f"Bearer {self._value}"}
 
     def redact(self, text: str) -> str:
-        """Hide the key in a text, also as `repr` and JSON write it, any number of times over, or an address."""
+        """Hide the key in a text, also where it is URL-quoted or escaped by any number of nested `repr` and JSON."""
         if self._value is None:
             return text
         escaped = {"\\": r"\\+", "'": r"\\*'", '"': r"\\*\""}
@@ -58,15 +59,21 @@ class ApiKey:
         return re.sub(f"{written}|{re.escape(quote(self._value, safe=''))}", _HIDDEN, text)
 
     def is_told_by(self, text: str) -> bool:
-        """Whether a text holds the key; stand-ins such as "none" are no secret, and may be words of a caption."""
+        """Whether a text contains the key.
+
+        Keys of fewer than 8 characters do not count: they are stand-ins such as "none", which a caption may contain.
+        """
         return self._value is not None and len(self._value) >= _MIN_SECRET and self._value in text
 
 
 def hide_in_logs(key: ApiKey) -> None:
-    """Redact what httpx2 logs from this thread on: at DEBUG the headers of an answer, which may echo the key."""
+    """Redact the key in everything that httpx2 logs in this thread from now on.
+
+    At level DEBUG it logs response headers, which may echo the key.
+    """
     _key_in_use.set(key)
     for name in _HTTP_LOGGERS:
-        logging.getLogger(name).addFilter(_redact_record)  # a second time does nothing
+        logging.getLogger(name).addFilter(_redact_record)  # adding the same filter twice does nothing
 
 
 _key_in_use: ContextVar[ApiKey] = ContextVar("_key_in_use")

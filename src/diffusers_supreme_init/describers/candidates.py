@@ -1,4 +1,4 @@
-"""Selected pictures -> candidate descriptions, each with what was taken out of it on the way."""
+"""Selected pictures -> candidate descriptions, each with a record of what was removed from it."""
 
 import math
 import statistics
@@ -25,10 +25,10 @@ class Candidate:
     Attributes:
         text: The words.
         source: ``"class"``, ``"caption"``, ``"refined caption"`` or ``"text"`` (the user's own).
-        raw: What the describer said; for a refined caption, what the refiner said.
-        score: The describer's own, see `Description`; None for the user's text and for refined captions.
-        removed: Boilerplate that was taken out of `raw`.
-        num_cut: Tokens that were cut because they do not fit.
+        raw: The uncleaned answer of the describer, or of the refiner for a refined caption.
+        score: The describer's own score, see `Description`; None for the user's text and for refined captions.
+        removed: Boilerplate that was removed from `raw`.
+        num_cut: Number of tokens that were cut because they do not fit.
         losses: Fixed-noise losses of the untouched model, one per noise; empty if there was nothing to choose.
     """
 
@@ -48,13 +48,13 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """What the describers of one concept said.
+    """The candidates for one concept.
 
     Attributes:
-        usable: Different texts: in the order in which they were found, or `ranked`.
-        notes: What was refused or failed, and why, one line each.
-        num_tied: How many of the first ones the noises cannot tell apart; 0 before they were compared, 1 if the first
-            one is better than all others.
+        usable: Candidates with different texts, in the order in which they were found, or `ranked`.
+        notes: Why an answer was refused or a describer failed, one line each.
+        num_tied: Number of leading candidates that the noises cannot tell apart; 0 before they were compared, 1 if
+            the first one is better than all others.
     """
 
     usable: tuple[Candidate, ...]
@@ -83,7 +83,7 @@ class _Collector:
     def add_labels(self, descriptions: Sequence[Description]) -> None:
         config = self.describers.config
         for description in descriptions:
-            if config.candidate_labels:  # written by the user, no synset
+            if config.candidate_labels:  # written by the user: not a synset, nothing to clean
                 self._add(Wording(description.text, description.text), "class", description.score)
                 continue
             try:
@@ -103,7 +103,7 @@ class _Collector:
                 self._add(refined, "refined caption")
 
     def _add(self, wording: Wording, source: str, score: float | None = None) -> None:
-        """Keep a text, or note why not."""
+        """Add a candidate, or note why it is unusable."""
         problem = None if source == "text" else _problem(wording)
         if problem is not None:
             self.notes.append(f"{source}: {problem}")
@@ -121,12 +121,12 @@ class _Collector:
         self.usable.setdefault(text, candidate)
 
     def _refined(self, caption: str) -> Wording | None:
-        """Return what the refiner makes of a caption; None if there is none, or if it gives nothing better."""
+        """Return the refined caption; None without a refiner, or if its answer is unusable."""
         if self.describers.refiner is None or self.refiner_failed:
             return None
         refinement = refine(self.describers.refiner, caption)
         if refinement.failure is not None:
-            self.refiner_failed = True  # a server that is down would make every caption wait
+            self.refiner_failed = True  # not asked again: a server that is down would delay every caption
             self.notes.append(f"refiner: {refinement.failure}; kept the caption")
             return None
         wording = clean_caption(refinement.text, boilerplate=self.removes_boilerplate)
@@ -140,7 +140,7 @@ class _Collector:
 
 
 def _problem(wording: Wording) -> str | None:
-    """Return why words that a model found are no description."""
+    """Return why a model's words are unusable as a description; None if they are usable."""
     if not wording.raw.strip():
         return "expected words, got nothing"
     if not wording.text:
@@ -162,20 +162,20 @@ def find_candidates(
     limits: Sequence[TokenLimit] = (),
     keep_boilerplate: bool = False,
 ) -> Candidates:
-    """Ask the describers.
+    """Ask the describers for candidate descriptions of one concept.
 
     Args:
         method: ``"class"``: the most probable label over all pictures. ``"caption"``: the best caption of each
             picture. ``"auto"``: several labels, several captions of each picture, their refinements, and `own`.
-        pictures: Of one concept.
-        describers: Which models, and how they are used.
+        pictures: Pictures of the concept.
+        describers: The models and their settings.
         own: The user's texts.
-        limits: Tokens that fit the text encoders; longer texts are cut between words.
-        keep_boilerplate: Whether to keep phrases such as "a painting of", which for a style are the point.
+        limits: Token limits of the text encoders; longer texts are cut between words.
+        keep_boilerplate: Whether to keep phrases such as "a painting of", which matter for a style.
 
     Raises:
         InitializerError: One of the user's texts gives no tokens.
-        DescriberError: A model cannot be loaded, or none of them said anything usable.
+        DescriberError: A model cannot be loaded, or no answer is usable.
     """
     config, automatic = describers.config, method == "auto"
     if config.max_initializer_tokens is not None:
@@ -199,22 +199,22 @@ def find_candidates(
 
 def _captions(picture: SelectedPicture, describers: Describers, num_captions: int) -> list[Description]:
     captioner, max_new_tokens = describers.captioner, describers.config.max_caption_tokens
-    # A captioner that can be asked about a part sees it in its surroundings, unless these are to be removed.
+    # A captioner that takes boxes gets the whole picture, surroundings included, unless these are to be removed.
     whole = captioner.describes_boxes and describers.config.region_background == "keep"
     image, box = (picture.image, picture.box) if whole and picture.box else (picture.crop, None)
     return captioner.describe(image, num_captions=num_captions, max_new_tokens=max_new_tokens, box=box)
 
 
 def ranked(candidates: Candidates, losses: Sequence[Sequence[float]]) -> Candidates:
-    """Return the candidates with their fixed-noise losses, the one to start from first.
+    """Return the candidates with their fixed-noise losses; training starts from the first.
 
-    A candidate is tied with the lowest loss if it is no further above than one standard error of the paired
-    differences: other noises could have turned the two around. Among tied ones, words that say nothing about
-    surroundings come first, then those that were found first. The others follow by their loss.
+    A candidate is tied with the lowest loss if its mean loss is at most one standard error of the paired differences
+    above it: other noises could have swapped the two. Tied candidates come first: those that do not mention
+    surroundings before the rest, otherwise in the order in which they were found. The others follow by their loss.
 
     Args:
         candidates: In the order in which they were found.
-        losses: One per noise for each candidate, over the same noises.
+        losses: One loss per noise for each candidate, over the same noises.
     """
     scored = [replace(c, losses=tuple(values)) for c, values in zip(candidates.usable, losses, strict=True)]
     by_loss = sorted(scored, key=_finite_loss)
@@ -225,7 +225,7 @@ def ranked(candidates: Candidates, losses: Sequence[Sequence[float]]) -> Candida
 
 
 def paired_difference(candidate: Candidate, other: Candidate) -> tuple[float, float]:
-    """Return how far a candidate's loss is above another's over the same noises: mean and standard error."""
+    """Return mean and standard error of a candidate's loss minus another's, paired by noise."""
     differences = [a - b for a, b in zip(candidate.losses, other.losses, strict=True)]
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
     return statistics.fmean(differences), error
@@ -239,9 +239,9 @@ def _is_tied(candidate: Candidate, best: Candidate) -> bool:
 
 
 def record_of(candidates: Candidates, method: str, describers: Describers) -> dict[str, Any]:
-    """Return what a file says about how the words were found, as JSON values.
+    """Return the record of how the words were found, as JSON values.
 
-    Folders of models are left out, and so are notes, which can name a refiner's address: files get published.
+    Records get published, so they contain no local model folders and no notes, which can name a refiner's address.
     """
     asked = {candidate.source for candidate in candidates.usable}
     models = {

@@ -1,4 +1,4 @@
-"""Picture -> captions, by any image-to-text model of transformers."""
+"""Picture -> captions, by any image-text-to-text model of transformers."""
 
 import re
 from typing import Any
@@ -15,10 +15,10 @@ CHAT_PROMPT = (
     "Name the main object in this image with one short noun phrase, with its colors and materials, in at most ten "
     "English words. Answer with the phrase only."
 )
-"""What a chat model is asked unless `prompt` is given."""
+"""The question for chat models if no `prompt` is given."""
 
 _MIN_BEAMS = 3
-# For these a prompt is the beginning of the caption, for others a question.
+# These models continue the prompt, so it is part of the caption; for others it is a question or a task.
 _CONTINUES_PROMPT = frozenset({"blip", "git"})
 _LOCATION = re.compile(r"<loc_\d+>")
 
@@ -27,7 +27,7 @@ class Captioner:
     """Any `AutoModelForImageTextToText`: BLIP, BLIP-2, GIT, Florence-2, and chat models such as SmolVLM.
 
     Raises:
-        DescriberError: The model cannot be loaded, or is no captioner.
+        DescriberError: The model cannot be loaded, or is not a captioner.
     """
 
     def __init__(
@@ -43,14 +43,15 @@ class Captioner:
         Args:
             model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
             prompt: Beginning of the caption for BLIP and GIT, a task such as ``"<DETAILED_CAPTION>"`` for Florence-2,
-                a question for the others; None: what is usual for each.
-            device: Where it runs; None: the GPU if there is one.
+                a question for the others; None: no prompt for BLIP and GIT, ``"<CAPTION>"`` for Florence-2 (or
+                ``"<REGION_TO_DESCRIPTION>"`` for a box), `CHAT_PROMPT` for chat models.
+            device: Device of the model; None: the GPU if there is one.
             dtype: Precision of the weights.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         with explained(model, "captioner"):
-            # The processor first: it is small, and tells whether the model is usable at all.
+            # The processor is small, and already fails for models of other kinds, before the weights are loaded.
             self.processor = load_part(AutoProcessor, model)
             self.model = place(load_part(AutoModelForImageTextToText, model, dtype=dtype), device)
         self.name = model
@@ -64,7 +65,7 @@ class Captioner:
 
     @property
     def describes_boxes(self) -> bool:
-        """Whether the model can be asked about a part of the whole picture; that leaves no room for a prompt."""
+        """Whether the model can describe a box within the whole picture: Florence-2 can, unless `prompt` is given."""
         return self.model.config.model_type == "florence2" and self.prompt is None
 
     @torch.no_grad()
@@ -75,12 +76,12 @@ class Captioner:
 
         Args:
             image: RGB.
-            num_captions: How many; fewer come back when beams differ only in white space.
+            num_captions: Number of captions; fewer are returned if beams differ only in white space.
             max_new_tokens: Longest caption, in tokens of the captioner.
-            box: The part that is meant, ``(left, top, right, bottom)`` in pixels; only if `describes_boxes`.
+            box: The part to describe, ``(left, top, right, bottom)`` in pixels; only if `describes_boxes`.
 
         Raises:
-            DescriberError: The model takes no boxes, or fails on the picture.
+            DescriberError: The model does not take boxes, or fails on the picture.
         """
         if box is not None and not self.describes_boxes:
             raise DescriberError(f"captioner {self.name!r}: expected no box, got one; crop the picture instead")
@@ -95,7 +96,7 @@ class Captioner:
                 return_dict_in_generate=True,
                 output_scores=True,
             )
-            # Cropped to the length that was generated, which `scores` is not when all beams end early.
+            # `beam_indices` is cropped to the generated length; `scores` is longer when all beams end early.
             texts = self._decode(output.sequences, output.beam_indices.shape[1])
         scores = output.sequences_scores.float().tolist()
         best = dict(reversed(list(zip(texts, scores, strict=True))))  # the first of equal texts wins
@@ -105,9 +106,9 @@ class Captioner:
         text = {"text": self.prompt} if self.prompt else {}
         inputs = self.processor(images=image, return_tensors="pt", **text)
         if self.model.config.model_type == "git" and self.prompt:
-            inputs.pop("token_type_ids", None)  # made by its tokenizer, refused by its model
+            inputs.pop("token_type_ids", None)  # GIT's tokenizer returns them, its model refuses them
             for name in ("input_ids", "attention_mask"):
-                inputs[name] = inputs[name][:, :-1]  # its last token ends the text that is to be continued
+                inputs[name] = inputs[name][:, :-1]  # without the end token: the text is to be continued
         return inputs
 
     def _chat_inputs(self, image: Image.Image, box: PixelBox | None) -> Any:
@@ -129,7 +130,7 @@ class Captioner:
         return self.processor(images=image, text=task, return_tensors="pt")
 
     def _decode(self, sequences: torch.Tensor, num_new: int) -> list[str]:
-        """Return the text of the last `num_new` tokens: most models repeat the prompt before them."""
+        """Return the text of the last `num_new` tokens; most models repeat the prompt before them."""
         new = sequences[:, sequences.shape[1] - num_new :]
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)

@@ -16,11 +16,11 @@ _PROMPT = "a photo of {}"
 
 
 class LabelModel(abc.ABC):
-    """What names the class of some pictures of one thing.
+    """A model that names the class of pictures that show the same thing.
 
     Attributes:
         name: Hub id or folder.
-        labels: All that it can answer.
+        labels: All possible answers.
     """
 
     name: str
@@ -31,7 +31,7 @@ class LabelModel(abc.ABC):
 
         Args:
             images: RGB pictures of one thing; their probabilities are averaged.
-            num_labels: How many; at most as many as there are.
+            num_labels: Number of labels; at most all are returned.
 
         Raises:
             DescriberError: The model fails on a picture.
@@ -52,7 +52,7 @@ class Classifier(LabelModel):
     """Any `AutoModelForImageClassification`: ViT, BEiT, ConvNeXt, ...
 
     Raises:
-        DescriberError: The model cannot be loaded, or is no classifier.
+        DescriberError: The model cannot be loaded, or is not a classifier.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Classifier(LabelModel):
 
         Args:
             model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
-            device: Where it runs; None: the GPU if there is one.
+            device: Device of the model; None: the GPU if there is one.
             dtype: Precision of the weights.
         """
         from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -82,10 +82,11 @@ class Classifier(LabelModel):
 
 
 class ZeroShotClassifier(LabelModel):
-    """A CLIP-like model that chooses among labels of your own, for what ImageNet has no class for.
+    """A CLIP-like model that chooses among your own labels, for objects without an ImageNet class.
 
     Raises:
-        DescriberError: The model cannot be loaded or compares no pictures with texts, or there are no labels.
+        DescriberError: The model cannot be loaded or does not compare pictures with texts, or there are fewer than two
+            different labels or an empty one.
     """
 
     def __init__(
@@ -100,8 +101,8 @@ class ZeroShotClassifier(LabelModel):
 
         Args:
             model: Hub id or folder of a CLIP, SigLIP, ... model.
-            candidate_labels: What the pictures may show, e.g. ``["a mug", "a teapot"]``; at least two.
-            device: Where it runs; None: the GPU if there is one.
+            candidate_labels: Possible contents of the pictures, e.g. ``["a mug", "a teapot"]``; at least two.
+            device: Device of the model; None: the GPU if there is one.
             dtype: Precision of the weights.
         """
         from transformers import AutoModelForZeroShotImageClassification, AutoProcessor
@@ -118,6 +119,7 @@ class ZeroShotClassifier(LabelModel):
 
     def _probabilities(self, images: list[Image.Image]) -> Tensor:
         texts = [_PROMPT.replace("{}", label) for label in self.labels]
+        # Padded to full length, since SigLIP was trained that way.
         inputs = self.processor(
             images=images, text=texts, return_tensors="pt", padding="max_length", truncation=True
         ).to(self.model.device, self.model.dtype)

@@ -1,4 +1,4 @@
-"""What every describer answers with."""
+"""`Description`: one answer of a describer."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ class Description:
 
     Attributes:
         text: A class label or a caption, not cleaned.
-        score: How sure the model is: of a classifier a probability in [0, 1], of a captioner the mean log-probability
-            of the caption's tokens. Comparable only between answers of one model about one picture.
+        score: The model's confidence: a probability in [0, 1] for a classifier, the mean log-probability of the
+            caption's tokens for a captioner. Comparable only between answers of one model about one picture.
     """
 
     text: str

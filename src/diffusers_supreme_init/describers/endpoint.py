@@ -1,4 +1,4 @@
-"""`EndpointRefiner`: a refiner that asks a server which speaks the protocol of OpenAI's chat completions."""
+"""`EndpointRefiner`: a refiner that asks a server through OpenAI's chat completions protocol."""
 
 import ipaddress
 import json
@@ -32,11 +32,11 @@ class EndpointRefiner:
 
     >>> refiner = EndpointRefiner("http://localhost:11434/v1", "qwen3:1.7b")  # Ollama; nothing is contacted yet
 
-    Only the given server is contacted, and only by a call. Redirects are not followed, so that the key stays with it.
-    Proxies of the environment are used, except for this very machine.
+    Only the given server is contacted, and only when the refiner is called. Redirects are not followed, so no other
+    server gets the key. Proxies from the environment are used, except for a server on this machine.
 
     Raises:
-        ConfigError: An argument cannot work; the key is never shown.
+        ConfigError: An argument is unusable. The message never shows the key.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class EndpointRefiner:
         style: RefinementStyle = RefinementStyle(),  # noqa: B008 - frozen
         timeout: float = 30.0,
     ) -> None:
-        """Remember what to ask whom.
+        """Check and store the settings; nothing is contacted.
 
         Args:
             base_url: ``http`` or ``https`` address to which ``/chat/completions`` is appended.
             model: Name of the model on that server.
-            api_key: Sent as bearer token and nowhere else; None: no such header. It is never shown or logged, and a
-                refiner that holds one cannot be pickled.
-            style: What to ask for.
-            timeout: Seconds for the whole call, from looking up the address to the last byte.
+            api_key: Sent only as a bearer token; None: no such header. It is never shown or logged, and a refiner
+                with a key cannot be pickled.
+            style: How captions are to be rewritten.
+            timeout: Seconds for the whole call, from the address look-up to the last byte.
         """
         self._key = ApiKey(api_key)
         self.base_url = _checked_url(base_url, self._key)
@@ -73,17 +73,17 @@ class EndpointRefiner:
         return self._key.redact(shown)
 
     def __call__(self, caption: str) -> str:
-        """Return what the server makes of a caption, stripped.
+        """Return the server's refined caption, stripped.
 
         Raises:
-            DescriberError: The server cannot be reached, takes too long, refuses, or answers with something else.
+            DescriberError: The server cannot be reached, takes too long, refuses, or does not answer with a text.
         """
         try:
             return self._caption_in(self._ask(caption))
         except _UnusableError as error:
             failure = self._key.redact(f"refiner {self.model!r} at {self.base_url}: {error}")
-        # Out here nothing hangs on it any more: neither httpx2's own error, which may quote a server that echoes the
-        # key, nor frames that hold its answer.
+        # Raised outside `except`, so that no other error is attached to it: httpx2's own may quote a server that
+        # echoes the key, and the frames of a traceback hold the answer.
         raise DescriberError(failure)
 
     def _ask(self, caption: str) -> "_Answer":
@@ -94,21 +94,21 @@ class EndpointRefiner:
             "max_tokens": self.style.max_new_tokens,
             "stream": False,
         }
-        body = json.dumps(payload).encode()  # escapes what is not ASCII, hence also half characters
+        body = json.dumps(payload).encode()  # pure ASCII: UTF-8 cannot encode lone surrogates
         answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         deadline = time.monotonic() + self.timeout
         client: httpx2.Client | None = None
         try:
             client = httpx2.Client(timeout=self.timeout, trust_env=not _is_this_machine(self.base_url))
-            # httpx2 limits the time of each read, not of all, and that of an address look-up not at all. So a thread
-            # waits for the server, and this one for the thread; closing the client ends a thread that still waits.
+            # httpx2 limits the time of each read but not of the whole call, and not of the address look-up. So another
+            # thread asks the server, and this one waits for it; closing the client ends a thread that still waits.
             work = threading.Thread(target=self._exchange, args=(client, body, deadline, answers), daemon=True)
             work.start()
             return answers.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return _Answer(failure=f"no complete answer within timeout={self.timeout:g} seconds")
         except (httpx2.InvalidURL, OSError, ValueError, ImportError, RuntimeError) as error:
-            # Proxies or certificates of the environment that cannot be used, or no thread to be had.
+            # Unusable proxies or certificates in the environment, or no thread could be started.
             return _Answer(failure=f"{type(error).__name__}: {error}")
         finally:
             if client is not None:
@@ -118,13 +118,13 @@ class EndpointRefiner:
         self, client: httpx2.Client, body: bytes, deadline: float, answers: "queue.SimpleQueue[_Answer]"
     ) -> None:
         hide_in_logs(self._key)
-        # Uncompressed, so that a small answer cannot unpack into a huge one.
+        # Ask for an uncompressed answer: a small compressed one could unpack into a huge one.
         headers = {"content-type": "application/json", "accept-encoding": "identity", **self._key.headers()}
         try:
             with client.stream("POST", f"{self.base_url}/chat/completions", content=body, headers=headers) as response:
                 content_type = response.headers.get("content-type", "")
                 answers.put(_Answer(response.status_code, content_type, _read(response.iter_raw(), deadline)))
-        except Exception as error:  # told by the thread that waits; here it would be printed, key and all
+        except Exception as error:  # the waiting thread reports it; raised here, it is printed with the key
             answers.put(_Answer(failure=f"{type(error).__name__}: {error}"))
 
     def _caption_in(self, answer: "_Answer") -> str:
@@ -166,7 +166,7 @@ class EndpointRefiner:
         return content.strip()
 
     def _reason(self, answer: "_Answer") -> str:
-        """Return what the server says about an error, in parentheses; nothing if it does not say it in JSON."""
+        """Return the server's error message in parentheses; ``""`` if there is none in JSON."""
         found = _parsed(answer.body)
         while isinstance(found, dict):
             found = found.get("error") or found.get("message") or found.get("detail")
@@ -174,12 +174,12 @@ class EndpointRefiner:
 
     def _shortened(self, text: str) -> str:
         printable = "".join(character if character.isprintable() else " " for character in text)
-        line = self._key.redact(" ".join(printable.split()))  # before the cut, which could leave half a key
+        line = self._key.redact(" ".join(printable.split()))  # before the cut, which could leave part of a key
         return line if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]} ..."
 
 
 class _UnusableError(Exception):
-    """Why there is no caption; never leaves this module."""
+    """The reason why there is no caption; never leaves this module."""
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,13 @@ class _Answer:
     status: int = 0
     content_type: str = ""
     body: bytes = b""  # cut soon after `MAX_ANSWER_BYTES`
-    failure: str | None = None  # instead of all others
+    failure: str | None = None  # if set, the other fields are empty
 
 
 def _checked_url(base_url: object, key: ApiKey) -> str:
     if not isinstance(base_url, str):
         raise ConfigError(f"base_url: expected a text, got {type(base_url).__name__}")
-    if "@" in base_url:  # not shown: a password stands before it
+    if "@" in base_url:  # not shown: a password may stand before it
         raise ConfigError("base_url: expected no user or password in the address, got one with '@'; pass api_key=")
     if "?" in base_url or "#" in base_url:  # not shown: some servers take keys there
         raise ConfigError("base_url: expected an address without query, got one with '?' or '#'; pass api_key=")
@@ -224,7 +224,7 @@ def _read(pieces: Iterable[bytes], deadline: float) -> bytes:
     for piece in pieces:
         read += piece
         if len(read) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-            break  # the caller refuses the one, and has stopped waiting at the other
+            break  # the caller refuses an answer that is too long, and no longer waits for a late one
     return bytes(read)
 
 

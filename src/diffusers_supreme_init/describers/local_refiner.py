@@ -17,7 +17,7 @@ class LocalRefiner:
 
     >>> refiner = LocalRefiner("Qwen/Qwen2.5-1.5B-Instruct")  # nothing is loaded before the first call
 
-    Answers are greedy, hence the same each time; models that can think are told not to.
+    Decoding is greedy, so answers are reproducible. Thinking is switched off for models that can think.
     """
 
     def __init__(
@@ -29,17 +29,18 @@ class LocalRefiner:
         dtype: torch.dtype | None = None,
         revision: str | None = None,
     ) -> None:
-        """Remember what to ask whom.
+        """Store the settings; nothing is loaded.
 
         Args:
-            model_id_or_dir: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder. Nothing else is loaded.
-            style: What to ask for.
-            device: Where it runs; None: the GPU if there is one.
-            dtype: Precision of the weights; None: the precision in which they are stored.
+            model_id_or_dir: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder of a whole model; no other
+                model is loaded.
+            style: How captions are to be rewritten.
+            device: Device of the model; None: the GPU if there is one.
+            dtype: Precision of the weights; None: as stored.
             revision: Branch, tag or commit on the Hub.
         """
         self.name = os.path.expanduser(os.fspath(model_id_or_dir))
-        self._must_be_folder = self.name != model_id_or_dir  # a `Path`, or one that begins with "~"
+        self._must_be_folder = self.name != model_id_or_dir  # a `Path`, or a text that begins with "~"
         self.style = style
         self.device = device
         self.dtype = dtype
@@ -49,10 +50,10 @@ class LocalRefiner:
         return f"LocalRefiner({self.name!r}, style={self.style!r})"
 
     def __call__(self, caption: str) -> str:
-        """Return what the model makes of a caption, stripped.
+        """Return the model's refined caption, stripped.
 
         Raises:
-            DescriberError: The model cannot be loaded, is no chat model, or cannot answer.
+            DescriberError: The model cannot be loaded, is not a chat model, or cannot answer.
         """
         tokenizer, model = self._loaded
         try:
@@ -61,9 +62,9 @@ class LocalRefiner:
                 add_generation_prompt=True,
                 return_dict=True,
                 return_tensors="pt",
-                enable_thinking=False,  # for the templates that know it; others ignore it
+                enable_thinking=False,  # templates without this option ignore it
             ).to(model.device)
-            # What sampling needs is unset, or transformers warns that greedy search does not use it.
+            # transformers warns if greedy search gets the sampling options of the model's generation config.
             sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
             answer = model.generate(**inputs, max_new_tokens=self.style.max_new_tokens, **sampling)
             new_ids = answer[0, inputs["input_ids"].shape[1] :]
@@ -76,7 +77,7 @@ class LocalRefiner:
             ) from error
 
     def release(self) -> None:
-        """Free the memory of the model; it is loaded again when it is asked."""
+        """Free the memory of the model; the next call loads it again."""
         self.__dict__.pop("_loaded", None)
 
     @cached_property
@@ -86,11 +87,11 @@ class LocalRefiner:
 
         name, revision = split_revision(self.name)
         self._check_folder(name)
-        # Code of a repository is never run: unset, transformers would ask for it on the terminal.
+        # Never run a repository's code. If the option is left unset, transformers asks on the terminal.
         options: dict[str, Any] = {"revision": self.revision or revision, "trust_remote_code": False}
         with explained(self.name, "refiner"):
             if find_adapter_config_file(name, revision=options["revision"]) is not None:
-                # transformers would load the model that the adapter names.
+                # Otherwise transformers would load whatever model the adapter names.
                 raise DescriberError(
                     f"refiner: expected a whole model, got {self.name!r}, which is an adapter of another one; merge "
                     "it into that model first"
@@ -105,6 +106,7 @@ class LocalRefiner:
                 name, dtype=self.dtype or "auto", output_loading_info=True, **options
             )
         model, report = loaded
+        # transformers fills missing weights with random numbers, e.g. the language head that an encoder lacks.
         if report["missing_keys"]:
             raise DescriberError(
                 f"refiner: expected a causal language model, got {self.name!r}, which lacks weights of "

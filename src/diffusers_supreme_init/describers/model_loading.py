@@ -1,4 +1,4 @@
-"""Hub id or folder -> model: what can go wrong is told in one line that names the model and the way out."""
+"""Hub id or folder -> model; errors are one line that names the model and says what to do."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from ..errors import DescriberError
 
 
 def split_revision(model: str) -> tuple[str, str | None]:
-    """Split ``"user/name@revision"`` into id and revision; a folder that exists is taken as it is."""
+    """Split ``"user/name@revision"`` into id and revision; an existing folder is not split."""
     if Path(model).exists() or "@" not in model:
         return model, None
     name, _, revision = model.rpartition("@")
@@ -21,11 +21,11 @@ def split_revision(model: str) -> tuple[str, str | None]:
 
 @contextlib.contextmanager
 def explained(model: str, kind: str) -> Iterator[None]:
-    """Turn what transformers raises while a model is loaded into `DescriberError`.
+    """Turn errors of transformers during loading into `DescriberError`.
 
     Args:
         model: Hub id or folder, as the user gave it.
-        kind: What it should be, e.g. ``"captioner"``.
+        kind: The model's purpose, e.g. ``"captioner"``.
     """
     is_path = Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1
     if is_path and not Path(split_revision(model)[0]).exists():
@@ -67,7 +67,7 @@ def explained(model: str, kind: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def answering(model: str, kind: str) -> Iterator[None]:
-    """Turn what transformers raises while a model looks at a picture into `DescriberError`."""
+    """Turn errors of transformers while a model processes a picture into `DescriberError`."""
     try:
         yield
     except (ValueError, TypeError, LookupError, RuntimeError) as error:
@@ -79,18 +79,18 @@ def answering(model: str, kind: str) -> Iterator[None]:
 
 
 def load_part(auto_class: Any, model: str, **options: Any) -> Any:
-    """Load a model or a processor through one of transformers' auto classes; code of a repository is never run.
+    """Load a model or a processor through one of transformers' auto classes; never run a repository's code.
 
     Args:
         auto_class: E.g. `AutoProcessor`.
         model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
-        options: Of its `from_pretrained`.
+        options: Further arguments of `from_pretrained`.
     """
     name, revision = split_revision(model)
     return auto_class.from_pretrained(name, revision=revision, trust_remote_code=False, **options)
 
 
 def place(model: Any, device: torch.device | str | None) -> Any:
-    """Put a loaded model on its device, None being the GPU if there is one, ready to be asked."""
+    """Move a loaded model to a device (None: the GPU if there is one), frozen and in eval mode."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().requires_grad_(False).to(device or default)

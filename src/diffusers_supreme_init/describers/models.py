@@ -1,4 +1,4 @@
-"""`Describers`: the models that a configuration names, each loaded when it is first asked."""
+"""`Describers`: the models that a configuration names, each loaded on first use."""
 
 from functools import cached_property
 
@@ -16,14 +16,14 @@ DEFAULT_ZERO_SHOT_CLASSIFIER = "openai/clip-vit-base-patch32"
 
 
 class Describers:
-    """Classifier, captioner, segmenter and refiner, for as many pictures as one likes.
+    """Classifier, captioner, segmenter and refiner, to be used for any number of pictures.
 
-    Nothing is loaded, and nothing is asked of the Hub, before a model is needed.
+    No model is loaded, and the Hub is not contacted, before a model is needed.
 
     Attributes:
-        config: Which models, and how they are used.
+        config: Names of the models and their settings.
         refiner: Rewrites captions; None: captions stay as they are.
-        device: Where the models run; None: the GPU if there is one.
+        device: Device of the models; None: the GPU if there is one.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Describers:
 
     @cached_property
     def classifier(self) -> LabelModel:
-        """The classifier; with candidate labels one that compares pictures with texts."""
+        """The classifier; with candidate labels, one that compares pictures with these labels."""
         if self.config.candidate_labels:
             return ZeroShotClassifier(
                 self.classifier_name, self.config.candidate_labels, device=self.device, dtype=self._dtype
@@ -65,7 +65,7 @@ class Describers:
         return Segmenter(self.config.segmenter, device=self.device, dtype=self._dtype)
 
     def release(self) -> None:
-        """Free the memory of all loaded models; they are loaded again when they are needed."""
+        """Free the memory of all loaded models; each is loaded again on its next use."""
         for name in ("classifier", "captioner", "segmenter"):
             self.__dict__.pop(name, None)
         if isinstance(self.refiner, LocalRefiner):

@@ -1,6 +1,6 @@
-"""Raw caption -> better words to start from, by any callable; off unless the user passes one.
+"""Raw caption -> refined caption, by any callable; off unless the user passes one.
 
-Two come with the package: `EndpointRefiner` asks a server, `LocalRefiner` a model on this machine.
+Two refiners come with the package: `EndpointRefiner` asks a server, `LocalRefiner` a model on this machine.
 """
 
 import warnings
@@ -11,7 +11,7 @@ from typing import TypeAlias
 from ..errors import ConfigError, SupremeInitError, SupremeInitWarning
 
 Refiner: TypeAlias = Callable[[str], str]
-"""From a raw caption to a refined one."""
+"""Takes a raw caption and returns a refined one."""
 
 SENTIMENTS = ("positive", "natural", "negative")
 MAX_WORDS = 100
@@ -21,11 +21,11 @@ _SLOT = "{caption}"
 
 @dataclass(frozen=True)
 class Refinement:
-    """What became of a caption.
+    """Outcome of refining a caption.
 
     Attributes:
         text: The refined caption, stripped; the raw one if refining failed.
-        failure: Why it failed, in one line; None if it did not.
+        failure: Why refining failed, in one line; None if it succeeded.
     """
 
     text: str
@@ -34,18 +34,18 @@ class Refinement:
 
 @dataclass(frozen=True, kw_only=True)
 class RefinementStyle:
-    """What a language model is asked to make of a caption: the controls of Caption Anything (arXiv:2305.02677).
+    """How a language model should rewrite a caption: the controls of Caption Anything (arXiv:2305.02677).
 
     >>> RefinementStyle(max_words=6, sentiment="positive").messages("there is a {red} mug")[0]["role"]
     'user'
 
     Attributes:
-        max_words: About how many words to ask for, in [1, 100]; also bounds the length of the answer.
+        max_words: Approximate number of words to ask for, in [1, 100]; also bounds the length of the answer.
         sentiment: ``"positive"``, ``"natural"`` or ``"negative"``.
         language: Name of the language to answer in. Most text encoders know English only.
-        keep_facts: Whether to add nothing that the caption does not say; otherwise likely details may be added.
-        instruction: Replaces the whole question, and with it all of the above except the bound; contains
-            ``"{caption}"`` once.
+        keep_facts: Whether to forbid facts that the caption does not state; if False, likely details may be added.
+        instruction: Replaces the whole question; contains ``"{caption}"`` once. Of the other fields, only `max_words`
+            keeps an effect, as the bound on the answer's length.
 
     Raises:
         ConfigError: A value is out of range.
@@ -75,7 +75,7 @@ class RefinementStyle:
 
     @property
     def max_new_tokens(self) -> int:
-        """Upper bound of the answer's length, in tokens: generous, since other languages need several per word."""
+        """Upper bound of the answer's length, in tokens; generous, since some languages need several per word."""
         return 32 + 8 * self.max_words
 
     def messages(self, caption: str) -> list[dict[str, str]]:
@@ -85,8 +85,8 @@ class RefinementStyle:
             caption: Any text; its line breaks become spaces, its braces stay braces.
         """
         question = self._default_instruction() if self.instruction is None else self.instruction
-        # One message of the user: some chat templates know no system role. Only the slot is replaced: `format` would
-        # stumble over braces.
+        # A single user message, since some chat templates have no system role. Not `format`, which would fail on other
+        # braces in the instruction.
         return [{"role": "user", "content": question.replace(_SLOT, " ".join(caption.split()))}]
 
     def _default_instruction(self) -> str:
@@ -95,7 +95,7 @@ class RefinementStyle:
             if self.keep_facts
             else "You may add likely details of the object."
         )
-        # A language's name is the only free text here; a slot in it would receive the caption too.
+        # The language is the only free text in this question; ``{caption}`` in it would be replaced, too.
         language = self.language.strip().replace("{", "(").replace("}", ")")
         return (
             "Rewrite the description of a picture as one short noun phrase that names its main object. "
@@ -112,14 +112,14 @@ def refine(refiner: Refiner, caption: str) -> Refinement:
     Refinement(text='A MUG', failure=None)
 
     Args:
-        refiner: Any callable from text to text.
+        refiner: Any callable that takes a caption and returns a text.
         caption: The raw caption.
     """
     answer: object = None
     failure: str | None = None
     try:
         answer = refiner(caption)
-    except Exception as error:  # a refiner is the user's own code, or a server: a good caption must not fall with it
+    except Exception as error:  # a refiner is user code or a server; its failure must not lose a good caption
         failure = _one_line(str(error) if isinstance(error, SupremeInitError) else f"{type(error).__name__}: {error}")
     else:
         failure = _why_unusable(answer)

@@ -1,4 +1,4 @@
-"""A part of a picture: what was clicked, which pixels it covers, and what is cut out of the picture."""
+"""A part of a picture: the user's clicks, the mask of the pixels they select, and the crop around it."""
 
 import logging
 import math
@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """The object of a picture that is meant, in pixels of the upright picture; (0, 0) is its upper left corner.
+    """Selection of one object, in pixels of the upright picture; (0, 0) is its upper left corner.
 
     >>> Region(points=(40, 22))
     Region(points=((40.0, 22.0),), negative_points=(), box=None, mask=None)
 
     Attributes:
         points: Clicks ``(x, y)`` on the object: one, or a sequence of them.
-        negative_points: Clicks on what does not belong to it.
+        negative_points: Clicks on parts that do not belong to the object.
         box: ``(left, top, right, bottom)``; right and bottom lie just outside.
-        mask: A picture of the same size, light where the object is, instead of points and box.
+        mask: Picture of the same size, light where the object is; replaces points and box.
 
     Raises:
         RegionError: Nothing is selected, or a mask comes with points or a box.
@@ -74,10 +74,10 @@ class Segmentation:
 
 
 class Segments(Protocol):
-    """What turns clicks into a mask."""
+    """A segmenter: turns clicks or a box into a mask."""
 
     def segment(self, image: Image.Image, region: Region) -> Segmentation:
-        """Return the object of `region` in an RGB image."""
+        """Return the mask of the object that `region` selects in an RGB image."""
         ...
 
 
@@ -86,8 +86,8 @@ def find_mask(image: Image.Image, region: Region, get_segmenter: Callable[[], Se
 
     Args:
         image: Upright, RGB.
-        region: What is meant.
-        get_segmenter: Gives the segmenter; called only for a region without a mask that lies inside the picture.
+        region: The selection.
+        get_segmenter: Returns the segmenter; called only if the region has no mask and lies inside the picture.
 
     Raises:
         RegionError: A point or the box lies outside, the mask has another size, or hardly anything is selected.
@@ -122,27 +122,28 @@ def mask_to_box(mask: Mask) -> PixelBox:
 
 
 def without_specks(mask: Mask, points: Point | Sequence[Point] = ()) -> Mask:
-    """Drop what is small and not connected with the object: a few stray pixels would widen the crop by half a picture.
+    """Drop small parts that are not connected with the object.
 
-    An object in several parts, behind a lamp post, keeps all that have a tenth of the largest one's pixels.
+    A few stray pixels could widen the crop by half a picture. An object in several parts, e.g. behind a lamp post,
+    keeps every part with at least a tenth of the largest part's pixels.
 
     Args:
         mask: ``(height, width)``, bool.
-        points: Clicks on the object; the parts they hit stay in any case.
+        points: Clicks on the object; the parts that they hit are always kept.
     """
     parts, num_parts = ndimage.label(mask, structure=np.ones((3, 3)))
     if num_parts < 2:
         return mask
     sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
+    sizes[0] = 0  # the background
     is_kept = sizes >= _SMALLEST_PART * sizes.max()
     is_kept[[parts[int(y), int(x)] for x, y in _to_points(points, "points")]] = True
-    is_kept[0] = False
+    is_kept[0] = False  # a click that missed the object has hit the background
     return is_kept[parts]
 
 
 def grow_box(box: PixelBox, size: tuple[int, int], *, margin: float, square: bool = False) -> PixelBox:
-    """Widen a box for what surrounds the object, without leaving the picture.
+    """Widen a box to include surroundings of the object, without leaving the picture.
 
     Args:
         box: ``(left, top, right, bottom)`` in pixels.
@@ -157,7 +158,7 @@ def grow_box(box: PixelBox, size: tuple[int, int], *, margin: float, square: boo
         wanted = [max(wanted)] * 2
     low, high = [], []
     for axis in (0, 1):
-        if not square:  # stays centered on the object
+        if not square:  # centered on the object and cut at the picture's edges; a square is shifted instead
             center = (box[axis] + box[axis + 2]) / 2
             low.append(max(0, math.floor(center - wanted[axis] / 2)))
             high.append(min(size[axis], math.ceil(center + wanted[axis] / 2)))

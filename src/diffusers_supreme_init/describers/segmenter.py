@@ -1,7 +1,7 @@
 """Click -> mask, by any Segment Anything model of transformers; torchvision is never needed.
 
-The preparation of pictures is small enough to be done here, once for all families, so that it does not depend on image
-processors of which half need torchvision. Pixels and masks agree with transformers' own processors where those run.
+Pictures are prepared here, once for all families, since half of transformers' image processors need torchvision.
+Pixels and masks agree with those of these processors where they run.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ from .region import Region, Segmentation, without_specks
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-# The first generation keeps the aspect ratio and pads; later ones squash.
+# The first generation keeps the aspect ratio and pads; later ones squash the picture into a square.
 _KEEPS_ASPECT = frozenset({"sam", "sam_hq"})
 
 
 class Segmenter:
     """Any `AutoModelForMaskGeneration` that takes clicks: SAM, SAM-HQ, SAM 2 and 2.1, the SAM 3 tracker.
 
-    The embedding of the last picture is kept, so that a second click on it costs next to nothing.
+    The embedding of the last picture is kept, so a second click on it takes almost no time.
 
     Raises:
-        DescriberError: The model cannot be loaded, or takes no clicks.
+        DescriberError: The model cannot be loaded, or does not take clicks.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Segmenter:
 
         Args:
             model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
-            device: Where it runs; None: the GPU if there is one.
+            device: Device of the model; None: the GPU if there is one.
             dtype: Precision of the weights.
         """
         from transformers import AutoModelForMaskGeneration
@@ -61,10 +61,10 @@ class Segmenter:
 
     @torch.no_grad()
     def segment(self, image: Image.Image, region: Region) -> Segmentation:
-        """Return the object that points or a box mean.
+        """Return the mask of the object that points or a box select.
 
-        Of a single click the model gives three masks (a part, the whole, ...) and the one it trusts most is taken;
-        more clicks or a box leave less to guess and give one.
+        A single click is ambiguous: the model returns three masks (a part, the whole, ...), and the one with the
+        highest score is taken. For more clicks or a box it returns one mask.
 
         Args:
             image: RGB.
@@ -93,11 +93,12 @@ class Segmenter:
         return Segmentation(without_specks((mask > 0).cpu().numpy(), region.points), float(scores[best]))
 
     def _embed(self, image: Image.Image) -> dict[str, Any]:
+        # Compared by content: the same picture may have been decoded again since the last click.
         digest = hashlib.blake2b(repr(image.size).encode() + image.tobytes()).digest()
         if self._embedded is None or self._embedded[0] != digest:
             pixels = self._pixel_values(image).to(self.model.device, self.model.dtype)
             embeddings = self.model.get_image_embeddings(pixels)
-            if isinstance(embeddings, tuple):  # SAM-HQ also gives what its mask decoder refines edges with
+            if isinstance(embeddings, tuple):  # SAM-HQ's mask decoder refines edges with a second output
                 inputs = {"image_embeddings": embeddings[0], "intermediate_embeddings": embeddings[1]}
             else:
                 inputs = {"image_embeddings": embeddings}
@@ -120,7 +121,7 @@ class Segmenter:
         return functional.pad(pixels, (0, self._side - width, 0, self._side - height))
 
     def _to_picture(self, logits: Tensor, image: Image.Image) -> Tensor:
-        """Bring mask logits ``(1, 1, height, width)`` of the model to the size of the picture, ``(height, width)``."""
+        """Resize mask logits ``(1, 1, height, width)`` of the model to the picture's size, ``(height, width)``."""
         if self._keeps_aspect:
             width, height = self._scaled_size(image)
             square = functional.interpolate(logits, (self._side, self._side), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Picture and region -> what is described and what is trained on."""
+"""Picture and region -> the crop that is described and the picture that is trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from .models import Describers
 from .region import Mask, Region, crop_region, find_mask, grow_box, mask_to_box
 
 MIDDLE_INSET = 0.06
-"""What lies between the edge of a picture and the box around its middle, as a fraction of the picture."""
+"""Distance of the box around a picture's middle from the edges, as a fraction of the picture's width or height."""
 
 
 @dataclass(frozen=True, eq=False)
 class SelectedPicture:
-    """A picture after its region was found.
+    """A picture whose region has been found.
 
     Attributes:
         image: The whole picture: upright, RGB.
-        crop: What describers look at: the region with its margin, or the whole picture without a region.
+        crop: The picture for describers: the region with its margin, or the whole picture without a region.
         mask: The region's pixels, ``(height, width)`` of `image`, bool; None without a region.
-        score: The segmenter's trust in `mask`, about [0, 1]; 1 for a mask that was given.
-        training_picture: What is trained on.
-        training_mask: Where the loss counts in it (mode ``L``); None without a region.
+        score: The segmenter's score of `mask`, about [0, 1]; 1 for a given mask or without a region.
+        training_picture: The picture for training.
+        training_mask: Mask of the loss on `training_picture` (mode ``L``); None without a region.
     """
 
     image: Image.Image
@@ -48,10 +48,11 @@ def select_picture(
     """Find the region of a picture and cut it out.
 
     Args:
-        picture: Not decoded yet.
-        region: What is meant; None: the whole picture.
-        train_on: ``"crop"``: the region, widened to a square where the picture allows; ``"image"``: all of it.
-        describers: Its segmenter is asked if `region` has no mask of its own.
+        picture: A path or an image; it is decoded here.
+        region: The selection; None: the whole picture.
+        train_on: ``"crop"``: the region, widened to a square as far as the picture allows; ``"image"``: the whole
+            picture.
+        describers: Their segmenter is asked if `region` has no mask of its own.
 
     Raises:
         PictureError: The picture is unusable.
@@ -90,7 +91,7 @@ def select_pictures(
 
 
 def object_in_the_middle(image: Image.Image, describers: Describers) -> Image.Image:
-    """Return the mask (mode ``L``) of what fills the middle of a picture, as if a box had been drawn around it.
+    """Return the mask (mode ``L``) of the object in the middle of a picture, as if a box had been drawn around it.
 
     Raises:
         DescriberError: The segmenter cannot be loaded.
@@ -112,13 +113,13 @@ def training_pictures(
     *,
     masked_loss: bool,
 ) -> TrainingPictures:
-    """Return what a concept is trained on.
+    """Return the pictures and masks that a concept is trained on.
 
     Args:
-        selected: Its pictures.
-        masks: The user's masks, one per picture, or None; a region brings its own.
-        train_on: ``"image"`` always weights the loss with the region's mask.
-        masked_loss: Whether the loss is weighted in any case.
+        selected: The concept's pictures.
+        masks: The user's masks, one per picture, or None; masks of regions are used instead if there are any.
+        train_on: ``"image"`` always weights the loss with the masks.
+        masked_loss: Whether to weight the loss with the masks in every case.
     """
     own = [picture.training_mask for picture in selected if picture.training_mask is not None]
     return TrainingPictures(

@@ -1,4 +1,4 @@
-"""What a model says -> words to start from: class labels become names, captions lose their boilerplate."""
+"""Answers of models -> words to start from: class labels become names, captions lose their boilerplate."""
 
 import re
 import unicodedata
@@ -9,12 +9,12 @@ from ..errors import DescriberError
 
 @dataclass(frozen=True)
 class Wording:
-    """Cleaned words and where they come from.
+    """Cleaned words and the answer they come from.
 
     Attributes:
-        text: The words, in lower case, without leading or trailing punctuation; ``""`` if nothing was left.
-        raw: What the model said.
-        removed: Boilerplate that was taken out, in the order in which it was found.
+        text: The words, in lower case, without leading or trailing punctuation; ``""`` if nothing is left.
+        raw: The model's answer.
+        removed: Boilerplate that was removed, in the order in which it was found.
     """
 
     text: str
@@ -59,17 +59,17 @@ _SURROUNDINGS = re.compile(
 def clean_label(label: str, *, synonym: str = "first") -> Wording:
     """Turn a class label into a name.
 
-    ImageNet labels are WordNet synsets, a comma-separated list of names; the paper leaves open which part is meant.
+    ImageNet labels are WordNet synsets, comma-separated lists of names; the paper does not say which name to use.
 
     >>> clean_label("n02123045 tabby, tabby cat").text
     'tabby'
 
     Args:
-        label: As the model's configuration has it.
+        label: As written in the model's configuration.
         synonym: ``"first"`` (the usual name; birds and fish append the Latin one), ``"last"`` or ``"all"``.
 
     Raises:
-        DescriberError: The label is a number such as ``"LABEL_3"``: the model does not know what its classes are.
+        DescriberError: The label is a number such as ``"LABEL_3"``: the model does not name its classes.
     """
     without_id = _WORDNET_ID.sub("", label.strip()).replace("_", " ")
     names = [name.strip() for name in without_id.split(",") if name.strip()]
@@ -84,11 +84,11 @@ def clean_label(label: str, *, synonym: str = "first") -> Wording:
 
 
 def clean_caption(caption: str, *, boilerplate: bool = True) -> Wording:
-    """Take out of a caption what does not describe the object.
+    """Remove from a caption the parts that do not describe the object.
 
-    Always: the thoughts of reasoning models, all lines but the first, markup, quotes, final punctuation, capitals.
-    With `boilerplate`: openings such as "there is" and "a close up of", the made-up word "arafed" of BLIP-large, and
-    plain backgrounds at the end, which captioners report of objects that were cut out.
+    Always removed: thoughts of reasoning models, all lines but the first, markup, quotes, final punctuation, capitals.
+    With `boilerplate`, also: openings such as "there is" and "a close up of", BLIP-large's made-up word "arafed", and
+    plain backgrounds at the end, which captioners mention for objects that were cut out.
 
     >>> clean_caption('"There is a red mug on a white background."').text
     'a red mug'
@@ -116,7 +116,7 @@ def tells_surroundings(text: str) -> bool:
 
 
 def is_latin(text: str) -> bool:
-    """Whether most letters are Latin: the text encoders of diffusion models have learned little else."""
+    """Whether at least half of the letters are Latin; text encoders of diffusion models have learned little else."""
     letters = [character for character in text if character.isalpha()]
     latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
     return 2 * latin >= len(letters)

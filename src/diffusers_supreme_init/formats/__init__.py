@@ -1,1 +1,1 @@
-"""Rows <-> files: our own format, and those of other programs."""
+"""Rows <-> files: the format of this package, and those of other programs."""

@@ -1,4 +1,4 @@
-"""From one embedding format to another: nothing that both can hold is lost."""
+"""Convert one embedding format to another; everything that both formats can hold is kept."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ def convert_embedding(
     source: str | os.PathLike[str] | Mapping[str, Any],
     target: str | os.PathLike[str],
     *,
-    format: EmbeddingFormat,  # noqa: A002 - what everybody calls it
+    format: EmbeddingFormat,  # noqa: A002 - the usual name of this argument
     token: str | None = None,
     allow_pickle: bool = False,
     encoder_keys: Sequence[str] | None = None,
@@ -29,21 +29,23 @@ def convert_embedding(
     ```
 
     Args:
-        source: Anything that `read_embeddings` reads; it is never written over.
-        target: A file; for ``"diffusers"`` a folder, or a ``.safetensors`` file where there is one text encoder.
-        format: The format to write; `EmbeddingFormat` says who reads which.
-        token: The placeholder token to write instead of the file's own; needed where the file does not name it.
+        source: Anything that `read_embeddings` reads; it is never overwritten.
+        target: A file; for ``"diffusers"`` a folder, or a ``.safetensors`` file if there is one text encoder.
+        format: The format to write; `EmbeddingFormat` lists the programs that read each.
+        token: The placeholder token to write instead of the file's own; needed if the file does not name its concept
+            but `format` does.
         allow_pickle: Whether `source` may be a pickle.
-        encoder_keys: The text encoder of each embedding, ``["clip_l"]``, in the order of `read_embeddings`; needed for
-            ``"comfyui"`` where the file does not say it.
-        overwrite: Whether files that exist are replaced.
+        encoder_keys: Key of each embedding's text encoder, ``["clip_l"]``, in the order of `read_embeddings`; needed
+            for ``"comfyui"`` if the file does not name its text encoders.
+        overwrite: Whether existing files are replaced.
 
     Returns:
         The files that were written.
 
     Raises:
         EmbeddingFileError: The source cannot be read, or the format cannot hold it.
-        OutputError: The target exists or cannot be written.
+        OutputError: The target exists, is the source, or cannot be written; or other embedding files in the target
+            folder would become part of the concept.
     """
     embeddings = read_embeddings(source, allow_pickle=allow_pickle)
     if encoder_keys is not None:

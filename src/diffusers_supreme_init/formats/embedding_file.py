@@ -1,9 +1,9 @@
 """The file of a concept: ``learned_embeds.safetensors``, the format of diffusers' own textual inversion.
 
-Exactly one tensor, ``{placeholder_token: (num_vectors, hidden_size) float32}``, so that stock
-``load_textual_inversion`` reads it; everything else is safetensors metadata: ModelSpec keys, and one JSON object under
-`METADATA_KEY`. A second text encoder has a second file, ``learned_embeds_2.safetensors``. The formats of other
-programs are in `readers` and `writers`, which keep the same JSON object where a file has room for it.
+It holds exactly one tensor, ``{placeholder_token: (num_vectors, hidden_size) float32}``, so that stock
+``load_textual_inversion`` reads it. Everything else is safetensors metadata: ModelSpec keys, and one JSON object under
+`METADATA_KEY`. A second text encoder has a second file, ``learned_embeds_2.safetensors``. `readers` and `writers` know
+the formats of other programs, and keep the same JSON object if a file has room for it.
 """
 
 import hashlib
@@ -36,16 +36,18 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedEmbedding:
-    """One concept for one text encoder, as it is in a file.
+    """One concept for one text encoder, as in a file.
+
+    A *foreign* file was written by another program.
 
     Attributes:
         placeholder_token: The word to use in prompts; None if the file does not name its concept.
         rows: ``(num_vectors, hidden_size)``, in the floating-point dtype of the file.
-        description: The words the rows started from; None if unknown.
-        initializer_tokens: The token each row started from.
-        base_model: Hub id of the model it was trained on; None if unknown or local.
-        encoder: The text encoder it was trained for; None in foreign files.
-        encoder_key: The text encoder that a foreign file says it is for, e.g. ``"clip_g"``; None where none is said.
+        description: The words that the rows started from; None if unknown.
+        initializer_tokens: The token that each row started from.
+        base_model: Hub id of the model that the concept was trained on; None if unknown or local.
+        encoder: The text encoder that the concept was trained for; None in foreign files.
+        encoder_key: The text encoder that a foreign file names, e.g. ``"clip_g"``; None if it names none.
         architecture: ModelSpec architecture, e.g. ``"stable-diffusion-v1/textual-inversion"``.
         training: Settings and results of the run; JSON values, no paths, no dates.
     """
@@ -72,26 +74,27 @@ class LearnedEmbedding:
 
 
 def weight_name_for(encoder_name: str) -> str:
-    """Return the file name that serves a text encoder: ``learned_embeds_2.safetensors`` for ``text_encoder_2``."""
+    """Return the file name for a text encoder: ``learned_embeds_2.safetensors`` for ``text_encoder_2``."""
     number = re.search(r"_(\d+)$", encoder_name)
     return f"learned_embeds_{number[1]}.safetensors" if number else WEIGHT_NAME
 
 
 def write_embedding(path: str | os.PathLike[str], embedding: LearnedEmbedding) -> Path:
-    """Write one concept, atomically; equal concepts give equal bytes.
+    """Write one concept atomically; equal concepts give equal bytes.
 
-    Half-precision rows are written as float32, which holds them exactly, with a note of their dtype. Float64 rows are
-    rounded to float32.
+    Half-precision rows are written as float32, which holds them exactly, and their dtype is recorded. Float64 rows are
+    rounded to float32, and a warning is logged.
 
     Raises:
-        EmbeddingFileError: The rows are not finite or not ``(num_vectors, hidden_size)``, or they have no name.
+        EmbeddingFileError: The rows are not finite or not ``(num_vectors, hidden_size)``, or the concept has no name
+            that can be typed.
         OutputError: The file cannot be written.
     """
     return write_atomically(path, embedding_bytes(embedding))
 
 
 def embedding_bytes(embedding: LearnedEmbedding) -> bytes:
-    """Return the file that `write_embedding` writes."""
+    """Return the contents of the file that `write_embedding` writes."""
     token = checked_token(embedding.placeholder_token)
     rows = checked_rows(embedding.rows, f"rows of {token}")
     if rows.dtype == torch.float64:
@@ -103,7 +106,7 @@ def embedding_bytes(embedding: LearnedEmbedding) -> bytes:
 def read_embedding(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> LearnedEmbedding:
     """Read one concept from a file, or from a state dict ``{placeholder_token: rows}``; see `read_embeddings`.
 
-    A single vector ``(hidden_size,)``, as older files have it, counts as one row.
+    A single vector ``(hidden_size,)``, as in older files, counts as one row.
 
     Raises:
         EmbeddingFileError: The file is missing, damaged, a pickle, or does not hold exactly one usable tensor.
@@ -115,10 +118,15 @@ def read_embedding(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Lea
 
 
 def own_embedding(tensors: Mapping[Any, Any], metadata: Mapping[str, str], where: str) -> LearnedEmbedding:
-    """Return the embedding of a state dict ``{placeholder_token: rows}`` with the metadata of a file of ours, if any.
+    """Return the embedding of a state dict ``{placeholder_token: rows}`` with this package's metadata, if any.
+
+    Args:
+        tensors: The state dict.
+        metadata: Safetensors metadata; empty if there is none.
+        where: Name of the source, for messages.
 
     Raises:
-        EmbeddingFileError: It does not hold exactly one usable tensor, or its metadata are damaged.
+        EmbeddingFileError: The state dict does not hold exactly one usable tensor, or the metadata are damaged.
     """
     if len(tensors) != 1:
         raise EmbeddingFileError(
@@ -140,7 +148,7 @@ def own_embedding(tensors: Mapping[Any, Any], metadata: Mapping[str, str], where
 
 
 def own_json(embedding: LearnedEmbedding, **others: str | None) -> str:
-    """Return everything about an embedding but its name and rows, as the text that `own_fields` reads."""
+    """Return the JSON text that `own_fields` reads: an embedding without its name and rows, and `others`."""
     own = {
         "format_version": FORMAT_VERSION,
         "version": __version__,
@@ -154,10 +162,15 @@ def own_json(embedding: LearnedEmbedding, **others: str | None) -> str:
 
 
 def own_fields(text: Any, rows: Tensor, where: str) -> dict[str, Any]:
-    """Return what `own_json` wrote, as arguments of `LearnedEmbedding` and ``dtype``; without a text, the defaults.
+    """Parse the text of `own_json` into arguments of `LearnedEmbedding`, and ``dtype``.
+
+    Args:
+        text: The text; None: the defaults are returned.
+        rows: The rows that the text belongs to.
+        where: Name of the source, for messages.
 
     Raises:
-        EmbeddingFileError: It is damaged, or belongs to rows of another width.
+        EmbeddingFileError: The text is damaged, or belongs to rows of another width.
     """
     try:
         own = {} if text is None else json.loads(text)
@@ -182,10 +195,11 @@ def own_fields(text: Any, rows: Tensor, where: str) -> dict[str, Any]:
 
 
 def checked_token(token: str | None) -> str:
-    """Return a placeholder token that a file can hold.
+    """Return a placeholder token unchanged, if a file can hold it.
 
     Raises:
-        EmbeddingFileError: There is none, or it cannot be typed.
+        EmbeddingFileError: The token is None or empty, contains control characters, or is ``__metadata__``, which
+            safetensors reserves.
     """
     if token is None or not token.strip():
         raise EmbeddingFileError("expected a concept with a name, got one without; pass token='<mug>' or alike")
@@ -198,7 +212,7 @@ def checked_rows(rows: Any, where: str) -> Tensor:
     """Return a detached copy of rows, ``(num_vectors, hidden_size)``; a single vector counts as one row.
 
     Raises:
-        EmbeddingFileError: They are not dense, finite floating-point numbers of that shape.
+        EmbeddingFileError: The rows are not a dense tensor of that shape with finite 16, 32 or 64 bit numbers.
     """
     if not isinstance(rows, Tensor):
         raise EmbeddingFileError(f"{where}: expected a tensor, got {type(rows).__name__}")
@@ -218,19 +232,19 @@ def checked_rows(rows: Any, where: str) -> Tensor:
 
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
-        (value or "").encode()  # half a surrogate pair can be read from JSON, but not written again
+        (value or "").encode()  # fails for lone surrogates, which JSON can hold but UTF-8 cannot
         return value
     raise TypeError(f"a {type(value).__name__} in place of a text")
 
 
 def _metadata(embedding: LearnedEmbedding, token: str, rows: Tensor) -> dict[str, str]:
     dtype = str(embedding.rows.dtype).removeprefix("torch.")
-    # The identity of the text encoder says more than its key, which then is left to be derived again.
+    # The key is left out if the identity of the text encoder is known, since it can be derived from that.
     encoder_key = embedding.encoder_key if embedding.encoder is None else None
     metadata = {
         "format": "pt",
         METADATA_KEY: own_json(embedding, dtype=dtype if dtype in _HALF_DTYPES else None, encoder_key=encoder_key),
-        # ModelSpec 1.0.1 (github.com/Stability-AI/ModelSpec), which user interfaces show.
+        # User interfaces show these fields of ModelSpec 1.0.1 (github.com/Stability-AI/ModelSpec).
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "diffusers",
         "modelspec.title": token,

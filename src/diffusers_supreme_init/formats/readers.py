@@ -1,8 +1,8 @@
-"""Every embedding format that is met in the wild -> `LearnedEmbedding`, one per text encoder.
+"""Files in any `EmbeddingFormat` -> `LearnedEmbedding`, one per text encoder.
 
-The names of keys are facts about other programs: ComfyUI's tokenizers (``embedding_key``), A1111's and rinongal's
-``string_to_param``, sd-scripts' and invoke-training's ``emb_params``, OneTrainer's ``emp_params``, ``t5`` and
-``gemma``, diffusers' multi-vector names ``<mug>_1``. `writers` writes what is read here.
+The keys are those of other programs: ``embedding_key`` of ComfyUI's tokenizers, ``string_to_param`` of A1111 and
+rinongal, ``emb_params`` of sd-scripts and invoke-training, ``emp_params``, ``t5`` and ``gemma`` of OneTrainer, and the
+multi-vector names of diffusers, ``<mug>_1``. `writers` writes the same formats.
 """
 
 import os
@@ -20,18 +20,19 @@ from ..files import WEIGHT_NAME, WEIGHT_NAMES, read_safetensors
 from .embedding_file import METADATA_KEY, LearnedEmbedding, checked_rows, own_embedding, own_fields, read_embedding
 
 EmbeddingFormat: TypeAlias = Literal["diffusers", "comfyui", "kohya", "onetrainer", "a1111", "per-token"]
-"""Who reads a file, and what is in it:
+"""Embedding formats, with the programs that read each and its contents:
 
-* ``"diffusers"``: `load_textual_inversion` and this package: ``{placeholder_token: (num_vectors, hidden_size)}`` in
-  ``learned_embeds.safetensors``; a second text encoder in ``learned_embeds_2.safetensors``.
-* ``"comfyui"``: ComfyUI, A1111 (SDXL), sd-scripts (SDXL), OneTrainer (SDXL and later), diffusers' advanced scripts:
-  one file, one ``(num_vectors, hidden_size)`` per text encoder under its key, ``clip_l``, ``clip_g``, ``t5xxl`` ...
-* ``"kohya"``: sd-scripts and invoke-training: ``{"emb_params": (num_vectors, hidden_size)}``, nameless.
-* ``"onetrainer"``: OneTrainer (SD 1 and 2): ``{"emp_params": (num_vectors, hidden_size)}``, nameless.
-* ``"a1111"``: A1111 and rinongal's original, a pickle: ``{"string_to_param": {"*": (num_vectors, hidden_size)},
-  "name": name, ...}``.
-* ``"per-token"``: one ``(hidden_size,)`` per row: ``<0>``, ``<1>`` ... (the paper's own code), ``_v0``, ``_v1`` ...,
-  or the names that diffusers gives rows, ``<mug>``, ``<mug>_1`` ..., of which the first names the concept.
+* ``"diffusers"``: `load_textual_inversion` and this package. ``{placeholder_token: (num_vectors, hidden_size)}`` in
+  ``learned_embeds.safetensors``; the rows of a second text encoder are in ``learned_embeds_2.safetensors``.
+* ``"comfyui"``: ComfyUI, A1111 (SDXL), sd-scripts (SDXL), OneTrainer (SDXL and later), diffusers' advanced scripts.
+  One file, one ``(num_vectors, hidden_size)`` per text encoder under its key, ``clip_l``, ``clip_g``, ``t5xxl`` ...
+* ``"kohya"``: sd-scripts and invoke-training. ``{"emb_params": (num_vectors, hidden_size)}``, without a name.
+* ``"onetrainer"``: OneTrainer (SD 1 and 2). ``{"emp_params": (num_vectors, hidden_size)}``, without a name.
+* ``"a1111"``: A1111 and rinongal's original code. A pickle of ``{"string_to_param": {"*": (num_vectors,
+  hidden_size)}, "name": name, ...}``.
+* ``"per-token"``: the paper's own code and diffusers. One ``(hidden_size,)`` per row, under the keys ``<0>``, ``<1>``
+  ... (the paper's own code), ``_v0``, ``_v1`` ..., or ``<mug>``, ``<mug>_1`` ... (diffusers' names of rows, the first
+  of which names the concept).
 """
 
 ENCODER_WIDTHS = {
@@ -47,20 +48,20 @@ ENCODER_WIDTHS = {
     "mt5xl": 2048,
     "qwen25_7b": 3584,
 }
-"""Keys of text encoders, in the order in which they are returned, and the width of their rows."""
+"""``{key of a text encoder: width of its rows}``; embeddings are returned in this order."""
 
 KOHYA_KEY, ONETRAINER_KEY = "emb_params", "emp_params"
 
 NAMELESS_TOKENS = ("<0>", "_v0")
-"""Keys of the first row where the keys of rows name nothing."""
+"""Keys of the first row in per-token files that do not name their concept."""
 
 PICKLE_SUFFIXES = (".pt", ".bin", ".pth", ".ckpt")
 
 _ALIASES = {"t5": "t5xxl", "gemma": "gemma2_2b"}
-"""OneTrainer's keys of what ComfyUI calls otherwise."""
+"""OneTrainer's keys -> ComfyUI's, if they differ."""
 
 _PLAIN_WORDS = ("llama", "gemma")
-"""Keys that could as well be the name of a concept; alone they are a key only beside rows of their width."""
+"""Keys that may also be the name of a concept. A lone one counts as a key only if its rows have that key's width."""
 
 
 def read_embeddings(
@@ -69,21 +70,21 @@ def read_embeddings(
     """Read one concept in any `EmbeddingFormat`, which is recognised by the keys; rows keep their dtype.
 
     Args:
-        source: A file, a folder with ``learned_embeds.safetensors`` (and ``_2`` ...), or what a file would hold.
-        allow_pickle: Whether pickles (``.pt``, ``.bin``) may be opened; even then nothing but tensors and plain values
-            is loaded, and no code of theirs runs.
+        source: A file, a folder with ``learned_embeds.safetensors`` (and ``_2`` ...), or the contents of a file.
+        allow_pickle: Whether pickles (``.pt``, ``.bin``) may be opened. Even then only tensors and plain values are
+            loaded, and no code in the pickle runs.
 
     Returns:
         One embedding per text encoder, rows ``(num_vectors, hidden_size)``.
 
     Raises:
-        EmbeddingFileError: It is missing, damaged, a pickle without `allow_pickle`, or in none of the formats.
+        EmbeddingFileError: The source is missing, damaged, a pickle without `allow_pickle`, or in none of the formats.
     """
     if isinstance(source, Mapping):
         return _read(dict(source), {}, "the given state dict")
     path = Path(source)
     where = repr(str(path))
-    if os.path.isdir(path):  # unlike Path.is_dir, it takes a name that is too long for one
+    if os.path.isdir(path):  # Path.is_dir raises an error on texts that are too long for a path
         files = [path / name for name in WEIGHT_NAMES if (path / name).is_file()]
         if not files:
             raise EmbeddingFileError(f"expected {WEIGHT_NAME} in {where}, got no such file; name the file itself")
@@ -122,7 +123,10 @@ def _read(content: Mapping[Any, Any], metadata: Mapping[str, str], where: str) -
 def _foreign(
     rows: Any, own: Any, where: str, *, encoder_key: str | None = None, name: str | None = None
 ) -> LearnedEmbedding:
-    """Return rows with what we noted beside them, if the file is one of ours."""
+    """Return the embedding of `rows`, with this package's JSON object `own` if the file has one.
+
+    `encoder_key` and `name` come from the file's keys, and take precedence over `own`.
+    """
     rows = checked_rows(rows, where)
     fields = own_fields(own, rows, where)
     del fields["dtype"]
@@ -133,7 +137,7 @@ def _foreign(
 def _read_a1111(content: Mapping[str, Any], where: str) -> LearnedEmbedding:
     params = content["string_to_param"]
     if isinstance(params, nn.ParameterDict):
-        params = vars(params).get("_parameters")  # where every version of torch has them
+        params = vars(params).get("_parameters")  # every version of torch keeps them here
     if not isinstance(params, Mapping) or len(params) != 1:
         got = f"{len(params)} entries" if isinstance(params, Mapping) else type(params).__name__
         raise EmbeddingFileError(
@@ -162,7 +166,7 @@ def _refuse_output_embeddings(content: Mapping[str, Any], where: str) -> None:
 
 
 def _encoder_keys(content: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return ``{encoder_key: key}`` in the order of `ENCODER_WIDTHS`, empty if the keys are something else."""
+    """Return ``{encoder_key: key}`` in the order of `ENCODER_WIDTHS`; empty unless all keys name text encoders."""
     found = {_ALIASES.get(key, key): key for key in content}
     if not set(found) <= set(ENCODER_WIDTHS) or len(found) != len(content):
         return {}
@@ -175,14 +179,17 @@ def _encoder_keys(content: Mapping[str, Any], metadata: Mapping[str, str]) -> di
 
 
 def _tokens_in_order(content: Mapping[str, Any]) -> tuple[list[str], str | None]:
-    """Return the keys of a per-token file in the order of its rows, and the name they give; empty if it is none."""
+    """Return the keys of a per-token file in the order of its rows, and the concept's name or None.
+
+    The keys are an empty list if the file has another format.
+    """
     shapes = {key: _shape(value) for key, value in content.items()}
     kinds = {(shape[-1:], content[key].dtype) for key, shape in shapes.items() if shape}
     if len(kinds) != 1 or not all(len(shape) == 1 or (len(shape) == 2 and shape[0] == 1) for shape in shapes.values()):
         return [], None
     if len(content) == 1 and [len(shape) for shape in shapes.values()] == [2]:
-        return [], None
-    first = min(content, key=len)
+        return [], None  # diffusers' format, with one row
+    first = min(content, key=len)  # the shortest is <mug>, all others are <mug>_1 ...
     stock = [first, *(f"{first}_{index}" for index in range(1, len(content)))]
     if set(stock) == set(content) and first not in NAMELESS_TOKENS:
         return stock, first
@@ -197,7 +204,7 @@ def _tokens_in_order(content: Mapping[str, Any]) -> tuple[list[str], str | None]
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Return the shape of a dense tensor; empty for anything else, which `checked_rows` refuses by name."""
+    """Return the shape of a dense tensor; empty for anything else, which `checked_rows` reports as an error."""
     is_dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
     return tuple(value.shape) if is_dense else ()
 
@@ -209,10 +216,10 @@ def _unpickle(path: Path, allow_pickle: bool, where: str) -> dict[Any, Any]:
             "allow_pickle=True, or convert it once with examples/convert.py --allow_pickle"
         )
     try:
-        # rinongal's files hold a ParameterDict, which torch does not count among plain values; it only holds tensors.
+        # rinongal's files hold a ParameterDict. torch refuses it by default, but it is safe: it only holds tensors.
         with torch.serialization.safe_globals([nn.ParameterDict]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged pickle makes its reader raise
+    except Exception as error:  # a damaged pickle can raise almost anything
         forbidden = re.search(r"GLOBAL ([\w.]+) (?:was not|whose module)", str(error))
         got = f"one that asks for {forbidden[1]}" if forbidden else f"a damaged one ({type(error).__name__})"
         raise EmbeddingFileError(f"{where}: expected a pickle of tensors and plain values, got {got}") from error

@@ -1,7 +1,7 @@
-"""`LearnedEmbedding` -> the file of any `EmbeddingFormat`.
+"""`LearnedEmbedding` -> files in any `EmbeddingFormat`.
 
-Safetensors files carry what we know beside the rows in their metadata, one JSON object per text encoder, so that
-nothing is lost on the way back. Of the pickles only A1111's has room for it.
+The metadata of safetensors files hold everything but the rows, as one JSON object per text encoder, so that nothing is
+lost when a file is read again. The only pickles with room for this JSON object are those of A1111.
 """
 
 import io
@@ -39,38 +39,40 @@ _KEYS_BY_IDENTITY = {
     ("LlamaForCausalLM", 4096): "llama",
     ("Gemma2Model", 2304): "gemma2_2b",
 }
+"""``{(class name without "WithProjection", hidden_size): key of the text encoder}``."""
 
 _FAMILIES = (("clip_l", "t5xxl"), ("llama", "clip_l"), ("clip_l", "clip_g", "t5xxl", "llama"))
+"""Keys of text encoders in the order of a pipeline's components; `file_names` says of which pipelines."""
 
 
 def write_embeddings(
     path: str | os.PathLike[str],
     embeddings: Sequence[LearnedEmbedding],
-    format: EmbeddingFormat,  # noqa: A002 - what everybody calls it
+    format: EmbeddingFormat,  # noqa: A002 - the usual name of this argument
 ) -> list[Path]:
     """Write one concept, each file atomically; equal concepts give equal bytes.
 
     Args:
-        path: A file, ``.safetensors`` or ``.pt``; for ``"diffusers"`` a folder, or a ``.safetensors`` file where there
-            is one text encoder. ``"a1111"`` is always a ``.pt``.
+        path: A file, ``.safetensors`` or ``.pt``; for ``"diffusers"`` a folder, or a ``.safetensors`` file if there is
+            one text encoder; for ``"a1111"`` always a pickle, ``.pt``.
         embeddings: One per text encoder, rows ``(num_vectors, hidden_size)``.
-        format: Who is to read it.
+        format: The format to write.
 
     Returns:
-        The files, one per text encoder for ``"diffusers"``, else one.
+        The files: one per text encoder for ``"diffusers"``, otherwise one.
 
     Raises:
-        EmbeddingFileError: The format cannot hold it, or the rows are unusable; nothing is written.
+        EmbeddingFileError: The format cannot hold the concept, or the rows are unusable; nothing is written.
         OutputError: A file cannot be written.
     """
     return [write_atomically(file, data) for file, data in file_contents(Path(path), embeddings, format).items()]
 
 
 def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_name: str) -> dict[Path, bytes]:
-    """Return what every file of a concept holds; everything that can be wrong with it is found here.
+    """Return ``{file: contents}`` of a concept; all checks are made here, before anything is written.
 
     Raises:
-        EmbeddingFileError: The format cannot hold it, or the rows are unusable.
+        EmbeddingFileError: The format cannot hold the concept, or the rows are unusable.
     """
     if format_name not in get_args(EmbeddingFormat):
         formats = ", ".join(get_args(EmbeddingFormat))
@@ -104,7 +106,7 @@ def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_nam
 
 
 def encoder_key_of(embedding: LearnedEmbedding) -> str | None:
-    """Return the key of an embedding's text encoder: its own, or that of the encoder it was trained for, or None."""
+    """Return the key of an embedding's text encoder, derived from its `encoder` if not given; None if unknown."""
     if embedding.encoder_key is not None or embedding.encoder is None:
         return embedding.encoder_key
     identity = (embedding.encoder.class_name.removesuffix("WithProjection"), embedding.encoder.hidden_size)
@@ -114,9 +116,9 @@ def encoder_key_of(embedding: LearnedEmbedding) -> str | None:
 def file_names(embeddings: Sequence[LearnedEmbedding]) -> list[str]:
     """Return the name of each embedding's file in a diffusers folder.
 
-    The number is that of the pipeline's text encoder, for the first of these that has all keys: Flux (``clip_l``,
+    A file has the number of its text encoder in the first of these pipelines that has all the keys: Flux (``clip_l``,
     ``t5xxl``), HunyuanVideo (``llama``, ``clip_l``), SDXL, SD 3 and HiDream (``clip_l``, ``clip_g``, ``t5xxl``,
-    ``llama``). So ``clip_g`` is always ``learned_embeds_2.safetensors``. Other embeddings are numbered as they come.
+    ``llama``). So ``clip_g`` is always ``learned_embeds_2.safetensors``. Other embeddings are numbered in their order.
     """
     keys = [encoder_key_of(embedding) for embedding in embeddings]
     family: Sequence[str | None] = next((family for family in _FAMILIES if set(keys) <= set(family)), keys)

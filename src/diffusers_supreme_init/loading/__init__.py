@@ -1,1 +1,1 @@
-"""Files -> rows for any pipeline: where they come from, which text encoder they go to."""
+"""Files -> rows for any pipeline: find the files of a concept, and choose the text encoders that get its rows."""

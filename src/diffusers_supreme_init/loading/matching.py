@@ -1,4 +1,4 @@
-"""Which rows of which file go to which text encoder: a plan, made and checked before anything changes."""
+"""Match rows to text encoders: the load is planned and checked before anything changes."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -9,25 +9,26 @@ from torch import Tensor
 
 from ..errors import ConceptLoadError, EmbeddingFileError, PlaceholderTokenError
 from ..formats.embedding_file import LearnedEmbedding
-from ..multitoken import find_trigger, holds_trigger, row_table, trigger_table
+from ..text.changes import Change
 from ..text.placeholders import check_trigger_is_free
 from ..text.text_pairs import EncoderIdentity, TextPair, identify_encoder
-from ..text.vocabulary import check_can_add_rows, held_rows, holds_rows, unknown_concepts
+from ..text.vocabulary import ConceptVocabulary
+from ..triggers import Entry, Triggers, find_trigger, trigger_table
 
 _ARCHITECTURE_OF_KEY = {"clip": "CLIP", "t5": "T5", "umt5": "UMT5", "llama": "Llama", "gemma": "Gemma", "qwen": "Qwen"}
-"""How the class of a text encoder begins that a foreign file calls ``clip_l``, ``t5xxl``, ``gemma2_2b``."""
+"""Start of a foreign file's key (``clip_l``, ``t5xxl``, ``gemma2_2b``) -> start of the text encoder's class name."""
 
 
 @dataclass(frozen=True)
 class LoadedConcept:
-    """What `load_multitoken_inversion` did with one concept; ``print`` shows it in words.
+    """The report of `load_multitoken_inversion` on one concept; ``print`` shows it in words.
 
     Attributes:
         placeholder_token: The word to use in prompts.
-        num_vectors: Rows per text encoder that knows the concept now.
-        described: Text encoders that read the description instead, and the words they read.
-        missing: Text encoders that read the placeholder token as letters, and why.
-        unused: Parts of the source that serve no text encoder of this pipeline, and why.
+        num_vectors: ``{text encoder: number of rows}`` of text encoders that have the concept's rows now.
+        described: ``{text encoder: description}`` of text encoders that read the description instead.
+        missing: ``{text encoder: reason}`` of text encoders that read the placeholder token as letters.
+        unused: ``{part: reason}`` of parts of the source that fit no text encoder of this pipeline.
     """
 
     placeholder_token: str
@@ -38,11 +39,11 @@ class LoadedConcept:
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Text encoders that know the concept now."""
+        """Names of the text encoders that have the concept's rows now."""
         return tuple(self.num_vectors)
 
     def __str__(self) -> str:
-        """Tell what happened, a line each."""
+        """Return the report in words, one line per text encoder or part."""
         lines = [f"{self.placeholder_token}: {count} rows in {name}" for name, count in self.num_vectors.items()]
         lines += [f"  {name} reads {words!r} instead" for name, words in self.described.items()]
         lines += [f"  {name} does not know it: {why}" for name, why in self.missing.items()]
@@ -57,9 +58,9 @@ class ConceptRequest:
     Attributes:
         embeddings: Its parts, one per text encoder.
         token: The placeholder token to use; None: the file's own.
-        description: Words for text encoders that no part serves; True: the file's own; False: none.
-        text_encoder: The text encoder that the user chose; None: those that the parts fit.
-        source: What messages call the place it comes from.
+        description: Words for text encoders that get no rows; True: the file's own; False: none.
+        text_encoder: Name of the text encoder that the user chose; None: those that the parts fit.
+        source: Name of the source in messages.
     """
 
     embeddings: tuple[LearnedEmbedding, ...]
@@ -70,51 +71,45 @@ class ConceptRequest:
 
 
 @dataclass(frozen=True)
-class PairPlan:
-    """What to do with one text encoder: rows to add, descriptions to read, and triggers to read as letters again."""
-
-    rows: dict[str, Tensor] = field(default_factory=dict)
-    descriptions: dict[str, str] = field(default_factory=dict)
-    forgotten: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class LoadPlan:
-    """What to do, by text encoder, and what to tell."""
+    """The changes by name of the text encoder, and one report per concept."""
 
-    pairs: dict[str, PairPlan]
+    changes: dict[str, Change]
     reports: list[LoadedConcept] = field(default_factory=list)
 
 
 def plan_load(pairs: Sequence[TextPair], requests: Sequence[ConceptRequest]) -> LoadPlan:
-    """Decide for each concept which text encoders get its rows; nothing is changed.
+    """Decide which text encoders get the rows of each concept; nothing is changed.
 
-    Rows of this package go to every text encoder of the identity they were trained for. Foreign rows go where their
-    key says, or to the only text encoder of their width. A text encoder without rows gets the description.
+    Rows of this package go to every text encoder with the identity they were trained for. Foreign rows go to the text
+    encoder that their key names, or to the only one of their width. A text encoder without rows gets the description.
 
     Raises:
-        ConceptLoadError: A concept fits no text encoder or several different ones, clashes with a loaded one, or an
+        ConceptLoadError: A concept fits no text encoder or several different ones, or clashes with a loaded one; or an
             encoder cannot take rows.
-        EmbeddingFileError: A file does not name its concept, and neither did the user.
+        EmbeddingFileError: Neither a file nor the user names its concept.
         PlaceholderTokenError: A placeholder token is a token of the vocabulary.
     """
-    plan = LoadPlan({pair.encoder_name: PairPlan() for pair in pairs})
+    plan = LoadPlan({pair.encoder_name: Change() for pair in pairs})
+    vocabularies = [ConceptVocabulary(pair) for pair in pairs]
     identify = functools.cache(lambda index: identify_encoder(pairs[index]))
-    check = functools.cache(lambda index: check_can_add_rows(pairs[index]))
+    check = functools.cache(lambda index: vocabularies[index].check_can_change())
+    names: set[str] = set()
     for request in requests:
         trigger = _trigger_of(request)
-        if any(trigger.lower() == report.placeholder_token.lower() for report in plan.reports):
+        if trigger.lower() in names:
             raise ConceptLoadError(f"{trigger}: expected different names, got it twice; rename one with token=")
+        names.add(trigger.lower())
         served, unused = _serve(trigger, request, pairs, identify)
         for index, embedding in served.items():
             check(index)
-            if _is_new(trigger, embedding, pairs[index]):
-                plan.pairs[pairs[index].encoder_name].rows[trigger] = embedding.rows
+            if _is_new(trigger, embedding, vocabularies[index]):
+                plan.changes[pairs[index].encoder_name].rows[trigger] = embedding.rows
         _check_shared_tokenizers(trigger, pairs, served)
         num_vectors = {pairs[index].encoder_name: embedding.num_vectors for index, embedding in sorted(served.items())}
         report = LoadedConcept(trigger, num_vectors, unused=unused)
         plan.reports.append(report)
-        _describe_elsewhere(report, request, pairs, plan)
+        _describe_elsewhere(report, request, vocabularies, plan)
     _check_descriptions(pairs, plan)
     return plan
 
@@ -140,7 +135,7 @@ def _serve(
     pairs: Sequence[TextPair],
     identify: Callable[[int], EncoderIdentity],
 ) -> tuple[dict[int, LearnedEmbedding], dict[str, str]]:
-    """Return the part for each text encoder, by index, and the parts that serve none, with the reason."""
+    """Return ``{index of the text encoder: its part}``, and ``{part: reason}`` of parts that fit none."""
     candidates = [index for index, pair in enumerate(pairs) if request.text_encoder in (None, pair.encoder_name)]
     if not candidates:
         names = ", ".join(pair.encoder_name for pair in pairs)
@@ -182,7 +177,7 @@ def _fitting(
     *,
     is_chosen: bool,
 ) -> tuple[list[int], str]:
-    """Return the text encoders that a part fits, by index, and in words what it is for."""
+    """Return the indices of the text encoders that a part fits, and a text that says what it is for."""
     width = embedding.hidden_size
     fitting = [index for index in candidates if pairs[index].hidden_size == width]
     if embedding.encoder is not None:
@@ -202,25 +197,30 @@ def _fitting(
     return by_kind, f"exactly one text encoder of kind {key} and width {width}"
 
 
-def _is_new(trigger: str, embedding: LearnedEmbedding, pair: TextPair) -> bool:
-    """Whether a concept has to be added; False if exactly this one is there already."""
-    rows = embedding.rows.to(pair.embedding.weight.dtype)
+def _is_new(trigger: str, embedding: LearnedEmbedding, vocabulary: ConceptVocabulary) -> bool:
+    """Whether a concept has to be added; False if the same concept is already loaded.
+
+    Raises:
+        ConceptLoadError: The rows overflow in the encoder's dtype, or another concept has this name.
+        PlaceholderTokenError: The placeholder token is a token of the vocabulary.
+    """
+    rows = embedding.rows.to(vocabulary.pair.embedding.weight.dtype)
     if not torch.isfinite(rows).all():
         raise ConceptLoadError(
             f"{trigger}: its rows overflow in {rows.dtype}; load the pipeline in bfloat16 or float32"
         )
-    known = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
-    registered = next((name for name in known if name.lower() == trigger.lower()), None)
-    if registered is None:
-        for slot in pair.slots:
-            if find_trigger(slot.tokenizer, trigger) is None:  # what it reads as a description may become rows
+    registered = vocabulary.spelling(trigger)
+    names = None if registered is None else vocabulary.entries[registered]
+    if registered is None or not isinstance(names, list):
+        for slot in vocabulary.pair.slots:
+            if find_trigger(slot.tokenizer, trigger) is None:  # a trigger read as a description may get rows
                 check_trigger_is_free(trigger, slot.tokenizer)
         return True
-    is_same_name = registered == trigger and len(known[registered]) == len(rows)
-    if not holds_rows(pair, registered) and is_same_name:
-        return True  # another pipeline that shares the tokenizer has loaded it
-    if is_same_name and _are_equal(held_rows(pair, registered).cpu(), rows.cpu()):
-        return registered in unknown_concepts(pair)  # then only the tokenizer has to learn it
+    is_same_name = registered == trigger and len(names) == len(rows)
+    if not vocabulary.holds(registered) and is_same_name:
+        return True  # loaded by another pipeline that shares the tokenizer, but not the encoder
+    if is_same_name and _are_equal(vocabulary.rows_of(registered).cpu(), rows.cpu()):
+        return not vocabulary.is_known(registered)  # the encoder has the rows, but a tokenizer may not know them
     raise ConceptLoadError(
         f"{trigger}: another concept of that name is loaded; unload_multitoken_inversion({registered!r}) first, "
         "or give this one another name with token="
@@ -228,13 +228,13 @@ def _is_new(trigger: str, embedding: LearnedEmbedding, pair: TextPair) -> bool:
 
 
 def _are_equal(held: Tensor, rows: Tensor) -> bool:
-    """Whether an encoder holds these rows, also if it was half precision for a while since they were loaded."""
+    """Whether rows are equal to those held, even if the encoder was in half precision since they were loaded."""
     rounded = (rows.to(dtype).to(held.dtype) for dtype in (rows.dtype, torch.float16, torch.bfloat16))
     return any(torch.equal(held, one) for one in rounded)
 
 
 def _check_shared_tokenizers(trigger: str, pairs: Sequence[TextPair], served: Mapping[int, LearnedEmbedding]) -> None:
-    """Check that text encoders with one tokenizer between them all get the concept, with as many rows each."""
+    """Check that text encoders that share a tokenizer all get the concept, each with the same number of rows."""
     for index, embedding in served.items():
         own = {id(slot.tokenizer) for slot in pairs[index].slots}
         for other, pair in enumerate(pairs):
@@ -248,40 +248,41 @@ def _check_shared_tokenizers(trigger: str, pairs: Sequence[TextPair], served: Ma
 
 
 def _describe_elsewhere(
-    report: LoadedConcept, request: ConceptRequest, pairs: Sequence[TextPair], plan: LoadPlan
+    report: LoadedConcept, request: ConceptRequest, vocabularies: Sequence[ConceptVocabulary], plan: LoadPlan
 ) -> None:
-    """Let the text encoders without rows read the description, where there is one that they can read."""
+    """Plan that text encoders without rows read the description, or report them as missing if there is none."""
     trigger = report.placeholder_token
     words = request.description if isinstance(request.description, str) else None
     if request.description is True:
         words = next((part.description for part in request.embeddings if part.description), None)
-    for pair in pairs:
-        known = {**row_table(pair.tokenizer), **unknown_concepts(pair)}
-        has_rows = any(name.lower() == trigger.lower() and holds_rows(pair, name) for name in known)
-        if pair.encoder_name in report.num_vectors or has_rows:
+    for vocabulary in vocabularies:
+        pair, registered = vocabulary.pair, vocabulary.spelling(trigger)
+        if pair.encoder_name in report.num_vectors or (registered is not None and vocabulary.holds(registered)):
             continue
+        change = plan.changes[pair.encoder_name]
         if words is None or not words.strip():
             what = "no rows" if request.description is False else "neither rows nor a description"
             report.missing[pair.encoder_name] = f"the source has {what} for it"
             if trigger in trigger_table(pair.tokenizer):
-                plan.pairs[pair.encoder_name].forgotten.append(trigger)
+                change.forgotten.append(trigger)
             continue
         if find_trigger(pair.tokenizer, trigger) is None:
             for slot in pair.slots:
                 check_trigger_is_free(trigger, slot.tokenizer)
-        report.described[pair.encoder_name] = " ".join(words.split())
-        plan.pairs[pair.encoder_name].descriptions[trigger] = report.described[pair.encoder_name]
+        report.described[pair.encoder_name] = change.descriptions[trigger] = " ".join(words.split())
 
 
 def _check_descriptions(pairs: Sequence[TextPair], plan: LoadPlan) -> None:
-    """Check that no text encoder would find a trigger in the description of a concept: reading it would not end."""
+    """Check that no description contains a trigger, since replacing triggers in a prompt might then never end."""
     for pair in pairs:
-        own = plan.pairs[pair.encoder_name]
-        table = {**trigger_table(pair.tokenizer), **own.descriptions, **{trigger: [] for trigger in own.rows}}
+        own = plan.changes[pair.encoder_name]
+        with_rows: dict[str, Entry] = {trigger: [] for trigger in own.rows}
+        table = {**trigger_table(pair.tokenizer), **own.descriptions, **with_rows}
+        triggers = Triggers(table)
         for described, words in table.items():
-            found = [trigger for trigger in table if isinstance(words, str) and holds_trigger(words, [trigger])]
-            if found:
+            if isinstance(words, str) and (found := next(triggers.finder.spans(words), None)) is not None:
                 raise ConceptLoadError(
-                    f"{found[0]}: the description of {described} holds this word ({words!r}), as {pair.encoder_name} "
-                    "reads it; rename the concept with token=, or pass description=False"
+                    f"{triggers.spelling[words[slice(*found)].lower()]}: the description of {described} holds this "
+                    f"word ({words!r}), as {pair.encoder_name} reads it; rename the concept with token=, or pass "
+                    "description=False"
                 )

@@ -1,8 +1,9 @@
-"""Where a concept comes from: a file, a folder, a state dict, or a repository on the Hub."""
+"""Find the files of concepts in a source: a file, a folder, a state dict, or a repository on the Hub."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
@@ -17,16 +18,21 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor
 
 from ..errors import EmbeddingFileError
-from ..files import WEIGHT_NAMES
+from ..files import RECORD_NAME, WEIGHT_NAMES
+from ..formats.library import LibraryEntry, choose_folders, find_concept_folders, read_index, read_library
 from ..formats.readers import KOHYA_KEY
 from ..hub_connection import HUB_FAILURES, one_line
 
 ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor] | Tensor
+ConceptFiles: TypeAlias = Sequence[str | os.PathLike[str] | Mapping[str, Tensor]]
+"""The files of one concept, one per text encoder."""
+
+_NUM_DOWNLOADS = 8
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Where in a folder or repository to look, and how to reach the Hub; see `load_multitoken_inversion`."""
+    """Arguments of `load_multitoken_inversion` that say where in a source to look, and how to reach the Hub."""
 
     weight_name: str | None
     subfolder: str | None
@@ -37,18 +43,24 @@ class SourceOptions:
     allow_pickle: bool = False
 
 
-def find_embedding_files(
-    source: ConceptSource, options: SourceOptions
-) -> Sequence[str | os.PathLike[str] | Mapping[str, Tensor]]:
-    """Return the files of one source, one per text encoder, downloading them if it is a Hub id.
+def find_concepts(
+    source: ConceptSource, options: SourceOptions, only: Sequence[str] | None = None
+) -> list[ConceptFiles]:
+    """Return the files of each concept of one source, downloading them if it is a Hub id.
+
+    Args:
+        source: One concept, or a library: a folder or repository of many concepts.
+        options: Where in the source to look, and how to reach the Hub.
+        only: Placeholder tokens to choose from a library; None: all. It does not affect a source of one concept.
 
     Raises:
-        EmbeddingFileError: There is no such file, folder or repository, or a name leads out of it.
+        EmbeddingFileError: There is no such file, folder, repository or concept; the Hub fails; or `weight_name` or
+            `subfolder` leads out of the source.
     """
     if isinstance(source, Tensor):
-        return [{KOHYA_KEY: source}]  # rows without a name
+        return [[{KOHYA_KEY: source}]]  # rows without a name
     if isinstance(source, Mapping):
-        return [source]
+        return [[source]]
     if not isinstance(source, str | os.PathLike):
         raise EmbeddingFileError(
             f"expected a file, a folder, a Hub id 'user/name' or a state dict, got a {type(source).__name__}"
@@ -57,18 +69,21 @@ def find_embedding_files(
         if name is not None and (".." in PurePosixPath(name).parts or Path(name).is_absolute() or "\\" in name):
             raise EmbeddingFileError(f"weight_name and subfolder: expected a path below the source, got {name!r}")
     path = Path(source)
-    if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for one
-        return [path]
+    if os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
+        return [[path]]
     choices = _file_names(options)
     if os.path.isdir(path):
         folder = path / (options.subfolder or "")
         for names in choices:
             if found := [folder / name for name in names if (folder / name).is_file()]:
-                return list(found)
-        name = choices[0][0]
-        below = sorted(str(path.parent) for path in folder.glob(f"*/{name}"))
-        way_out = f"load its folders: {below[:4]}" if below else "see weight_name="
-        raise EmbeddingFileError(f"expected {name} in {str(folder)!r}, got no such file; {way_out}")
+                return [found]
+        library = {} if options.weight_name else read_library(folder) or find_concept_folders(folder)
+        if library:
+            chosen = choose_folders(library, only, repr(str(folder)))
+            return [[folder / name / weights for weights in library[name].weights] for name in chosen]
+        raise EmbeddingFileError(
+            f"expected {choices[0][0]} in {str(folder)!r}, got no such file; see weight_name= and subfolder="
+        )
     if (
         isinstance(source, os.PathLike)
         or str(source).count("/") != 1
@@ -77,25 +92,87 @@ def find_embedding_files(
         raise EmbeddingFileError(
             f"expected a file, a folder or a Hub id 'user/name', got {str(source)!r}: it does not exist"
         )
-    return list(_download(str(source), choices, options))
+    return _download_concepts(str(source), choices, options, only)
 
 
 def _file_names(options: SourceOptions) -> list[list[str]]:
-    """Return the names to look for: the first list of which a file is there, one per text encoder, is taken."""
+    """Return lists of file names, one name per text encoder; the first list of which a file exists is used."""
     if options.weight_name:
         return [[options.weight_name]]
-    pickles = [name.replace(".safetensors", ".bin") for name in WEIGHT_NAMES]  # what diffusers wrote until 2023
+    pickles = [name.replace(".safetensors", ".bin") for name in WEIGHT_NAMES]  # diffusers wrote these until 2023
     return [list(WEIGHT_NAMES), pickles] if options.allow_pickle else [list(WEIGHT_NAMES)]
 
 
 def _is_known_to_be_absent(repo_id: str, name: str, options: SourceOptions) -> bool:
-    """Whether the cache remembers that a repository has no such file."""
+    """Whether the Hub client's cache has noted that the repository has no such file."""
     path = f"{options.subfolder}/{name}" if options.subfolder else name
     known = try_to_load_from_cache(repo_id, path, cache_dir=options.cache_dir, revision=options.revision)
     return known is _CACHED_NO_EXIST
 
 
-def _download(repo_id: str, choices: Sequence[Sequence[str]], options: SourceOptions) -> list[Path]:
+def _download_concepts(
+    repo_id: str, choices: Sequence[Sequence[str]], options: SourceOptions, only: Sequence[str] | None
+) -> list[ConceptFiles]:
+    try:
+        return [_download(repo_id, choices, options)]
+    except _NoConceptError as error:
+        library = None if options.weight_name else _find_library(repo_id, options)
+        if library is None:
+            raise EmbeddingFileError(f"{error}{_what_there_is(repo_id, options)}") from error
+    entries, options = library
+    known = {name: entry for name, entry in entries.items() if entry is not None}
+    # Without its entry, a concept's token is known only from its files, so all are downloaded and chosen from later.
+    names = list(entries) if only is None or len(known) < len(entries) else choose_folders(known, only, repr(repo_id))
+
+    def download(name: str) -> list[Path]:
+        entry = entries[name]
+        subfolder = f"{options.subfolder}/{name}" if options.subfolder else name
+        wanted = [WEIGHT_NAMES if entry is None else entry.weights]
+        try:
+            return _download(repo_id, wanted, replace(options, subfolder=subfolder), all_of_them=entry is not None)
+        except _NoConceptError as error:
+            raise EmbeddingFileError(f"{repo_id}/{subfolder}: {error}") from error
+
+    with ThreadPoolExecutor(_NUM_DOWNLOADS) as pool:
+        return list(pool.map(download, names))
+
+
+def _find_library(
+    repo_id: str, options: SourceOptions
+) -> tuple[Mapping[str, LibraryEntry | None], SourceOptions] | None:
+    """Return ``{folder: entry}`` of a library on the Hub, and options for its commit; None if it is not a library.
+
+    Libraries without an index are recognised by folders with embedding files. Their entries are None.
+    """
+    below = f"{options.subfolder}/" if options.subfolder else ""
+    try:
+        (index,) = _download(repo_id, [[RECORD_NAME]], options)
+    except _NoConceptError:
+        names = [
+            PurePosixPath(name.removeprefix(below)) for name in _files_of(repo_id, options) if name.startswith(below)
+        ]
+        found = sorted({name.parts[0] for name in names if len(name.parts) == 2 and name.name in WEIGHT_NAMES})
+        return (dict.fromkeys(found), options) if found else None
+    listed = read_index(index.read_bytes())
+    # All files have to come from the commit of the index: .../snapshots/COMMIT/SUBFOLDER/training.json
+    commit = index.parents[len(PurePosixPath(below).parts)].name
+    return (listed, replace(options, revision=commit)) if listed else None
+
+
+class _NoConceptError(EmbeddingFileError):
+    """A repository has none of the wanted files, or only some where all are needed."""
+
+
+def _download(
+    repo_id: str, choices: Sequence[Sequence[str]], options: SourceOptions, *, all_of_them: bool = False
+) -> list[Path]:
+    """Download the files of the first list of which the repository has any, or with `all_of_them` every file.
+
+    Most concepts have files for some text encoders only, so missing files are normally ignored.
+
+    Raises:
+        EmbeddingFileError: The Hub fails, or the files do not exist (`_NoConceptError`).
+    """
     missing: Exception | None = None
     for names in choices:
         files: list[Path] = []
@@ -120,26 +197,25 @@ def _download(repo_id: str, choices: Sequence[Sequence[str]], options: SourceOpt
                         "or pass local_files_only=True to take what was downloaded before"
                     ) from error
             except EntryNotFoundError as error:
-                missing = error  # a concept has files for its own encoders only
+                missing = error  # a concept has files for its own text encoders only
             except HUB_FAILURES as error:
                 raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {one_line(error)}") from error
             else:
                 files.append(Path(file))
-        if files:
+        if len(files) == len(names) or (files and not all_of_them):
             return files
-    raise EmbeddingFileError(
+    raise _NoConceptError(
         f"no folder {repo_id!r} here; expected {choices[0][0]} in the repository of that name on the Hub, got none"
-        f"{_what_there_is(repo_id, options)}"
     ) from missing
 
 
 def _what_there_is(repo_id: str, options: SourceOptions) -> str:
-    """Return what a repository has instead, and how to load it; empty if it cannot be asked."""
+    """Return the part of a message that says which files a repository has instead, and how to load them."""
     if options.local_files_only or is_offline_mode():
         return ", and nothing that was downloaded before"
     try:
-        files = [Path(name) for name in list_repo_files(repo_id, revision=options.revision, token=options.hub_token)]
-    except HUB_FAILURES as error:
+        files = [Path(name) for name in _files_of(repo_id, options)]
+    except EmbeddingFileError as error:
         return f" ({one_line(error)})"
     folders = sorted({file.parent.as_posix() for file in files if file.name in WEIGHT_NAMES and len(file.parts) > 1})
     if folders:
@@ -147,3 +223,17 @@ def _what_there_is(repo_id: str, options: SourceOptions) -> str:
     names = sorted(file.as_posix() for file in files if file.suffix in (".safetensors", ".bin", ".pt"))
     pickled = ", allow_pickle=True" if names and not names[0].endswith(".safetensors") else ""
     return f"; it has {', '.join(names[:6])}: pass weight_name={names[0]!r}{pickled}" if names else ""
+
+
+def _files_of(repo_id: str, options: SourceOptions) -> list[str]:
+    """Return the names of all files of a repository; empty if the Hub client is offline.
+
+    Raises:
+        EmbeddingFileError: The Hub fails.
+    """
+    if options.local_files_only or is_offline_mode():
+        return []
+    try:
+        return list_repo_files(repo_id, revision=options.revision, token=options.hub_token)
+    except HUB_FAILURES as error:
+        raise EmbeddingFileError(f"cannot load {repo_id!r} from the Hub: {one_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Metrics: how close pictures are to their references, and to the words they were asked for."""
+"""Metrics: how close pictures are to their references and to their prompts."""
 
 from .base import FidelityMetric, Picture, Pictures, PromptMetric
 from .clip import CLIPEmbedder, CLIPImageSimilarity, CLIPTextSimilarity

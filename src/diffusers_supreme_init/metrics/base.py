@@ -1,4 +1,4 @@
-"""What a metric is: pictures against references, or pictures against what they were asked to show."""
+"""The two kinds of metrics: pictures against references, and pictures against texts."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -17,7 +17,7 @@ class FidelityMetric(Protocol):
     """Compares pictures with pictures.
 
     Attributes:
-        name: Key in a table of results, e.g. ``"lpips_vgg"``, with what values depend on beside weights.
+        name: Key in a table of results, e.g. ``"lpips_vgg"``; includes the variant that values depend on.
         label: For the axis of a plot, e.g. ``"LPIPS (VGG16)"``.
         higher_is_better: True for a similarity, False for a distance.
     """
@@ -30,14 +30,14 @@ class FidelityMetric(Protocol):
         """Compare each picture with every reference.
 
         Args:
-            pictures: What was made.
-            references: What it should look like, in any order.
+            pictures: Generated pictures.
+            references: Pictures they should resemble, in any order.
 
         Returns:
             Each picture's mean over the references, ``(num_pictures,)``, float64, on the CPU.
 
         Raises:
-            MetricError: A picture is none, is too small, or has values outside [0, 1]; or there is none.
+            MetricError: A picture is of the wrong type, too small or has values outside [0, 1]; or there is none.
         """
         ...
 
@@ -60,14 +60,14 @@ class PromptMetric(Protocol):
         """Compare each picture with its own text.
 
         Args:
-            pictures: What was made.
-            texts: What each of them should show: one text per picture, without placeholder tokens, which the metric's
-                model does not know; write the class word in their place.
+            pictures: Generated pictures.
+            texts: One text per picture. The metric's model does not know placeholder tokens: write the class word in
+                their place.
 
         Returns:
             ``(num_pictures,)``, float64, on the CPU.
 
         Raises:
-            MetricError: As in `FidelityMetric.compare`, or there is not one text per picture.
+            MetricError: As in `FidelityMetric.compare`, or the number of texts differs from that of pictures.
         """
         ...

@@ -1,4 +1,4 @@
-"""CLIP-I and CLIP-T: cosines between embeddings of pictures and texts."""
+"""CLIP-I and CLIP-T: cosine similarities between CLIP embeddings of pictures and texts."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _BATCH_SIZE = 16
 
 
 class CLIPEmbedder:
-    """A CLIP model that pictures and texts are embedded with; CLIP-I and CLIP-T can share one.
+    """A CLIP model that embeds pictures and texts; CLIP-I and CLIP-T can share one.
 
     ```python
     clip = CLIPEmbedder()
@@ -26,8 +26,8 @@ class CLIPEmbedder:
 
     Attributes:
         model: The model, frozen.
-        image_processor: Resizes and crops, through pillow: values do not depend on torchvision being installed.
-        tokenizer: Of the texts.
+        image_processor: Resizes and crops with pillow, so values do not depend on whether torchvision is installed.
+        tokenizer: The model's tokenizer.
     """
 
     def __init__(self, model: str = DEFAULT_CLIP, *, device: torch.device | str = "cpu") -> None:
@@ -35,10 +35,10 @@ class CLIPEmbedder:
 
         Args:
             model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder of a CLIP model.
-            device: Where it runs.
+            device: Device of the model.
 
         Raises:
-            MetricError: It cannot be loaded, lacks weights, or is no CLIP model.
+            MetricError: The model cannot be loaded, lacks weights, or is not a CLIP model.
         """
         from transformers import AutoTokenizer
 
@@ -58,7 +58,7 @@ class CLIPEmbedder:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Return embeddings of length 1, ``(num_texts, dim)``, float64, on the CPU.
 
-        What is beyond the length that the model reads (77 tokens) is cut off, with a warning that counts it.
+        Tokens beyond the model's maximum length (77) are cut off; a warning counts them.
         """
         max_length = self.model.config.text_config.max_position_embeddings
         lengths = [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
@@ -90,7 +90,7 @@ class CLIPImageSimilarity:
     """CLIP-I: the cosine of two pictures' CLIP embeddings, in [-1, 1]; some papers multiply it by 100.
 
     Used by DreamBooth (Ruiz et al. 2023, section 4.2). The default is ViT-B/32, as in DreamBench++ (Peng et al. 2024).
-    The model's image processor makes squares of pictures (shorter side 224, then the centre), at 8 bits a channel.
+    The model's image processor resizes the shorter side to 224 pixels and crops the centre, at 8 bits a channel.
 
     Attributes:
         name: ``"clip_i"``.
@@ -116,7 +116,7 @@ class CLIPImageSimilarity:
 
 
 class CLIPTextSimilarity:
-    """CLIP-T: the cosine of a picture's and a text's CLIP embeddings, in [-1, 1]; some papers multiply it by 100.
+    """CLIP-T: the cosine of a picture's and a text's CLIP embedding, in [-1, 1]; some papers multiply it by 100.
 
     Used by DreamBooth (Ruiz et al. 2023, section 4.2). The default is ViT-B/32, as in DreamBench++ (Peng et al. 2024).
 
@@ -136,7 +136,7 @@ class CLIPTextSimilarity:
         self.clip = model if isinstance(model, CLIPEmbedder) else CLIPEmbedder(model, device=device)
 
     def score(self, pictures: Pictures, texts: Sequence[str]) -> Tensor:
-        """Return the cosine of each picture with its text; see `PromptMetric.score`."""
+        """Return the cosine of each picture's embedding with its text's; see `PromptMetric.score`."""
         tensors = to_tensors(pictures, "pictures")
         if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts):
             raise MetricError(f"texts: expected a list with a text for each picture, got {texts!r}")

@@ -1,4 +1,4 @@
-"""The metrics that evaluation measures where none are chosen."""
+"""The metrics that `evaluate` uses by default."""
 
 import torch
 
@@ -10,10 +10,10 @@ from .sifid import SIFID
 
 
 def default_metrics(*, device: torch.device | str = "cpu") -> list[FidelityMetric | PromptMetric]:
-    """Load LPIPS, SIFID, CLIP-I, DINOv2-I and CLIP-T with published weights, downloaded where they are not cached.
+    """Load LPIPS, SIFID, CLIP-I, DINOv2-I and CLIP-T with published weights, downloaded unless they are cached.
 
     Args:
-        device: Where they run.
+        device: Device of the metrics' models.
 
     Raises:
         MetricError: Weights are missing or cannot be downloaded.

@@ -1,4 +1,4 @@
-"""Fixed-noise denoising error: equation 1 of the paper, on noises that do not change."""
+"""Fixed-noise denoising error: equation 1 of the paper, over the same noises every time."""
 
 from collections.abc import Sequence
 
@@ -26,24 +26,24 @@ def denoising_mse(
     center_crop: bool = True,
     batch_size: int = 8,
 ) -> Tensor:
-    """Measure how well a model predicts the noise in pictures when it reads a prompt; lower is better.
+    """Measure the error of a model that predicts the noise in pictures, given a prompt; lower is better.
 
-    The mean is the loss of the paper's equation 1, its expectation taken over the same noises and evenly spread
-    timesteps every time, so that two prompts, or two moments of training, can be compared in pairs. For the same seed
-    and number of samples it is what training records at `validation_steps`.
+    The mean over the samples estimates the loss of the paper's equation 1. Noises and timesteps are the same every
+    time, and timesteps are evenly spread, so two prompts, or two steps of training, can be compared in pairs. For the
+    same seed and number of samples, training records the same values at `validation_steps`.
 
     Args:
-        pipe: A pipeline that can be trained on; it is used where it is and left as it was.
-        images: One or more pictures; sample k looks at picture ``k % number of pictures``.
+        pipe: A pipeline that can be trained on; it is used on its current device and left as it was.
+        images: One or more pictures; sample k uses picture ``k % number of pictures``.
         prompt: Text, with or without placeholder tokens.
-        num_samples: Noises and timesteps; at least as many as pictures are taken.
-        seed: Of the noises.
+        num_samples: Number of noises and timesteps; raised to the number of pictures if it is lower.
+        seed: Seed of the noises.
         resolution: Side in pixels; None: the model's own.
         center_crop: As in training.
-        batch_size: Samples that go through the model at once.
+        batch_size: Number of samples that go through the model at once.
 
     Returns:
-        Mean squared errors of latents, ``(num_samples,)``, float64, on the CPU, at least 0.
+        Mean squared errors of latents, one per sample, ``(num_samples,)``, float64, on the CPU, at least 0.
 
     Raises:
         UnsupportedPipelineError: The pipeline cannot be trained on, or is offloaded.

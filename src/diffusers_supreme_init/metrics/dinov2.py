@@ -1,4 +1,4 @@
-"""DINOv2-I: the cosine between embeddings of pictures, by a model that was never shown texts."""
+"""DINOv2-I: the cosine between embeddings of pictures, by a model that was trained without texts."""
 
 import torch
 from torch import Tensor
@@ -14,16 +14,16 @@ _MODEL_TYPES = ("dinov2", "dinov2_with_registers")
 class DINOv2Similarity:
     """DINOv2-I: the cosine of two pictures' DINOv2 embeddings (the [CLS] token), in [-1, 1].
 
-    The default is ViT-S/14, as in DreamBench++ (Peng et al. 2024); DreamBooth's DINO is version 1 of it, with other
-    values. The model's image processor makes squares of pictures (shorter side 256, then the central 224 pixels), at 8
-    bits a channel.
+    The default is ViT-S/14, as in DreamBench++ (Peng et al. 2024); DreamBooth uses DINO version 1, which gives other
+    values. The model's image processor resizes the shorter side to 256 pixels and crops the central 224, at 8 bits a
+    channel.
 
     Attributes:
         name: ``"dinov2_i"``.
         label: ``"DINOv2-I"``.
         higher_is_better: True.
         model: The model, frozen.
-        image_processor: Resizes and crops, through pillow.
+        image_processor: Resizes and crops with pillow.
     """
 
     name = "dinov2_i"
@@ -35,10 +35,10 @@ class DINOv2Similarity:
 
         Args:
             model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder of a DINOv2 model.
-            device: Where it runs.
+            device: Device of the model.
 
         Raises:
-            MetricError: It cannot be loaded, lacks weights, or is no DINOv2 model.
+            MetricError: The model cannot be loaded, lacks weights, or is not a DINOv2 model.
         """
         self.model, self.image_processor = load_model(model, _MODEL_TYPES, "DINOv2 model", device)
 

@@ -22,13 +22,13 @@ def mean_distances(
 ) -> Tensor:
     """Return the mean distance of each picture to the references.
 
-    Each reference is cropped and resized to the picture's size: what a network with a fixed receptive field sees
-    depends on the scale, and the patches of a photo of 12 megapixels are not those of the same scene at 512 x 512.
+    Each reference is cropped and resized to the picture's size. The receptive field of a network has a fixed size, so
+    the patches of a photo of 12 megapixels differ from those of the same scene at 512 x 512.
 
     Args:
         pictures: ``(3, height, width)`` each, in [0, 1].
         references: Likewise.
-        features_of: Takes ``(batch, 3, height, width)``.
+        features_of: Takes ``(batch, 3, height, width)`` and returns their features.
         distance: Takes the features of a batch of pictures and those of one reference, returns ``(batch,)``.
         max_pixels: Largest number of pixels in a batch.
 

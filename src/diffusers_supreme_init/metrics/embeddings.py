@@ -15,16 +15,17 @@ _BATCH_SIZE = 16
 
 
 def load_model(model: str, model_types: Sequence[str], kind: str, device: torch.device | str) -> tuple[Any, Any]:
-    """Load a model with all its weights, float32 and frozen, and its image processor, which works through pillow.
+    """Load a model with all its weights, float32 and frozen, and its image processor, which uses pillow.
 
     Args:
         model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
-        model_types: What its configuration may call it.
-        kind: For errors, e.g. ``"CLIP model"``.
-        device: Where it runs.
+        model_types: Accepted values of ``model_type`` in its configuration.
+        kind: Name of the kind of model in errors, e.g. ``"CLIP model"``.
+        device: Device of the model.
 
     Raises:
-        MetricError: It cannot be loaded, is of another type, or lacks weights, which transformers draws at random.
+        MetricError: The model cannot be loaded, is of another type, or lacks weights, which transformers would draw
+            at random.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
@@ -47,7 +48,7 @@ def load_model(model: str, model_types: Sequence[str], kind: str, device: torch.
 
 @contextlib.contextmanager
 def explained_as_metric(model: str, kind: str) -> Iterator[None]:
-    """Turn what transformers raises while a model is loaded into `MetricError`."""
+    """Turn errors of transformers during loading into `MetricError`."""
     try:
         with explained(model, kind):
             yield
@@ -62,10 +63,10 @@ def embed(
     """Return embeddings of length 1, ``(num_pictures, dim)``, float64, on the CPU.
 
     Args:
-        pictures: ``(3, height, width)`` each, in [0, 1]; rounded to 8 bits, which image processors expect.
-        image_processor: The model's own.
+        pictures: ``(3, height, width)`` each, in [0, 1]; rounded to 8 bits, as image processors expect.
+        image_processor: The model's image processor.
         network: Takes the processor's ``(batch, 3, size, size)``, returns ``(batch, dim)``.
-        device: Where the network runs.
+        device: Device of the network.
     """
     embeddings = []
     for start in range(0, len(pictures), _BATCH_SIZE):
@@ -81,5 +82,5 @@ def normalized(embeddings: Tensor) -> Tensor:
 
 
 def mean_cosines(embeddings: Tensor, references: Tensor) -> Tensor:
-    """Return each embedding's mean cosine with the references, ``(num_pictures,)``; both of length 1."""
+    """Return each embedding's mean cosine with the references, ``(num_pictures,)``; all vectors have length 1."""
     return embeddings @ references.mean(0)

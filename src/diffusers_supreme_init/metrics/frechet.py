@@ -1,6 +1,6 @@
 """Feature vectors -> Gaussians -> their Fréchet distance, in float64.
 
-Float32 is not enough: a picture's distance to itself became -9e-6, and others were off by 7e-4 of their value.
+Float32 is not enough: it gave -9e-6 for a picture's distance to itself, and relative errors of 7e-4 elsewhere.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Gaussian:
 
     Attributes:
         mean: ``(..., dim)``, float64.
-        covariance: ``(..., dim, dim)``, float64, symmetric, of any rank.
+        covariance: ``(..., dim, dim)``, float64, symmetric; may be singular.
     """
 
     mean: Tensor
@@ -28,7 +28,7 @@ def fit_gaussian(vectors: Tensor) -> Gaussian:
     """Return the mean and the unbiased covariance (divided by ``num_vectors - 1``) of vectors.
 
     Args:
-        vectors: ``(..., num_vectors, dim)``, at least two of them.
+        vectors: ``(..., num_vectors, dim)``, at least two vectors.
 
     Raises:
         MetricError: There are fewer than two vectors.
@@ -47,15 +47,15 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> Tensor:
     """Return the squared Fréchet (2-Wasserstein) distance between Gaussians, at least 0.
 
     ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`` (Dowson and Landau 1982; the FID of Heusel et al. 2017, eq. 6).
-    The trace of the root is the sum of the singular values of ``S1^(1/2) S2^(1/2)``: real, and exact also where
-    covariances are singular, as they are for pictures with fewer positions than features.
+    The trace of the root is computed as the sum of the singular values of ``S1^(1/2) S2^(1/2)``, which is real, and
+    exact for singular covariances, too: pictures with fewer positions than features have such covariances.
 
     Args:
-        first: Any batch shape that broadcasts with the second's.
-        second: Of the same ``dim``.
+        first: Any batch shape that broadcasts with that of `second`.
+        second: Same ``dim`` as `first`.
 
     Returns:
-        ``(...)``, float64, in the squared unit of the vectors.
+        ``(...)``, float64, in squared units of the vectors.
     """
     overlap = torch.linalg.svdvals(_root(first.covariance) @ _root(second.covariance)).sum(-1)
     moved = (first.mean - second.mean).square().sum(-1)

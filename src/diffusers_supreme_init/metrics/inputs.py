@@ -1,4 +1,4 @@
-"""PIL images and tensors -> checked tensors of one size."""
+"""PIL images and tensors -> checked tensors, cropped to one size and grouped by it."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,15 +17,15 @@ from .base import Pictures
 def to_tensors(pictures: Pictures, argument: str, *, min_side: int = MIN_SIDE) -> list[Tensor]:
     """Return each picture as float32 ``(3, height, width)`` in [0, 1], on the CPU.
 
-    A PIL image is turned upright and put on white first, as for training.
+    A PIL image is first turned upright, and transparency is composited on white, as for training.
 
     Args:
         pictures: PIL images and tensors.
-        argument: What the caller calls them, for errors.
-        min_side: Fewest pixels a side.
+        argument: The caller's name for them, for errors.
+        min_side: Smallest width and height in pixels.
 
     Raises:
-        MetricError: One is no picture, is too small, or has values outside [0, 1]; or there is none.
+        MetricError: A picture is of the wrong type, too small or has values outside [0, 1]; or there is none.
     """
     if isinstance(pictures, Tensor):
         pictures = [pictures]
@@ -97,7 +97,7 @@ def to_image(picture: Tensor) -> Image.Image:
 def fit(picture: Tensor, height: int, width: int) -> Tensor:
     """Crop a picture around its centre to the aspect ratio of ``height x width``, then resize it.
 
-    Pixels are those that training sees (`fit_to_square`): rounded to 8 bits, Lanczos filter.
+    Pixels are rounded to 8 bits and resized with a Lanczos filter, like training pictures (`fit_to_square`).
 
     Args:
         picture: ``(3, any height, any width)`` in [0, 1].
@@ -105,7 +105,7 @@ def fit(picture: Tensor, height: int, width: int) -> Tensor:
         width: In pixels.
 
     Returns:
-        ``(3, height, width)`` in [0, 1]; a picture of that size as it is.
+        ``(3, height, width)`` in [0, 1]; a picture of that size is returned unchanged.
     """
     if picture.shape[-2:] == (height, width):
         return picture
@@ -124,7 +124,7 @@ def group_by_size(pictures: Sequence[Tensor], max_pixels: int) -> Iterator[tuple
         max_pixels: Largest number of pixels in a batch; a larger picture is a batch of its own.
 
     Yields:
-        ``(height, width)`` and the batches of that size, each the indices of its pictures.
+        ``(height, width)`` and the batches of that size, each a list of indices of `pictures`.
     """
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, picture in enumerate(pictures):

@@ -1,4 +1,4 @@
-"""LPIPS: the distance of two pictures in the layers of VGG16."""
+"""LPIPS: the distance between two pictures in the layers of VGG16."""
 
 import itertools
 import os
@@ -16,18 +16,18 @@ from .weights import find_heads, load_weights, read_weights, select_weights
 WEIGHTS_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 HEADS_SOURCE = "lpips_models/vgg.pth of torchmetrics, or weights/v0.1/vgg.pth of lpips"
 MIN_SIDE = 16
-"""In pixels: four poolings leave one position."""
+"""In pixels; four poolings reduce it to one position."""
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of the convolutions between poolings; each stage's last activations are compared."""
 _MAX_PIXELS = 4 * 512 * 512
-"""In a batch; four pictures of 512 x 512 hold 0.5 GB of activations."""
+"""Per batch; the activations of four pictures of 512 x 512 take 0.5 GB."""
 
 
 class LPIPS:
     """Learned perceptual distance (Zhang et al. 2018, eq. 1) with VGG16, version 0.1; 0 for equal pictures.
 
-    Activations after relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 are scaled to unit length over channels; their
+    Activations after relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 are scaled to unit length over channels. Their
     squared differences, weighted by learned heads, are averaged over positions and summed over layers. Values are at
     least 0, since no weight of the published heads is negative, and rarely above 1. The network is torchvision's VGG16
     for ImageNet.
@@ -37,14 +37,14 @@ class LPIPS:
     ```
 
     Pictures are compared at their own size, at least 16 pixels a side; references are cropped around their centre and
-    resized to it, as training does with its pictures. On CUDA, where torch may round what convolutions read to 10 bits
-    (TF32), values may differ in the third digit from those of a CPU.
+    resized to it, as training does with its pictures. On CUDA, torch may round the inputs of convolutions to 10 bits
+    (TF32), so values may differ from those of a CPU in the third digit.
 
     Attributes:
         name: ``"lpips_vgg"``.
         label: ``"LPIPS (VGG16)"``.
         higher_is_better: False.
-        device: Where it runs.
+        device: Device of the network.
     """
 
     name = "lpips_vgg"
@@ -61,16 +61,16 @@ class LPIPS:
         """Load the weights.
 
         Args:
-            weights: VGG16 with torchvision's key names (``features.0.weight``), ``.pth`` or ``.safetensors``; None:
-                the published file (553 MB) from torch's cache, downloaded once with its hash checked.
-            heads: ``lin0.model.1.weight`` ... as published; None: from the package data of torchmetrics.
-            device: Where it runs.
+            weights: File of VGG16 with torchvision's key names (``features.0.weight``), ``.pth`` or ``.safetensors``;
+                None: the published file (553 MB) from torch's cache, downloaded once with its hash checked.
+            heads: File with ``lin0.model.1.weight`` ... as published; None: from the package data of torchmetrics.
+            device: Device of the network.
 
         Raises:
-            MetricError: A file is missing, damaged or another model's, or cannot be downloaded.
+            MetricError: A file is missing, damaged or of another model, or cannot be downloaded.
         """
         self.device = torch.device(device)
-        heads = find_heads() if heads is None else heads  # before 553 MB are downloaded
+        heads = find_heads() if heads is None else heads  # fail before 553 MB are downloaded
         where = f"LPIPS heads {os.fspath(heads)!r}"
         found = select_weights(
             read_weights(heads, kind="LPIPS heads"), _head_shapes(), where=where, source=HEADS_SOURCE
@@ -92,7 +92,7 @@ class LPIPS:
         )
 
     def _activations(self, pixels: Tensor) -> list[Tensor]:
-        """Return each stage's last activations, of unit length over channels."""
+        """Return each stage's last activations, scaled to unit length over channels."""
         hidden = (pixels.to(self.device) * 2 - 1 - self._shift) / self._scale
         activations = []
         for stage, layers in enumerate(_layers()):
@@ -110,7 +110,7 @@ class LPIPS:
 
 
 def _layers() -> Iterator[list[int]]:
-    """Yield the indices of each stage's convolutions in torchvision's `features`, which counts other layers too."""
+    """Yield each stage's convolutions as indices of torchvision's `features`, which also counts ReLUs and poolings."""
     index = 0
     for channels in _STAGES:
         yield [index + 2 * i for i in range(len(channels))]

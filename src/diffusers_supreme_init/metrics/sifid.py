@@ -1,4 +1,4 @@
-"""SIFID: the distance of two pictures' patches, as the first layers of Inception v3 see them."""
+"""SIFID: the distance between two pictures' patches in the first layers of Inception v3."""
 
 import os
 
@@ -15,7 +15,7 @@ from .weights import load_weights
 
 WEIGHTS_URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
 MIN_SIDES = {64: 9, 192: 23}
-"""Layer -> pixels a side that leave 2 x 2 positions, the fewest with a covariance."""
+"""Layer -> pixels a side that leave 2 x 2 positions, the fewest for which there is a covariance."""
 
 _BLOCKS = {
     "Conv2d_1a_3x3": (3, 32, 3),
@@ -27,13 +27,13 @@ _BLOCKS = {
 """Name -> input channels, output channels, side of the kernel."""
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 _MAX_PIXELS = 8 * 512 * 512
-"""In a batch; eight pictures of 512 x 512 hold 0.3 GB of activations."""
+"""Per batch; the activations of eight pictures of 512 x 512 take 0.3 GB."""
 
 
 class SIFID:
     """Single-image Fréchet distance (SinGAN, Shaham et al. 2019, section 4); 0 for equal pictures, no upper bound.
 
-    The features of one picture at all positions are taken as a Gaussian; the distance is that between two pictures'
+    A Gaussian is fitted to one picture's features at all positions. SIFID is the distance between two pictures'
     Gaussians, so it compares patches wherever they are. The network is torchvision's Inception v3 for ImageNet, not
     the one of FID. Values are small (0.09 in SinGAN's table) and comparable only at the same layer and size.
 
@@ -41,19 +41,19 @@ class SIFID:
     SIFID().compare(samples, [photo])       # (num_pictures,)
     ```
 
-    Pictures are compared at their own size, at least 9 (layer 64) or 23 (layer 192) pixels a side; below 23 (64) or 71
-    (192) they have fewer positions than features, and a Gaussian of them says little. References are cropped around
-    their centre and resized to it, as training does. SinGAN's code resizes nothing: its pictures are of equal size,
-    where both agree. On CUDA, where torch may round what convolutions read to 10 bits (TF32), values may differ in the
-    third digit from those of a CPU.
+    Pictures are compared at their own size, at least 9 (layer 64) or 23 (layer 192) pixels a side. Below 23 (64) or 71
+    (192) pixels they have fewer positions than features, and the Gaussian says little. References are cropped around
+    their centre and resized to that size, as in training. SinGAN's code resizes nothing; for pictures of equal size,
+    which it compares, both agree. On CUDA, torch may round the inputs of convolutions to 10 bits (TF32), so values may
+    differ from those of a CPU in the third digit.
 
     Attributes:
         name: ``"sifid_192"`` or ``"sifid_64"``.
         label: ``"SIFID (layer 192)"`` or ``"SIFID (layer 64)"``.
         higher_is_better: False.
-        layer: Number of features: 192 before the second pooling, as in the paper; 64 before the first, as the released
-            code has it, with which most published values were computed.
-        device: Where it runs.
+        layer: Number of features: 192 before the second pooling, as in the paper; 64 before the first, as in the
+            released code, with which most published values were computed.
+        device: Device of the network.
     """
 
     higher_is_better = False
@@ -68,14 +68,14 @@ class SIFID:
         """Load the weights.
 
         Args:
-            weights: Inception v3 with torchvision's key names (``Conv2d_1a_3x3.conv.weight``), ``.pth`` or
+            weights: File of Inception v3 with torchvision's key names (``Conv2d_1a_3x3.conv.weight``), ``.pth`` or
                 ``.safetensors``; None: the published file (109 MB) from torch's cache, downloaded once with its hash
                 checked.
             layer: 192 or 64.
-            device: Where it runs.
+            device: Device of the network.
 
         Raises:
-            MetricError: There is no such layer, or the file is missing, damaged, another model's, or cannot be
+            MetricError: There is no such layer, or the file is missing, damaged or of another model, or cannot be
                 downloaded.
         """
         if layer not in MIN_SIDES:
@@ -98,11 +98,11 @@ class SIFID:
         )
 
     def _patches(self, pixels: Tensor) -> Gaussian:
-        # Not every device has float64.
+        # On the CPU, since not every device has float64.
         return fit_gaussian(self._features(pixels).flatten(2).mT.cpu())
 
     def _features(self, pixels: Tensor) -> Tensor:
-        """Return ``(batch, layer, height', width')`` of pictures in [0, 1]."""
+        """Return features ``(batch, layer, height', width')`` of pictures in [0, 1]."""
         hidden = self._block("Conv2d_1a_3x3", pixels.to(self.device) * 2 - 1, stride=2)
         hidden = self._block("Conv2d_2a_3x3", hidden)
         hidden = self._block("Conv2d_2b_3x3", hidden, padding=1)

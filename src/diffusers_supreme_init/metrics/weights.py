@@ -1,4 +1,4 @@
-"""Weights file, the user's or a published one -> the tensors that a metric needs."""
+"""File of weights, the user's or a published one -> the tensors that a metric needs."""
 
 import importlib.util
 import os
@@ -20,17 +20,17 @@ _HEADS_IN_TORCHMETRICS = ("functional", "image", "lpips_models", "vgg.pth")
 def load_weights(
     path: str | os.PathLike[str] | None, url: str, shapes: Mapping[str, tuple[int, ...]], *, kind: str
 ) -> dict[str, Tensor]:
-    """Return the tensors named by `shapes` from a file, float32, on the CPU; others in the file are ignored.
+    """Return the tensors named by `shapes` from a file, float32, on the CPU; other tensors are ignored.
 
     Args:
         path: State dict (``.safetensors``, or ``.pth``, read with ``weights_only=True``); None: the published file,
-            from the cache that torchvision uses too (``$TORCH_HOME/hub/checkpoints``) or downloaded into it.
-        url: Address of the published file, whose name ends in the beginning of its SHA-256.
+            from torch's cache (``$TORCH_HOME/hub/checkpoints``, shared with torchvision) or downloaded into it.
+        url: Address of the published file, whose name ends in the first digits of its SHA-256.
         shapes: Shape of each tensor.
-        kind: For errors, e.g. ``"LPIPS weights"``.
+        kind: Name of the weights in errors, e.g. ``"LPIPS weights"``.
 
     Raises:
-        MetricError: The file is missing, damaged or another model's, or cannot be downloaded.
+        MetricError: The file is missing, damaged or of another model, or cannot be downloaded.
     """
     if path is None:
         path = _cached(url, kind)
@@ -38,10 +38,10 @@ def load_weights(
 
 
 def read_weights(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any]:
-    """Return what a file of weights holds, on the CPU.
+    """Return the state dict in a file of weights, on the CPU.
 
     Raises:
-        MetricError: The file is missing, damaged, or no state dict.
+        MetricError: The file is missing or damaged, or is not a state dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,9 +49,9 @@ def read_weights(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any]:
     try:
         if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(path)
-        # Published files were saved on a GPU.
+        # Published files were saved on a GPU, hence `map_location`.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes the readers of safetensors and torch raise
+    except Exception as error:  # damaged files make the readers of safetensors and torch raise anything
         raise MetricError(
             f"{kind} {str(path)!r}: expected a state dict (.pth, .safetensors), got a damaged file or a whole pickled "
             f"model ({_one_line(error)}); get the file again, or save the model's state_dict()"
@@ -71,8 +71,8 @@ def select_weights(
     Args:
         state: State dict.
         shapes: Shape of each tensor.
-        where: The file, for errors.
-        source: Where the right file is, for errors.
+        where: Name of the file in errors.
+        source: Place of the right file, for errors.
 
     Raises:
         MetricError: A tensor is missing, has another shape, or is not finite.
@@ -95,9 +95,9 @@ def select_weights(
 
 
 def find_heads() -> Path:
-    """Return the LPIPS heads in the package data of torchmetrics, which is not imported.
+    """Return the LPIPS heads in the package data of torchmetrics, without importing it.
 
-    Importing it would import torchvision where that is installed, and fail where it does not fit torch.
+    Its import would import torchvision if that is installed, and fail if torchvision does not fit torch.
 
     Raises:
         MetricError: torchmetrics is not installed.

@@ -1,4 +1,4 @@
-"""Pictures -> latents, once: the autoencoder is not needed during the steps."""
+"""Pictures -> latents, encoded once: no training step needs the autoencoder."""
 
 from dataclasses import dataclass
 
@@ -25,15 +25,15 @@ from ..pictures import (
 
 @dataclass(frozen=True)
 class PictureLatents:
-    """The posterior of one concept's pictures, each as it is and mirrored; on the CPU, float32.
+    """The autoencoder's posterior of one concept's pictures, plain and mirrored; on the CPU, float32.
 
     Attributes:
         mean: ``(num_pictures, 2, channels, height, width)``; index 1 of the second axis is the mirrored picture.
         std: The same shape.
         mask: Loss weights ``(num_pictures, 2, 1, height, width)`` in [0, 1], or None for a plain mean.
-        object_mask: Where the object is, the same shape, or None if that is not known. Words are compared there.
+        object_mask: Where the object is, in the same shape; None if unknown. Candidate words are compared there.
         geometry: ``(num_pictures, 6)``, float32, in pixels: height and width of the whole picture, top and left of the
-            crop after scaling, height and width of the crop. Some families are told it.
+            crop after scaling, height and width of the crop. SDXL takes it as an input.
     """
 
     mean: Tensor
@@ -41,6 +41,7 @@ class PictureLatents:
     mask: Tensor | None
     object_mask: Tensor | None
     geometry: Tensor
+    object_mask: Tensor | None = None
 
     def __len__(self) -> int:
         return self.mean.shape[0]
@@ -56,14 +57,14 @@ def encode_concept(
     """Decode, crop and encode a concept's pictures.
 
     Args:
-        backbone: Its autoencoder is used where it is, in its dtype.
-        pictures: Not decoded yet.
-        config: Resolution and crop.
-        progress_bar: Whether to show one when there are several pictures.
+        backbone: Backbone whose autoencoder is used, on its current device and in its current dtype.
+        pictures: Pictures and masks, not decoded yet.
+        config: Settings; the resolution and the crop matter here.
+        progress_bar: Whether to show a progress bar if there are several pictures.
 
     Raises:
-        PictureError: A picture or mask is unusable, or there is no mask although it weights the loss.
-        TrainingError: The autoencoder gives NaN (an fp16 autoencoder that overflows).
+        PictureError: A picture or mask is unusable, or a mask that should weight the loss is missing or all black.
+        TrainingError: The autoencoder returns NaN, as one in fp16 does when it overflows.
     """
     resolution = config.resolution or backbone.resolution
     device = next(backbone.autoencoder.parameters()).device
@@ -104,7 +105,7 @@ def _find_mask(pictures: TrainingPictures, index: int, picture: Picture) -> Imag
 
 
 def _latent_weights(mask: Image.Image, resolution: int, size: torch.Size, config: SupremeInitConfig) -> Tensor:
-    """Return a mask at the size of latents, as it is and mirrored, ``(2, 1, height, width)``."""
+    """Return a mask at the size of the latents, plain and mirrored, ``(2, 1, height, width)``."""
     values = to_mask_values(fit_to_square(mask, resolution, center_crop=config.center_crop))
     small = torch.nn.functional.interpolate(values[None], size, mode="area")[0]
     return torch.stack([small, small.flip(-1)])

@@ -1,4 +1,7 @@
-"""What each step looks at: pictures, noises, timesteps and prompts, drawn without state."""
+"""Latents and prompts -> losses; the samples of each step are drawn without state.
+
+The *fixed-noise loss* is the loss of one prompt over noises and timesteps that never change.
+"""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,13 +19,13 @@ from ..randomness import choose, generator_for
 from .latents import PictureLatents
 
 AUTOCAST_DTYPES = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""The values of `mixed_precision`."""
+"""Autocast dtype for each value of `mixed_precision`."""
 
 _FIXED_NOISE_BATCH_SIZE = 8
 
 
 class ValidatedConcept(Protocol):
-    """What the fixed-noise loss needs to know of a concept."""
+    """The part of a concept that the fixed-noise loss uses."""
 
     @property
     def validation_prompt(self) -> str:
@@ -31,24 +34,24 @@ class ValidatedConcept(Protocol):
 
     @property
     def latents(self) -> PictureLatents:
-        """Its pictures."""
+        """The concept's pictures, encoded."""
         ...
 
 
 @dataclass(frozen=True)
 class PromptedPictures:
-    """A prompt and the pictures it is measured on; see `ValidatedConcept`."""
+    """A prompt and the pictures its loss is measured on: a `ValidatedConcept` without a concept."""
 
     validation_prompt: str
     latents: PictureLatents
 
 
 class SampledConcept(ValidatedConcept, Protocol):
-    """What drawing training samples needs to know of a concept."""
+    """The part of a concept that drawing training samples uses."""
 
     @property
     def random_key(self) -> str:
-        """Part of the key of every draw: its name, unless it is compared with others in pairs."""
+        """Part of the key of every draw: the placeholder token, unless paired comparisons share another key."""
         ...
 
     @property
@@ -64,7 +67,7 @@ class Sample:
     Attributes:
         latents: z of equation 1, ``(channels, height, width)``.
         noise: Standard normal, the same shape.
-        timestep: As the backbone draws it.
+        timestep: Timestep, on the backbone's scale.
         prompt: Text with the placeholder token.
         mask: Loss weights ``(1, height, width)``, or None.
         geometry: ``(6,)``; see `PictureLatents`.
@@ -81,7 +84,7 @@ class Sample:
 def draw_sample(
     backbone: Backbone, concept: SampledConcept, step: int, sample_index: int, config: SupremeInitConfig
 ) -> Sample:
-    """Draw one training sample; a pure function of the seed, the concept's key, step and index."""
+    """Draw one training sample, as a pure function of the seed, the concept's key, the step and the index."""
 
     def generator(purpose: str) -> torch.Generator:
         return generator_for(config.seed, concept.random_key, step, sample_index, purpose)
@@ -104,8 +107,9 @@ def draw_validation_sample(
 ) -> Sample:
     """Draw one sample of the fixed-noise loss.
 
-    The same at every step, and with the same noises and timesteps for every concept, so that losses can be compared
-    in pairs. Timesteps are spread evenly; latents are the posterior's mean; nothing is mirrored.
+    The sample is the same at every step, and its noise and timestep are the same for every concept, which allows
+    paired comparisons of losses. Timesteps are spread evenly, latents are the posterior's mean, and no picture is
+    mirrored.
     """
     picture = sample_index % len(concept.latents)
     mean = concept.latents.mean[picture, 0]
@@ -128,14 +132,14 @@ def fixed_noise_losses(
     *,
     autocast_dtype: torch.dtype | None = None,
 ) -> list[float]:
-    """Return the fixed-noise losses of one prompt, one for each of `validation_samples`; nothing is trained.
+    """Return the fixed-noise losses of one prompt, one for each of `validation_samples`, without gradient.
 
     Args:
-        backbone: Its text encoder and denoiser are on `device`.
+        backbone: Backbone with its text encoder and denoiser on `device`.
         concept: Prompt and pictures.
-        config: Seed, number of samples and largest batch.
-        device: Where the model is.
-        autocast_dtype: As in training; None: none.
+        config: Settings; the seed, the number of samples and the largest batch matter here.
+        device: Device of the model.
+        autocast_dtype: Dtype of autocast, as in training; None: no autocast.
     """
     batch_size = config.max_forward_batch_size or _FIXED_NOISE_BATCH_SIZE
     losses: list[float] = []
@@ -153,10 +157,10 @@ def denoising_losses(
     """Return the loss of equation 1 for each sample, ``(batch,)``, at least float32, with gradient to the rows.
 
     Args:
-        backbone: Encodes the prompts and predicts.
-        samples: Any number, of any concepts, all of one latent size.
-        device: Where the model is.
-        snr_gamma: Min-SNR weighting, or None for the plain mean squared error.
+        backbone: Backbone that encodes the prompts and predicts.
+        samples: Any number of samples, of any concepts, all with the same latent size.
+        device: Device of the model.
+        snr_gamma: Gamma of the Min-SNR weights; None: the plain mean squared error.
     """
     dtype = torch.promote_types(backbone.compute_dtype, torch.float32)
     latents = torch.stack([sample.latents for sample in samples]).to(device, dtype)
@@ -180,10 +184,10 @@ def denoising_losses(
 
 
 def autocast_dtype(config: SupremeInitConfig, accelerator: Accelerator) -> torch.dtype | None:
-    """Return the dtype of autocast, from the config or else from `accelerate launch`, or None for none.
+    """Return the dtype of autocast, from the config or else from `accelerate launch`; None for no autocast.
 
     Raises:
-        ConfigError: accelerate was told a precision that rows cannot be trained in.
+        ConfigError: accelerate is configured with a precision that rows cannot be trained in.
     """
     precision = config.mixed_precision or accelerator.mixed_precision
     if precision not in AUTOCAST_DTYPES:

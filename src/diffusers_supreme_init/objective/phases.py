@@ -1,6 +1,6 @@
-"""Which parts of a pipeline are frozen, and on the accelerator, while it encodes, reads prompts, trains, and draws.
+"""Phases of a run: freeze the parts of a pipeline and move them between devices as each phase needs.
 
-Afterwards a user's pipeline is exactly as it was.
+Every phase is a context manager that leaves the user's pipeline exactly as it was.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from ..errors import UnsupportedPipelineError
 from ..text.text_pairs import TextPair
 
 NO_PROMPT = ""
-"""What guidance compares a prompt with; who draws lets the text encoders read it beside the prompts."""
+"""The empty prompt of classifier-free guidance; pass it to `ready_to_step` before drawing."""
 
 
 def check_trainable(backbone: Backbone) -> None:
     """Check that a pipeline's modules can be frozen, moved and wrapped.
 
     Raises:
-        UnsupportedPipelineError: The pipeline is offloaded, or its text encoder carries an adapter.
+        UnsupportedPipelineError: The pipeline is offloaded, or a text encoder to train carries an adapter.
     """
     for name, module in backbone.pipe.components.items():
         if isinstance(module, nn.Module) and any(hasattr(part, "_hf_hook") for part in module.modules()):
@@ -42,7 +42,7 @@ def check_trainable(backbone: Backbone) -> None:
 
 @contextlib.contextmanager
 def ready_to_encode(backbone: Backbone, device: torch.device) -> Iterator[None]:
-    """Freeze the autoencoder and put it on a device, in float32 if it is half precision."""
+    """Freeze the autoencoder and move it to a device, in float32 if it is in half precision."""
     autoencoder = backbone.autoencoder
     with frozen([autoencoder]), upcast(autoencoder), on_device(autoencoder, device):
         yield
@@ -52,15 +52,15 @@ def ready_to_encode(backbone: Backbone, device: torch.device) -> Iterator[None]:
 def ready_to_step(
     backbone: Backbone, device: torch.device, prompts: Iterable[str], *, checkpointing: bool = False
 ) -> Iterator[None]:
-    """Freeze what the steps need and put it on a device; the autoencoder makes room.
+    """Freeze the modules that the steps need and move them to a device; move the autoencoder to the CPU.
 
-    Text encoders that are not trained stay where they are, unless they are CLIPs, which are small. What they make of
-    `prompts` is computed on the device first, while the denoiser is not there yet, and remembered.
+    Large text encoders that are not trained stay where they are; CLIPs are small and are moved too. The large ones
+    encode `prompts` on the device first, before the denoiser takes its memory, and their outputs are remembered.
 
     Args:
-        backbone: Holds the concepts by now.
-        device: Where training runs; parts that are there already stay there.
-        prompts: All that the steps will ask for.
+        backbone: Backbone of a pipeline to which the concepts have been added.
+        device: Device of the steps; modules already on it stay there.
+        prompts: All prompts that the steps will use.
         checkpointing: Whether the denoiser recomputes its activations in the backward pass.
     """
     denoiser = backbone.denoiser
@@ -78,11 +78,12 @@ def ready_to_step(
 
 @contextlib.contextmanager
 def ready_to_draw(backbone: Backbone, device: torch.device) -> Iterator[None]:
-    """Put what only drawing needs on a device too: the autoencoder, a safety checker; within `ready_to_step`."""
+    """Also move the modules that only drawing needs, such as the autoencoder; use within `ready_to_step`."""
     readers = [pair.encoder for pair in backbone.pairs]
     parts = [part for part in backbone.pipe.components.values() if isinstance(part, nn.Module)]
     with contextlib.ExitStack() as stack:
         for part in parts:
+            # `torch.compile` wraps a module and keeps the original in `_orig_mod`.
             if all(getattr(part, "_orig_mod", part) is not reader for reader in readers):
                 stack.enter_context(on_device(part, device))
         yield
@@ -90,28 +91,29 @@ def ready_to_draw(backbone: Backbone, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Move a module for a while; a quantised one that is on an accelerator already stays there."""
+    """Move a module temporarily; a quantised one that is already on an accelerator stays there."""
     home = next(module.parameters()).device
     if home == device or (is_quantised(module) and home.type != "cpu"):
         yield
         return
     try:
-        module.to(device)  # what fails halfway, for lack of memory, goes home too
+        # Inside the `try`, so that the module is also moved back if `.to` runs out of memory halfway.
+        module.to(device)
         yield
     finally:
         module.to(home)
 
 
 def is_quantised(module: nn.Module) -> bool:
-    """Whether a module was loaded with a quantisation config: its weights are then no plain numbers."""
+    """Whether a module was loaded with a quantisation config, so that its weights are not plain numbers."""
     return getattr(module, "hf_quantizer", None) is not None or bool(getattr(module, "is_quantized", False))
 
 
 @contextlib.contextmanager
 def upcast(module: nn.Module) -> Iterator[None]:
-    """Run a half-precision module in float32: fp16 autoencoders overflow, and they run only once per picture.
+    """Run a half-precision module in float32, because fp16 autoencoders overflow; the cost is once per picture.
 
-    Going to float32 and back changes no bit of the weights.
+    The round trip through float32 changes no bit of the weights.
     """
     dtypes = {parameter.dtype for parameter in module.parameters()}
     is_half = len(dtypes) == 1 and dtypes <= {torch.float16, torch.bfloat16} and not is_quantised(module)
@@ -121,12 +123,13 @@ def upcast(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         if is_half:
-            nn.Module.to(module, dtypes.pop())  # diffusers' own warns of casts, and this one only undoes ours
+            # The models' own `to` in diffusers warns about casts, but this cast only undoes ours.
+            nn.Module.to(module, dtypes.pop())
 
 
 @contextlib.contextmanager
 def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Set modules to evaluation without gradients to their weights; restore both kinds of flags at the end."""
+    """Put modules in evaluation mode with their weights frozen; restore each module's and weight's flag at the end."""
     training = [(part, part.training) for module in modules for part in module.modules()]
     requires_grad = [(weight, weight.requires_grad) for module in modules for weight in module.parameters()]
     try:
@@ -157,16 +160,16 @@ def gradient_checkpointing(denoiser: nn.Module, *, enabled: bool) -> Iterator[No
 def remembered_prompts(
     backbone: Backbone, pairs: Sequence[TextPair], prompts: Iterable[str], device: torch.device
 ) -> Iterator[None]:
-    """Let text encoders read prompts once, each at a time on a device; while entered, their outputs come from memory.
+    """Encode each prompt once on a device, then serve the text encoders' outputs from memory until the context ends.
 
-    A T5 is the largest part of a pipeline after its denoiser, sometimes before it. It has to be on the accelerator
-    only while the prompts of a run are read for the first time.
+    T5 is often the largest part of a pipeline after the denoiser, and sometimes larger than it. This way it occupies
+    the accelerator only while the prompts of a run are encoded for the first time.
 
     Args:
-        backbone: Encodes prompts through the pipeline's own code.
+        backbone: Backbone, which encodes prompts through the pipeline's own code.
         pairs: Text encoders without gradient; CLIPs among them are left alone.
-        prompts: What will be asked for. Others are read where the encoder is, and remembered too.
-        device: Where they are read.
+        prompts: Prompts to encode in advance. Any other prompt is encoded where the encoder is, and remembered too.
+        device: Device on which `prompts` are encoded.
     """
     large = [pair for pair in pairs if not is_clip(pair)]
     if not large:
@@ -185,9 +188,10 @@ def remembered_prompts(
 
 @contextlib.contextmanager
 def _remembering(encoder: Any) -> Iterator[None]:
-    """Replace an encoder's forward pass by a look-up, one prompt at a time, so that batches make no difference."""
+    """Replace an encoder's forward pass with a look-up of single prompts, so that results do not depend on batches."""
     forward, known = encoder.forward, {}
-    of_user = vars(encoder).get("forward")  # somebody may have replaced it before us
+    # The user may have replaced `forward` on the instance; deleting ours would then not bring theirs back.
+    of_user = vars(encoder).get("forward")
 
     def look_up(input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
         made = []
@@ -198,6 +202,7 @@ def _remembering(encoder: Any) -> Iterator[None]:
             if key not in known:
                 home = encoder.get_input_embeddings().weight.device
                 given = {} if mask is None else {"attention_mask": mask.to(home)}
+                # Kept on the CPU, so that many prompts take no accelerator memory.
                 with torch.no_grad():
                     known[key] = forward(ids.to(home), **given)[0].cpu()
             made.append(known[key])

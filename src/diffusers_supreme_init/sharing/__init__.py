@@ -1,1 +1,1 @@
-"""Learned rows -> a folder, a card, the Hub."""
+"""Learned rows -> a folder with a model card -> a repository on the Hub."""

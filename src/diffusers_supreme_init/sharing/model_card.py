@@ -1,5 +1,6 @@
 """Learned embedding -> model card, from ``model_card_template.md`` beside this module."""
 
+import functools
 import json
 import math
 import re
@@ -13,17 +14,23 @@ from huggingface_hub import ModelCardData
 
 from ..config import SupremeInitConfig
 from ..formats.embedding_file import LearnedEmbedding
+from ..formats.library import LibraryEntry
+from .front_matter import with_fields
 
 TEMPLATE_NAME = "model_card_template.md"
 LIBRARY_TEMPLATE_NAME = "library_card_template.md"
 SNIPPET_MARK = "# this folder or repository"
-"""Ends the lines of a card's snippets in which publishing writes the repository; other lines are the user's."""
+"""Marks the snippet lines of a card into which publishing writes the repository; other lines are the user's."""
 
+LIBRARY_MARKS = ("<!-- concepts: written anew by save and push_to_hub -->", "<!-- end of concepts -->")
+"""The lines around the list of concepts in a library's card."""
+
+_MARKED = re.compile(f"{re.escape(LIBRARY_MARKS[0])}.*?{re.escape(LIBRARY_MARKS[1])}", re.DOTALL)
 _STOCK_FAMILIES = re.compile(r"stable-diffusion(-v1|-v2|/)")
 
 
 def model_card_template() -> str:
-    """Return the text of the template, from an installed wheel or a checkout alike."""
+    """Return the text of the template, both from an installed wheel and from a checkout."""
     return _template(TEMPLATE_NAME)
 
 
@@ -37,15 +44,15 @@ def render_model_card(
     evaluation: Mapping[str, Any] | None = None,
     call_options: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the Markdown of a concept's card; facts that are unknown are left out.
+    """Return the Markdown of a concept's card; unknown facts are left out.
 
     Args:
-        embedding: The concept, with everything that its file says about it.
-        others: The same concept for the other text encoders it was trained for.
-        encoder_names: What the pipeline calls all of them, ``["text_encoder", "text_encoder_2"]``.
+        embedding: The concept's embedding for its first text encoder, with the metadata of its file.
+        others: Its embeddings for the other text encoders that it was trained for.
+        encoder_names: Names of these text encoders in the pipeline, e.g. ``["text_encoder", "text_encoder_2"]``.
         sample_prompts: Prompts of ``images/0.png``, ``images/1.png``, ... beside the card.
-        versions: ``{package: version}`` that it was trained with.
-        evaluation: What ``evaluation.json`` says of it.
+        versions: ``{package: version}`` used for training.
+        evaluation: Content of ``evaluation.json``.
         call_options: Arguments without which the pipeline would lose the placeholder token.
     """
     training = embedding.training
@@ -102,7 +109,10 @@ def _token_tables(names: Sequence[str], embeddings: Sequence[LearnedEmbedding]) 
 
 
 def _scores_for_reading(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return metric, which way is good, and the means on reconstruction and editing prompts."""
+    """Return for each metric its label, ``"higher"`` or ``"lower"``, and its means on both kinds of prompts.
+
+    The means are those on reconstruction prompts and on editing prompts, in this order.
+    """
     groups = [evaluation.get("reconstruction", {}), evaluation.get("editing", {})]
     names = dict.fromkeys(name for group in groups for name in group)
     rows = []
@@ -117,25 +127,33 @@ def _scores_for_reading(evaluation: Mapping[str, Any]) -> list[tuple[str, str, s
 
 def _mean_for_reading(score: Mapping[str, Any]) -> str:
     if math.isnan(score["mean"]):
-        return ""  # a metric that has nothing to say of these prompts
+        return ""  # the metric does not apply to these prompts
     spread = score["std_over_seeds"]
     return f"{score['mean']:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
 
 
 def _stock_can_load(architecture: str | None, num_encoders: int) -> bool:
-    """Whether diffusers alone draws the same from a concept: only with the single CLIP of Stable Diffusion 1 and 2.
+    """Whether diffusers alone draws the same pictures: only with the single CLIP of Stable Diffusion 1 and 2.
 
-    In SDXL and Flux its pooled vector is that of a placeholder token (huggingface/diffusers#10754), the T5 of Flux
-    reads the name letter by letter, and pipelines without CLIP have no such loader.
+    With diffusers' own loader, the pooled vector of SDXL and Flux is that of a placeholder token
+    (huggingface/diffusers#10754), and the T5 of Flux reads the name letter by letter. Pipelines without CLIP have no
+    such loader.
     """
     return num_encoders == 1 and (architecture is None or _STOCK_FAMILIES.match(architecture) is not None)
 
 
-def render_library_card(concepts: Mapping[str, LearnedEmbedding]) -> str:
-    """Return the Markdown of a card for several concepts, ``{folder: concept}``, that live in folders of their own."""
-    embeddings = list(concepts.values())
-    base_models = {embedding.base_model for embedding in embeddings}
-    base_model, revision = _split_revision(next(iter(base_models)) if len(base_models) == 1 else None)
+def library_card(entries: Mapping[str, LibraryEntry], before: str | None = None) -> str:
+    """Return the Markdown of a card for several concepts, each in a folder of its own.
+
+    Args:
+        entries: The concepts to list, ``{folder: concept}``.
+        before: The existing card. Only the part between its two `LIBRARY_MARKS` is rewritten; the rest is the user's.
+            A card without the marks is replaced.
+
+    Raises:
+        PublishError: The YAML of the existing card cannot be read or changed.
+    """
+    base_model, revision = _split_revision(_common_base_model(entries))
     card_data = ModelCardData(
         base_model=base_model,
         base_model_relation="adapter" if base_model else None,
@@ -143,33 +161,51 @@ def render_library_card(concepts: Mapping[str, LearnedEmbedding]) -> str:
         pipeline_tag="text-to-image",
         tags=["textual_inversion", "text-to-image", "diffusers", "diffusers_supreme_init"],
     )
-    return _render(
+    made = _render(
         LIBRARY_TEMPLATE_NAME,
         card_data=card_data.to_yaml(),
-        concepts=concepts,
+        concepts=entries,
         base_model=base_model,
         base_revision=revision,
+        marks=LIBRARY_MARKS,
     )
+    old = None if before is None else _MARKED.search(before)
+    new = _MARKED.search(made)
+    if before is None or old is None or new is None:
+        return made
+    card = before[: old.start()] + new[0] + before[old.end() :]
+    return card if base_model else with_fields(card, {}, ("base_model", "base_model_relation"))
+
+
+def _common_base_model(entries: Mapping[str, LibraryEntry]) -> str | None:
+    """Return the base model that all concepts share; None if it is unknown or differs."""
+    base_models = {entry.base_model for entry in entries.values()}
+    return next(iter(base_models)) if len(base_models) == 1 else None
 
 
 def image_name(index: int) -> str:
-    """Return where the card looks for its sample number `index`."""
+    """Return the path of sample number `index`, relative to the card."""
     return f"images/{index}.png"
 
 
 def code_literal(text: str) -> str:
-    """Return a text as Python writes it, in double quotes, on one line."""
+    """Return a text as a Python literal in double quotes, on one line."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _render(name: str, **facts: Any) -> str:
+    return _compiled(name).render(snippet_mark=SNIPPET_MARK, **facts)
+
+
+@functools.cache
+def _compiled(name: str) -> jinja2.Template:
     environment = jinja2.Environment(autoescape=False)  # Markdown, not HTML
     environment.filters |= {"literal": code_literal, "code": _code_span, "prose": _prose, "cell": _table_cell}
-    return environment.from_string(_template(name)).render(snippet_mark=SNIPPET_MARK, **facts)
+    return environment.from_string(_template(name))
 
 
 def _code_span(text: str) -> str:
-    """Return a text as Markdown shows it letter by letter, backticks included."""
+    """Return a Markdown code span that shows a text literally, backticks included."""
     text = " ".join(text.split())
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     pad = " " if text[:1] == "`" or text[-1:] == "`" else ""
@@ -177,23 +213,23 @@ def _code_span(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Return a text on one line, in which nothing is markup."""
+    """Return a text on one line, with Markdown's markup characters escaped."""
     return re.sub(r"([\\`*_\[\]<>])", r"\\\1", " ".join(text.split()))
 
 
 def _table_cell(value: Any) -> str:
-    """Return Markdown that stays in its cell."""
+    """Return a value as Markdown that stays within one table cell."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _split_revision(base_model: str | None) -> tuple[str | None, str | None]:
-    """Return a model's id and the revision that some names have at their end, ``"user/model@main"``."""
+    """Split ``"user/model@main"`` into id and revision; each is None if missing."""
     name, _, revision = (base_model or "").partition("@")
     return name or None, revision or None
 
 
 def _loss_curve(losses: Sequence[float]) -> str:
-    """Return losses as a row of bars, the lowest and the highest at both ends of the scale; empty for fewer than 3."""
+    """Return losses as a row of bars, scaled from the lowest to the highest; ``""`` if fewer than 3 or all equal."""
     if len(losses) < 3 or max(losses) == min(losses):
         return ""
     bars = "▁▂▃▄▅▆▇█"
@@ -202,7 +238,7 @@ def _loss_curve(losses: Sequence[float]) -> str:
 
 
 def _settings_for_reading(settings: dict[str, Any]) -> dict[str, Any]:
-    """Order settings by interest: those that differ from the defaults first; those that are off are left out."""
+    """Order settings by interest: first those that differ from their defaults, then others that are not off."""
     defaults = SupremeInitConfig()
     known = {item.name: getattr(defaults, item.name) for item in fields(SupremeInitConfig)}
     changed = {name: value for name, value in settings.items() if name not in known or value != known[name]}

@@ -1,6 +1,6 @@
-"""A saved folder and the Hub's word on its base model -> the files that are published, cards completed.
+"""A saved folder and the licence of its base model on the Hub -> the files to publish, with complete cards.
 
-A card may have been edited: it gets a repository and a licence, and nothing else in it changes.
+The user may have edited a card: a repository and a licence are written into it, and nothing else changes.
 """
 
 import logging
@@ -8,14 +8,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import yaml
 from huggingface_hub import HfApi
 
 from ..errors import PublishError
-from ..files import CARD_NAME
+from ..files import CARD_NAME, WEIGHT_NAMES
+from ..formats.embedding_file import read_embedding
+from ..formats.library import LibraryEntry, library_entry
 from ..hub_connection import HUB_FAILURES, DeadlineError, one_line
+from .front_matter import front_matter, with_fields
 from .model_card import SNIPPET_MARK, code_literal
 from .saved_folder import concept_folders, publishable_files
 
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 LICENSE_NAMES = ("license", "license_name", "license_link")
 
-_FRONT_MATTER = re.compile(r"\A---[ \t]*(\r?\n)(.*?)^---[ \t]*(?:\r?$)", re.DOTALL | re.MULTILINE)
 _SNIPPET = re.compile(
     r"(load_(?:multitoken|textual)_inversion\()"
     r'"(?:[^"\\\n]|\\.)*"(?P<subfolder>, subfolder="(?:[^"\\\n]|\\.)*")?'
@@ -34,27 +34,44 @@ _SNIPPET = re.compile(
 
 @dataclass(frozen=True)
 class PublishedFiles:
-    """What goes to the Hub.
+    """The files to publish.
 
     Attributes:
-        contents: ``{name: bytes}``, names relative to the folder and to the repository alike.
+        folder: Where it was saved.
+        contents: ``{name: bytes}``, names relative to the repository.
         prefixes: Where concepts are: ``""`` for the only one, else ``"mug/"`` and so on.
+        local_names: ``{name: name relative to the folder}``; the merged card and index of a library have none.
     """
 
+    folder: Path
     contents: Mapping[str, bytes]
     prefixes: tuple[str, ...]
+    local_names: Mapping[str, str]
+
+    def prefix_of(self, name: str) -> str | None:
+        """Return the prefix of the concept that a file belongs to; None for files beside several concepts."""
+        return next((prefix for prefix in (f"{name.partition('/')[0]}/", "") if prefix in self.prefixes), None)
+
+    def weights(self, prefix: str) -> tuple[str, ...]:
+        """Return the names of a concept's embedding files."""
+        return tuple(name for name in WEIGHT_NAMES if prefix + name in self.contents)
+
+    def entry(self, prefix: str) -> LibraryEntry:
+        """Return a concept's entry in the index of a library."""
+        weights = self.weights(prefix)
+        return library_entry(read_embedding(self.folder / prefix / weights[0]), weights)
 
     def subfolder_of(self, card: str) -> str | None:
-        """Return the concept's folder of a card, ``""`` for the only one; None for the card of several."""
+        """Return the folder of a card's concept, ``""`` for the only concept; None for the card of several."""
         parent = card.removesuffix(CARD_NAME)
         return parent.rstrip("/") if parent in self.prefixes else None
 
 
 def read_published_files(folder: Path) -> PublishedFiles:
-    """Read what is published of a saved folder, and check that the Hub can read its cards.
+    """Read the files of a saved folder that get published, and check that the Hub can read its cards.
 
     Raises:
-        PublishError: It is no saved folder, or cannot be read, or a card is not UTF-8 or not YAML.
+        PublishError: The folder is not a saved one or cannot be read, or a card is not UTF-8 or not YAML.
     """
     try:
         contents = {name: (folder / name).read_bytes() for name in publishable_files(folder)}
@@ -63,14 +80,16 @@ def read_published_files(folder: Path) -> PublishedFiles:
         raise PublishError(f"cannot read {str(folder)!r}: {error}") from error
     for name in _cards(contents):
         read_card(contents[name], name)
-    return PublishedFiles(contents, tuple(prefixes))
+    return PublishedFiles(folder, contents, tuple(prefixes), {name: name for name in contents})
 
 
 def with_complete_cards(api: HfApi, files: PublishedFiles, repo_id: str, given_license: str | None) -> PublishedFiles:
-    """Return the files with cards that name the repository and a licence: the given one, their own, or the base's.
+    """Return the files with cards that name the repository and a licence.
+
+    The licence is the given one, else the card's own, else that of the base model.
 
     Raises:
-        PublishError: A card is written so that no licence can be put into it.
+        PublishError: A card's YAML is written in a way that prevents adding a licence.
     """
     licenses: dict[str, dict[str, str]] = {}
     cards = {}
@@ -91,7 +110,7 @@ def read_card(data: bytes, where: str) -> str:
     """Return the text of a card that the Hub can read.
 
     Raises:
-        PublishError: It is not UTF-8, or what is between its ``---`` lines is not YAML.
+        PublishError: The card is not UTF-8, or the text between its ``---`` lines is not YAML.
     """
     try:
         text = data.decode("utf-8")
@@ -103,30 +122,13 @@ def read_card(data: bytes, where: str) -> str:
     return text
 
 
-def front_matter(text: str, where: str = CARD_NAME) -> dict[str, Any]:
-    """Return what a card says between its ``---`` lines, empty without them.
-
-    Raises:
-        PublishError: It is not a YAML mapping.
-    """
-    found = _FRONT_MATTER.match(text)
-    try:
-        data = yaml.safe_load(found[2]) if found else None
-    except yaml.YAMLError as error:
-        got = " ".join(str(error).split())
-        raise PublishError(f"expected YAML between the --- lines of {where}, got {got}") from error
-    if data is not None and not isinstance(data, dict):
-        raise PublishError(f"expected names and values between the --- lines of {where}, got {str(data)[:60]!r}")
-    return data or {}
-
-
 def with_repository(text: str, repo_id: str, subfolder: str | None = None) -> str:
-    """Return a card whose own snippets load from a repository: those that say so, by `SNIPPET_MARK`.
+    """Return a card whose snippets load from a repository; only lines with `SNIPPET_MARK` are changed.
 
     Args:
         text: The card.
         repo_id: ``"user/name"``.
-        subfolder: Where the concept is in the repository, ``""`` at its root; None: as the snippets say.
+        subfolder: Folder of the concept in the repository, ``""`` for its root; None: as in the snippets.
     """
 
     def renewed(found: re.Match[str]) -> str:
@@ -138,7 +140,7 @@ def with_repository(text: str, repo_id: str, subfolder: str | None = None) -> st
 
 
 def with_license(text: str, fields: Mapping[str, str], where: str = CARD_NAME) -> str:
-    """Return a card with this licence in place of any other, all other lines as they are.
+    """Return a card with this licence in place of any other; other lines stay as they are.
 
     Args:
         text: The card.
@@ -146,33 +148,9 @@ def with_license(text: str, fields: Mapping[str, str], where: str = CARD_NAME) -
         where: Name of the card in messages.
 
     Raises:
-        PublishError: The card's YAML is written so that a line cannot be exchanged.
+        PublishError: The card's YAML is written in a way that prevents replacing single lines.
     """
-    before = front_matter(text, where)
-    if {name: before[name] for name in LICENSE_NAMES if name in before} == dict(fields):
-        return text
-    found = _FRONT_MATTER.match(text)
-    newline = found[1] if found else "\n"
-    lines = "".join(
-        yaml.safe_dump({name: value}, allow_unicode=True, width=10_000).rstrip("\n") + newline
-        for name, value in fields.items()
-    )
-    if found is None:
-        made = f"---{newline}{lines}---{newline}{text}"
-    else:
-        names = "|".join(LICENSE_NAMES)
-        kept = re.sub(rf"^(?:{names})[ \t]*:.*\n(?:[ \t-].*\n)*", "", found[2], flags=re.MULTILINE)
-        made = text[: found.start(2)] + lines + kept + text[found.end(2) :]
-    expected = {name: value for name, value in before.items() if name not in LICENSE_NAMES} | dict(fields)
-    try:
-        is_as_expected = front_matter(made, where) == expected
-    except PublishError:
-        is_as_expected = False
-    if not is_as_expected:
-        raise PublishError(
-            f"cannot write the licence into {where}; write {dict(fields)} between its --- lines yourself"
-        )
-    return made
+    return with_fields(text, fields, LICENSE_NAMES, where)
 
 
 def _cards(contents: Mapping[str, bytes]) -> list[str]:
@@ -180,7 +158,7 @@ def _cards(contents: Mapping[str, bytes]) -> list[str]:
 
 
 def _license_of(api: HfApi, base_model: str) -> dict[str, str]:
-    """Return the licence of the base model as the card's fields, empty if it has none or cannot be asked."""
+    """Return the licence of the base model as fields of the card; empty if it has none or the Hub does not answer."""
     try:
         card_data = api.model_info(base_model).card_data
     except HUB_FAILURES as error:

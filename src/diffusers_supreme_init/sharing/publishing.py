@@ -1,10 +1,10 @@
 """A saved folder -> a repository on the Hub, in one commit or not at all."""
 
-import hashlib
 import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError, RevisionNotFoundErro
 from ..errors import OutputError, PublishError
 from ..files import write_atomically
 from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, one_line, status_of, within
+from .placing import MovedError, RepositoryFiles, place
 from .published_files import PublishedFiles, read_published_files, with_complete_cards
 from .saved_folder import is_optional
 
@@ -37,10 +38,10 @@ class Publication:
 
     Attributes:
         repo_id: The repository.
-        url: Of the repository, or of the pull request.
+        url: Address of the repository or of the pull request.
         commit: The commit that holds the folder now; None for a pull request.
-        is_new_commit: Whether this call made it; False where the repository already held the same files.
-        files: What is published, relative to the folder.
+        is_new_commit: Whether this call made it; False if the repository already held the same files.
+        files: The published files, relative to the repository.
     """
 
     repo_id: str
@@ -60,6 +61,7 @@ def push_to_hub(
     create_pr: bool = False,
     revision: str | None = None,
     license: str | None = None,  # noqa: A002 - the card's own word
+    overwrite: bool = False,
     timeout: float = 300.0,
 ) -> Publication:
     """Publish a folder that the trainer saved: embedding, card, settings and sample pictures, nothing else.
@@ -68,24 +70,30 @@ def push_to_hub(
     push_to_hub("out/mug", "user/mug")
     ```
 
-    Everything goes into one commit, on top of the one that was the newest when the call began, so that nothing is ever
-    published in half or twice. Where the connection breaks or the Hub stumbles, the call is made again.
+    Everything goes into one commit, on top of the one that was the newest when the call began, so nothing is published
+    partly or twice. If the connection breaks or the Hub fails temporarily, the push is tried again.
+
+    A repository of a single concept takes no other concept. A library takes any: its index and card then list the old
+    and the new concepts, even if somebody else pushes to it at the same time.
 
     Args:
-        folder: As `save` wrote it. After success its card has the name of the repository and, if it had none, the
-            licence of the base model, as the published one.
+        folder: A folder that `save` wrote. After success its card names the repository and, if it had no licence, that
+            of the base model, like the published card.
         repo_id: ``"user/name"``; created if it does not exist.
         private: Whether a new repository is private; None: the default of the user or organisation.
         token: Access token; None: the one you are logged in with.
         commit_message: First line of the commit.
         create_pr: Open a pull request instead of committing.
-        revision: Branch to commit to, made if it does not exist; None: ``main``.
-        license: Licence of the card instead of any other, e.g. ``"mit"``; None: the card's, or that of the base model.
-        timeout: Seconds for everything.
+        revision: Branch to commit to, created if it does not exist; None: ``main``.
+        license: Licence that replaces the card's, e.g. ``"mit"``; None: the card's, else that of the base model.
+        overwrite: Replace published concepts that have the same tokens but other rows. A resumed run always replaces
+            what it published before.
+        timeout: Seconds for the whole call.
 
     Raises:
-        PublishError: The folder is not a saved concept, or the Hub refused or failed; the message says what is
-            published, and how to go on. The folder is as it was in every case.
+        PublishError: The folder is not a saved concept; the repository holds another concept, or (without `overwrite`)
+            other rows of the same; or the Hub refused or failed. The message says what is published and how to go on.
+            The folder is unchanged in every case.
     """
     check_repo_id(repo_id)
     if create_pr and revision is not None:
@@ -93,19 +101,21 @@ def push_to_hub(
     folder = Path(folder)
     saved = read_published_files(folder)
     api = HfApi(token=token)
-    push = _Push(api, folder, repo_id, private, create_pr, revision)
+    push = _Push(api, folder, repo_id, private, create_pr, revision, license, overwrite)
 
-    def publish() -> tuple[Publication, PublishedFiles]:
+    def publish() -> tuple[Publication, dict[str, bytes]]:
         files = with_complete_cards(api, saved, repo_id, license)
-        return push.run(files, commit_message), files
+        publication = push.run(files, commit_message)
+        placed = {local: push.placed.contents[name] for name, local in push.placed.local_names.items()}
+        return publication, {**files.contents, **placed}
 
     try:
-        publication, files = within(timeout, publish)
+        publication, contents = within(timeout, publish)
     except PublishError:
         raise
     except HUB_FAILURES as error:
         raise PublishError(push.explain(error)) from error
-    for name, data in files.contents.items():
+    for name, data in contents.items():
         if data != saved.contents[name]:
             try:
                 write_atomically(folder / name, data)
@@ -114,25 +124,21 @@ def push_to_hub(
     return publication
 
 
-class _MovedError(OSError):
-    """Somebody else has committed since the call began."""
-
-
 def check_can_push(
     repo_id: str, *, token: str | bool | None = None, create_pr: bool = False, timeout: float = 60.0
 ) -> None:
-    """Ask the Hub who is logged in, before hours of training whose result is to be published; nothing is made there.
+    """Check, before hours of training, that the logged-in user can push to a repository; nothing is created.
 
-    A Hub that cannot be reached now may be there later; that is only logged.
+    If the Hub cannot be reached, this is only logged: it may be reachable later.
 
     Args:
         repo_id: ``"user/name"``.
         token: As in `push_to_hub`.
-        create_pr: A pull request may be opened in other people's repositories.
+        create_pr: Whether a pull request is planned, which may be opened in other people's repositories.
         timeout: Seconds.
 
     Raises:
-        PublishError: Nobody is logged in, or whoever is cannot push there.
+        PublishError: Nobody is logged in, or the user cannot push there.
     """
     check_repo_id(repo_id)
     try:
@@ -155,15 +161,26 @@ def check_can_push(
 
 
 class _Push:
-    """One call of `push_to_hub`: a repository, what was seen there, and what was tried."""
+    """State of one call of `push_to_hub`: the repository, its files at the start, and the outcome so far."""
 
     def __init__(
-        self, api: HfApi, folder: Path, repo_id: str, private: bool | None, create_pr: bool, revision: str | None
+        self,
+        api: HfApi,
+        folder: Path,
+        repo_id: str,
+        private: bool | None,
+        create_pr: bool,
+        revision: str | None,
+        given_license: str | None,
+        overwrite: bool,
     ) -> None:
         self.api, self.folder, self.repo_id = api, folder, repo_id
         self.private, self.create_pr, self.revision = private, create_pr, revision
+        self.given_license, self.overwrite = given_license, overwrite
         self.state = "the repository is as it was"
         self.base: str | None = None  # the newest commit when the call began
+        self.seen: Mapping[str, RepoFile] | None = None  # its files
+        self.placed: PublishedFiles  # the files as they are in the repository
         self.may_have_landed = False
 
     def run(self, files: PublishedFiles, message: str | None) -> Publication:
@@ -172,8 +189,8 @@ class _Push:
             try:
                 return self._attempt(files, message)
             except HUB_FAILURES as error:
-                # A pull request that was opened before the answer got lost would be opened again.
-                is_final = isinstance(error, DeadlineError | _MovedError) or _is_refusal(error) or self.create_pr
+                # A pull request is not retried: if only the Hub's answer was lost, it would be opened twice.
+                is_final = isinstance(error, DeadlineError | MovedError) or _is_refusal(error) or self.create_pr
                 if is_final:
                     raise
                 logger.warning("%s: pushing failed (%s); trying again", self.repo_id, one_line(error))
@@ -182,7 +199,7 @@ class _Push:
 
     def explain(self, error: BaseException) -> str:
         """Say what failed, what is published now, and how to go on."""
-        status = 412 if isinstance(error, _MovedError) else status_of(error)
+        status = 412 if isinstance(error, MovedError) else status_of(error)
         advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
         landed = ", or holds the whole commit if only the answer was lost" if self.may_have_landed else ""
         if isinstance(error, StillRunningError):
@@ -194,20 +211,23 @@ class _Push:
         )
 
     def _attempt(self, files: PublishedFiles, message: str | None) -> Publication:
-        """Make the repository and the branch, if they do not exist, and commit on top of what was there.
+        """Create the repository and the branch if they do not exist, and commit on top of the newest commit.
 
-        Where the same is there already, no commit is made: so doing it twice is as doing it once.
+        No commit if nothing differs: the call is idempotent. If somebody else has committed since the call began, a
+        library is merged with their commit; for a single concept the call fails.
         """
         self._make_place()
         head = self._head()
-        if self.base is None:
-            self.base = head
-        changes = self._changes(files, head)
+        there = RepositoryFiles(self.api, self.repo_id, head)
+        if self.seen is None:
+            self.base, self.seen = head, there.files
+        self.placed = place(files, there, seen=self.seen, given_license=self.given_license, overwrite=self.overwrite)
+        changes = _changes(self.placed, there)
         if not changes:
-            return self._publication(head, files, is_new=head != self.base)
-        if head != self.base:
-            raise _MovedError("a commit has been made since the call began")
-        return self._commit(changes, files, message)
+            return self._publication(head, is_new=head != self.base)
+        if head != self.base and self.placed.prefixes == ("",):
+            raise MovedError("a commit has been made since the call began")
+        return self._commit(changes, head, message)
 
     def _make_place(self) -> None:
         if not self.api.repo_exists(self.repo_id):
@@ -223,27 +243,10 @@ class _Push:
         except RevisionNotFoundError:
             return None
 
-    def _changes(self, files: PublishedFiles, head: str | None) -> list[CommitOperationAdd | CommitOperationDelete]:
-        """Return what a commit on top of `head` has to do: files that differ, and ours that are no longer there."""
-        tree = self.api.list_repo_tree(self.repo_id, recursive=True, revision=head)
-        there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-        contents = files.contents
-        changed = [name for name, data in contents.items() if name not in there or not _is_same(there[name], data)]
-        gone = [
-            path
-            for path in there
-            if path not in contents
-            and any(path.startswith(one) and is_optional(path[len(one) :]) for one in files.prefixes)
-        ]
-        return [
-            *(CommitOperationAdd(name, contents[name]) for name in changed),
-            *(CommitOperationDelete(path, is_folder=False) for path in gone),
-        ]
-
     def _commit(
         self,
         changes: list[CommitOperationAdd | CommitOperationDelete],
-        files: PublishedFiles,
+        head: str | None,
         message: str | None,
     ) -> Publication:
         try:
@@ -253,33 +256,40 @@ class _Push:
                 commit_message=message or f"Add {self.repo_id.split('/')[-1]}",
                 create_pr=self.create_pr,
                 revision=self.revision,
-                parent_commit=self.base,
+                parent_commit=head,
             )
         except HUB_FAILURES as error:
             self.may_have_landed |= not _is_refusal(error) and status_of(error) != 412
             raise
-        return self._publication(made.oid, files, is_new=True, url=made.pr_url)
+        return self._publication(made.oid, is_new=True, url=made.pr_url)
 
-    def _publication(
-        self, commit: str | None, files: PublishedFiles, *, is_new: bool, url: str | None = None
-    ) -> Publication:
-        return Publication(
-            self.repo_id, url or self._url(), None if self.create_pr else commit, is_new, tuple(sorted(files.contents))
-        )
+    def _publication(self, commit: str | None, *, is_new: bool, url: str | None = None) -> Publication:
+        files = tuple(sorted(self.placed.contents))
+        return Publication(self.repo_id, url or self._url(), None if self.create_pr else commit, is_new, files)
 
     def _url(self) -> str:
         return f"{self.api.endpoint}/{self.repo_id}"
 
 
+def _changes(files: PublishedFiles, there: RepositoryFiles) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """Return the operations of a commit on top of `there`: add files that differ, delete our optional stale files."""
+    contents = files.contents
+    gone = [
+        path
+        for path in there.files
+        if path not in contents
+        and (prefix := files.prefix_of(path)) is not None
+        and is_optional(path.removeprefix(prefix))
+    ]
+    return [
+        *(CommitOperationAdd(name, data) for name, data in contents.items() if not there.holds(name, data)),
+        *(CommitOperationDelete(path, is_folder=False) for path in gone),
+    ]
+
+
 def _is_refusal(error: BaseException) -> bool:
-    """Whether the Hub has said no, or the client for it (a card that is not valid), so that nothing has happened."""
+    """Whether the Hub refused, or the client before asking it (an invalid card), so that nothing was published."""
     status = status_of(error)
     if status is None:
         return isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError)
     return status not in _TEMPORARY
-
-
-def _is_same(there: RepoFile, data: bytes) -> bool:
-    if there.lfs is not None:
-        return there.lfs.sha256 == hashlib.sha256(data).hexdigest()
-    return there.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -1,9 +1,8 @@
-"""Learned rows -> files: what `save` and the snapshots write."""
+"""Learned rows -> the files that `save` and the snapshots write."""
 
 import io
 import math
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -19,25 +18,26 @@ from PIL import Image
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..evaluation import Evaluation
-from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, hub_id, json_bytes, without_nan
+from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, folder_name, hub_id, json_bytes, without_nan
 from ..formats.embedding_file import LearnedEmbedding, embedding_bytes, weight_name_for, write_embedding
+from ..formats.library import LibraryEntry, index_bytes, read_library
 from ..text.prompt_cleaning import as_written
-from ..text.text_pairs import TextPair, identify_encoder
+from ..text.text_pairs import TextPair
 from ..training.drawing import Sample
 from ..training.progress import ConceptProgress
 from ..version import __version__
-from .model_card import image_name, render_library_card, render_model_card
+from .model_card import image_name, library_card, render_model_card
 
 _LOCAL_SETTINGS = frozenset(
     {"output_dir", "logging_dir", "resume_from_checkpoint", "report_to", "checkpointing_steps"}
 )
-"""Settings of the user's machine; they change no learned number and are never written into what may be published."""
+"""Settings of the user's machine; they do not change the learned rows and are never written into published files."""
 
 
 def learned_embeddings(
     backbone: Backbone, concept: ConceptProgress, config: SupremeInitConfig, *, step: int | None = None
 ) -> dict[str, LearnedEmbedding]:
-    """Return a concept's rows with everything that its files say about them; `step` is given in snapshots.
+    """Return a concept's rows with the metadata of their files; `step` is given only for snapshots.
 
     Returns:
         ``{file name: embedding}``, one for each trained text encoder.
@@ -65,7 +65,7 @@ def learned_embeddings(
             description=concept.description or None,
             initializer_tokens=_tokens_of(concept, pair),
             base_model=_base_model(backbone),
-            encoder=identify_encoder(pair),
+            encoder=backbone.identities[pair.encoder_name],
             architecture=backbone.architecture,
             training=training,
         )
@@ -79,7 +79,7 @@ def weight_names(backbone: Backbone) -> list[str]:
 
 
 def file_names(backbone: Backbone, *, num_samples: int, num_pictures: int, is_evaluated: bool) -> list[str]:
-    """Return the names of what `concept_files` makes, before anything is drawn."""
+    """Return the names of the files that `concept_files` will make, before anything is drawn."""
     pictures = [picture_name(index) for index in range(num_pictures)]
     samples = [image_name(index) for index in range(num_samples)]
     evaluation = [EVALUATION_NAME] if is_evaluated else []
@@ -98,18 +98,18 @@ def concept_files(
     pictures: Sequence[Image.Image] = (),
     evaluation: Evaluation | None = None,
 ) -> tuple[LearnedEmbedding, dict[str, bytes]]:
-    """Return a concept's first embedding, and ``{name: bytes}`` of all files that may be published of it.
+    """Return a concept's first embedding, and ``{name: bytes}`` of all its files that may be published.
 
     Args:
-        backbone: What it was trained on.
-        concept: The result.
+        backbone: The backbone that it was trained on.
+        concept: The trained concept.
         config: Settings of the run.
-        seconds: How long training took; with `finished` only in `RECORD_NAME`.
-        finished: When training ended.
-        device: Where it ran.
+        seconds: Duration of training; like `finished`, written only into `RECORD_NAME`.
+        finished: End of training.
+        device: Device of the run.
         samples: Pictures for the card, ``images/0.png`` ...
         pictures: Training pictures, ``pictures/0.png`` ...; only if the user wants them published.
-        evaluation: Of this concept.
+        evaluation: Evaluation of this concept.
     """
     embeddings = learned_embeddings(backbone, concept, config)
     embedding, *others = embeddings.values()
@@ -147,14 +147,18 @@ def concept_files(
     }
 
 
-def library_files(concepts: Mapping[str, LearnedEmbedding]) -> dict[str, bytes]:
-    """Return ``{name: bytes}`` of what lies beside several concepts, ``{folder below it: concept}``."""
-    record = {"folders": sorted(concepts), "files": [CARD_NAME, RECORD_NAME]}
-    return {CARD_NAME: render_library_card(concepts).encode(), RECORD_NAME: json_bytes(record)}
+def library_files(entries: Mapping[str, LibraryEntry], card: str | None = None) -> dict[str, bytes]:
+    """Return ``{name: bytes}`` of a library's own files, its card and its index.
+
+    Args:
+        entries: ``{folder: concept}``, folders relative to the library.
+        card: The existing card; None: make a new one.
+    """
+    return {CARD_NAME: library_card(entries, card).encode(), RECORD_NAME: index_bytes(entries)}
 
 
 def picture_name(index: int) -> str:
-    """Return where training picture number `index` is published, if it is."""
+    """Return the path of training picture number `index`, if it is published."""
     return f"pictures/{index}.png"
 
 
@@ -162,22 +166,25 @@ def write_snapshots(
     backbone: Backbone, concepts: Sequence[ConceptProgress], config: SupremeInitConfig, step: int
 ) -> None:
     """Write the rows of this step as ``learned_embeds-steps-N.safetensors`` below `output_dir`."""
-    for concept, folder in zip(concepts, result_folders(concepts, Path(config.output_dir or "")), strict=True):
+    folders = result_folders([concept.placeholder_token for concept in concepts], Path(config.output_dir or ""))
+    for concept, folder in zip(concepts, folders, strict=True):
         for name, embedding in learned_embeddings(backbone, concept, config, step=step).items():
             write_embedding(folder / name.replace(".safetensors", f"-steps-{step}.safetensors"), embedding)
 
 
-def result_folders(concepts: Sequence[ConceptProgress], output_dir: Path) -> list[Path]:
-    """Return each concept's folder: `output_dir` itself for a single one, else one below it named after its token."""
-    if len(concepts) == 1:
+def result_folders(tokens: Sequence[str], output_dir: Path) -> list[Path]:
+    """Return each concept's folder: `output_dir` for a single concept, else one below it named after its token.
+
+    In a library a single concept gets a folder below it, too, and an existing concept keeps its folder.
+
+    Raises:
+        EmbeddingFileError: The library is damaged.
+    """
+    library = read_library(output_dir)
+    if library is None and len(tokens) == 1:
         return [output_dir]
-    names: list[str] = []
-    for concept in concepts:
-        name = base = re.sub(r"[^\w-]+", "", concept.placeholder_token) or "concept"
-        while name in names:
-            name = f"{base}-{names.count(name) + len(names)}"
-        names.append(name)
-    return [output_dir / name for name in names]
+    known = {entry.placeholder_token: name for name, entry in (library or {}).items()}
+    return [output_dir / (known.get(token) or folder_name(token)) for token in tokens]
 
 
 def _tokens_of(concept: ConceptProgress, pair: TextPair) -> tuple[str, ...]:
@@ -186,10 +193,10 @@ def _tokens_of(concept: ConceptProgress, pair: TextPair) -> tuple[str, ...]:
 
 
 def _base_model(backbone: Backbone) -> str | None:
-    """Return the Hub id of the pipeline; None where it came from a folder, even if that has gone since.
+    """Return the Hub id of the pipeline; None if it came from a folder, even if that no longer exists.
 
-    A folder like ``runs/acme`` looks as an id does, but then the text encoder came from ``runs/acme/text_encoder``:
-    from the Hub it comes from the cache.
+    A folder like ``runs/acme`` looks like an id. But its text encoder was loaded from ``runs/acme/text_encoder``,
+    while that of a Hub pipeline is loaded from the cache.
     """
     name = getattr(backbone.pipe, "name_or_path", None)
     source = getattr(backbone.pairs[0].encoder, "name_or_path", None)

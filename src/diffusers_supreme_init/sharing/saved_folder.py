@@ -1,13 +1,13 @@
-"""What `save` wrote into a folder, as its ``training.json`` lists it: nothing else is replaced or published.
+"""The files that `save` wrote into a folder, as listed in its ``training.json``; no other is replaced or published.
 
-Folders of a time without such a list are known by the names that never changed, and by the pictures of their card.
+Folders saved before this list existed are recognised by file names that never changed and the pictures of their card.
 """
 
 import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 
 from ..errors import OutputError, PublishError
 from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, WEIGHT_NAMES, write_atomically
+from ..formats.library import read_library, weights_in
 
 logger = logging.getLogger(__name__)
 
@@ -25,21 +26,40 @@ _FIXED_NAMES = (*_FIRST_NAMES, EVALUATION_NAME)
 _ELSEWHERE = "choose another output_dir"
 
 
-def check_can_save(output_dir: str | os.PathLike[str]) -> None:
-    """Check, before hours of training, that `save` will not find somebody else's card in a folder.
+def check_can_save(output_dir: str | os.PathLike[str], tokens: Sequence[str] = (), *, overwrite: bool = False) -> None:
+    """Check, before hours of training, that `save` will find neither somebody else's card nor another result.
+
+    Args:
+        output_dir: Folder for the concepts.
+        tokens: Their placeholder tokens, if they are known.
+        overwrite: Whether results of the same tokens will be replaced.
 
     Raises:
-        OutputError: It holds a card or a record that no earlier save wrote.
+        OutputError: The folder holds a card or a record that no earlier save wrote, another concept, or (without
+            `overwrite`) one of these concepts.
     """
-    check_replaceable(Path(output_dir), [CARD_NAME, RECORD_NAME], ())
+    output_dir = Path(output_dir)
+    check_replaceable(output_dir, [CARD_NAME, RECORD_NAME], ())
+    if not tokens:
+        return
+    check_kind(output_dir, tokens)
+    there = {} if overwrite else read_library(output_dir) or {}
+    held = {entry.placeholder_token: name for name, entry in there.items()}
+    if not overwrite and len(tokens) == 1 and (token := _token_of(output_dir)) is not None:
+        held = {token: ""}
+    if again := [token for token in tokens if token in held]:
+        raise OutputError(
+            f"{str(output_dir)!r} holds a result of {', '.join(again)} already; pass overwrite to replace it, resume "
+            f"its run, or {_ELSEWHERE}"
+        )
 
 
 def check_replaceable(folder: Path, names: Iterable[str], sources: Collection[Path]) -> None:
     """Check, before anything is written, that a save destroys nothing but an earlier save.
 
     Args:
-        folder: Of one concept, or of several.
-        names: What is going to be written, relative to it.
+        folder: Folder of one concept, or of several.
+        names: Files that will be written, relative to it.
         sources: Resolved paths of the pictures that were trained on.
 
     Raises:
@@ -56,20 +76,23 @@ def check_replaceable(folder: Path, names: Iterable[str], sources: Collection[Pa
 
 
 def is_optional(name: str) -> bool:
-    """Whether a file is one that some saves write and others do not: rows, a picture or an evaluation."""
+    """Whether a file is written only by some saves: rows, a picture or an evaluation."""
     return name in (*WEIGHT_NAMES, EVALUATION_NAME) or _NUMBERED_PICTURE.fullmatch(name) is not None
 
 
-def check_kind(output_dir: Path, *, is_library: bool) -> None:
-    """Check that a folder of one concept does not become one of several, or the other way round.
+def check_kind(output_dir: Path, tokens: Sequence[str]) -> None:
+    """Check that a folder of one concept does not become one of several, nor that of another concept.
 
     Raises:
-        OutputError: It would.
+        OutputError: The folder holds a single concept, and `tokens` are several or another's.
     """
-    if is_library and _has_weights(output_dir):
-        raise OutputError(f"expected a folder for several concepts, got {str(output_dir)!r} with one; {_ELSEWHERE}")
-    if not is_library and "folders" in (_read_record(output_dir) or {}):
-        raise OutputError(f"expected a folder for one concept, got {str(output_dir)!r} with several; {_ELSEWHERE}")
+    token = _token_of(output_dir)
+    if token is not None and len(tokens) > 1:
+        raise OutputError(
+            f"expected a folder for several concepts, got {str(output_dir)!r} with one, {token}; {_ELSEWHERE}"
+        )
+    if token is not None and token != tokens[0]:
+        raise OutputError(f"expected a folder for {tokens[0]}, got {str(output_dir)!r} with {token}; {_ELSEWHERE}")
 
 
 def is_saved_folder(folder: Path) -> bool:
@@ -78,13 +101,13 @@ def is_saved_folder(folder: Path) -> bool:
 
 
 def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write what `check_replaceable` allowed, each file whole or not at all; what only the last save wrote goes.
+    """Write files that `check_replaceable` has allowed, each atomically, and delete stale ones of the last save.
 
     Raises:
         OutputError: The folder cannot be written; saving again is possible.
     """
     stale = _stale_files(folder, contents)
-    # First what says which files are ours: if the disk is full after it, the next save knows its own.
+    # The record goes first: it lists our files, so the next save can replace them even if the disk is full now.
     for name in sorted(contents, key=lambda name: name != RECORD_NAME):
         write_atomically(folder / name, contents[name])
     for name in stale:
@@ -92,7 +115,7 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def recorded_files(folder: Path) -> set[str]:
-    """Return what an earlier save wrote, relative to the folder; nothing if there was none."""
+    """Return the files that an earlier save wrote, relative to the folder; empty if there was none."""
     record = _read_record(folder)
     if record is None or not {"placeholder_token", "folders"} & record.keys():
         return set()
@@ -100,10 +123,10 @@ def recorded_files(folder: Path) -> set[str]:
 
 
 def publishable_files(folder: Path) -> list[str]:
-    """Return what of a saved folder is published, relative to it: one concept, or one in each of its folders.
+    """Return the files of a saved folder that are published, relative to it: of one concept, or of several in folders.
 
     Raises:
-        PublishError: There is no embedding, or no card, or one concept lies in the way of several.
+        PublishError: There is no embedding or no card, or the folder holds both a single concept and several.
     """
     if not (folders := concept_folders(folder)):
         raise PublishError(
@@ -123,7 +146,7 @@ def concept_folders(folder: Path) -> list[Path]:
     """Return the folders of the concepts that are published together: the folder itself, or some below it.
 
     Raises:
-        PublishError: It is both: the card of several concepts beside the embedding of one.
+        PublishError: The folder holds both the card of several concepts and the embedding of a single one.
     """
     below = _folders_below(folder)
     listed = (_read_record(folder) or {}).get("folders")
@@ -140,7 +163,7 @@ def concept_folders(folder: Path) -> list[Path]:
 
 
 def _written(record: Mapping[str, Any], folder: Path) -> set[str]:
-    """Return what a record lists of what may be ours; of one without a list, what its time wrote."""
+    """Return the listed files of a record that may be ours; without a list, the files that saves wrote back then."""
     listed = record.get("files")
     names = listed if isinstance(listed, list) else [*_FIRST_NAMES, *_pictures_of_card(folder)]
     ours = [name for name in names if isinstance(name, str)]
@@ -156,7 +179,7 @@ def _pictures_of_card(folder: Path) -> list[Any]:
 
 
 def _stale_files(folder: Path, names: Collection[str]) -> list[str]:
-    """Return what the last save wrote and the next one will not: pictures, an evaluation, rows of a text encoder."""
+    """Return files of the last save that the next will not write: pictures, an evaluation, rows of a text encoder."""
     record = _read_record(folder)
     last = _written(record, folder) if record is not None and is_saved_folder(folder) else set()
     return sorted(name for name in last - set(names) if is_optional(name) and (folder / name).is_file())
@@ -175,4 +198,12 @@ def _folders_below(folder: Path) -> list[Path]:
 
 
 def _has_weights(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in WEIGHT_NAMES)
+    return bool(weights_in(folder))
+
+
+def _token_of(folder: Path) -> str | None:
+    """Return the placeholder token of the concept in a folder of a single one; None for other folders."""
+    if not _has_weights(folder):
+        return None
+    token = (_read_record(folder) or {}).get("placeholder_token")
+    return token if isinstance(token, str) else None

@@ -1,8 +1,9 @@
-"""A trained run -> folders: everything is checked, then everything is drawn, then everything is written."""
+"""A trained run -> folders: first everything is checked, then everything is drawn, then everything is written."""
 
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,25 +16,29 @@ from ..config import SupremeInitConfig
 from ..describers import Region
 from ..errors import ConfigError, PictureError
 from ..evaluation import Evaluation
-from ..files import CARD_NAME, RECORD_NAME
+from ..files import CARD_NAME, RECORD_NAME, without_nan
+from ..formats.library import library_entry, read_library
 from ..pictures import PictureSource, find_pictures, load_picture
 from ..training.drawing import draw_samples
 from ..training.progress import ConceptProgress
-from .results import concept_files, file_names, library_files, result_folders
+from .overwriting import check_may_replace, saved_concept
+from .results import concept_files, file_names, learned_embeddings, library_files, result_folders, weight_names
 from .saved_folder import check_kind, check_replaceable, replace_files
+
+_NUM_WRITERS = 8
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What can be saved.
+    """A run that can be saved.
 
     Attributes:
-        backbone: What it was trained on; its pipeline draws the samples.
-        concepts: What was asked for.
-        results: What became of each.
+        backbone: The backbone that was trained on; its pipeline draws the samples.
+        concepts: The concepts, as the user asked for them.
+        results: The result of each concept.
         config: Settings.
-        seconds: How long training took.
-        finished: When it ended.
+        seconds: Duration of training.
+        finished: End of training.
     """
 
     backbone: Backbone
@@ -52,16 +57,17 @@ def save_run(
     with_pictures: bool,
     evaluations: Sequence[Evaluation],
     device: torch.device,
+    overwrite: bool,
 ) -> None:
     """Write each concept to its folder, see `SupremeInitTextualInversionTrainer.save`.
 
     Raises:
-        ConfigError: An evaluation is that of no concept, or of one that has another; nothing was written.
-        TrainingError: A concept is to be drawn and no longer loaded; nothing was written.
-        OutputError: Something would be destroyed that no earlier save wrote, and nothing was written; or the folder
-            cannot be written.
+        ConfigError: An evaluation belongs to none of the concepts, or a concept has two; nothing was written.
+        TrainingError: A concept that is to be drawn is no longer loaded; nothing was written.
+        OutputError: The save would destroy files that no earlier save wrote, or another result without `overwrite`;
+            nothing was written. Or the folder cannot be written.
     """
-    folders = result_folders(run.results, output_dir)
+    folders = result_folders([concept.placeholder_token for concept in run.results], output_dir)
     pictures = [find_pictures(concept.images) if with_pictures else [] for concept in run.concepts]
     by_token = _by_token(evaluations, [concept.placeholder_token for concept in run.results])
     names = [
@@ -73,10 +79,10 @@ def save_run(
         )
         for concept, of_concept in zip(run.results, pictures, strict=True)
     ]
-    _check_folders(run, output_dir, dict(zip(folders, names, strict=True)))
+    _check_folders(run, output_dir, dict(zip(folders, names, strict=True)), overwrite=overwrite)
     made, contents = {}, {}
     for concept, folder, of_concept in zip(run.results, folders, pictures, strict=True):
-        made[folder.name], contents[folder] = concept_files(
+        embedding, contents[folder] = concept_files(
             run.backbone,
             concept,
             run.config,
@@ -87,10 +93,17 @@ def save_run(
             pictures=[load_picture(one).image for one in of_concept],
             evaluation=by_token.get(concept.placeholder_token),
         )
-    if len(folders) > 1:
-        contents[output_dir] = library_files(made)
-    for folder, files in contents.items():
-        replace_files(folder, files)
+        made[folder.name] = library_entry(embedding, weight_names(run.backbone))
+    library: dict[str, bytes] = {}
+    if folders != [output_dir]:
+        card = output_dir / CARD_NAME
+        before = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
+        library = library_files({**(read_library(output_dir) or {}), **made}, before)
+    # In parallel, since a disk is slow to confirm a write, but confirms many as fast as one.
+    with ThreadPoolExecutor(_NUM_WRITERS) as pool:
+        list(pool.map(replace_files, contents, contents.values()))
+    if library:
+        replace_files(output_dir, library)
 
 
 def _by_token(evaluations: Sequence[Evaluation], tokens: Sequence[str]) -> dict[str, Evaluation]:
@@ -102,17 +115,22 @@ def _by_token(evaluations: Sequence[Evaluation], tokens: Sequence[str]) -> dict[
     return by_token
 
 
-def _check_folders(run: FinishedRun, output_dir: Path, names: Mapping[Path, Sequence[str]]) -> None:
+def _check_folders(
+    run: FinishedRun, output_dir: Path, names: Mapping[Path, Sequence[str]], *, overwrite: bool
+) -> None:
     sources = _trained_files(run.concepts)
-    check_kind(output_dir, is_library=len(names) > 1)
-    if len(names) > 1:
+    check_kind(output_dir, [concept.placeholder_token for concept in run.results])
+    if list(names) != [output_dir]:
         check_replaceable(output_dir, [CARD_NAME, RECORD_NAME], sources)
-    for folder, of_folder in names.items():
+    for concept, (folder, of_folder) in zip(run.results, names.items(), strict=True):
         check_replaceable(folder, of_folder, sources)
+        if folder.is_dir():
+            embeddings = learned_embeddings(run.backbone, concept, run.config)
+            check_may_replace(folder, saved_concept(embeddings, without_nan(concept.losses)), overwrite=overwrite)
 
 
 def _trained_files(concepts: Sequence[Concept]) -> set[Path]:
-    """Return the files that were trained on, wherever links lead; those that are gone need no protection."""
+    """Return the resolved paths of the files that were trained on; files that are gone need no protection."""
     found: set[Path] = set()
     for concept in concepts:
         regions = [concept.region] if isinstance(concept.region, Region) else concept.region or ()

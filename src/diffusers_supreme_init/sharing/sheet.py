@@ -1,4 +1,4 @@
-"""Rows of labelled pictures -> one picture: what a person looks at after a run."""
+"""Labelled rows of pictures -> one picture that shows the results of a run at a glance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class SheetRow:
     """A row of pictures that belong together.
 
     Attributes:
-        title: What the row shows, in a few words.
-        pictures: From left to right, of any sizes; each is shown as a square.
-        note: More about it, in smaller print under the title.
+        title: Title of the row, in a few words.
+        pictures: Pictures from left to right, of any size; each is shown as a square.
+        note: Further text, in smaller print under the title.
     """
 
     title: str
@@ -31,18 +31,18 @@ class SheetRow:
 def draw_sheet(rows: Sequence[SheetRow], *, picture_size: int = 128) -> Image.Image:
     """Draw rows of pictures below each other, with their labels on the left.
 
-    Put the same seeds into the same columns: a reader compares downwards.
+    Put pictures of the same seed into the same column: readers compare downwards.
 
     Args:
-        rows: From top to bottom; they may have different numbers of pictures.
-        picture_size: Side of a picture on the sheet, in pixels. A picture that fits it a whole number of times is
-            enlarged pixel by pixel, any other is resampled.
+        rows: Rows from top to bottom; they may have different numbers of pictures.
+        picture_size: Side of a picture on the sheet, in pixels. A square picture whose side divides it is enlarged
+            pixel by pixel; any other is resampled.
 
     Returns:
         An RGB picture, as wide as the longest row.
 
     Raises:
-        ConfigError: There is no row, or one without pictures.
+        ConfigError: There is no row, or a row has no pictures.
     """
     if not rows or not all(row.pictures for row in rows):
         raise ConfigError("rows: expected at least one row, and a picture in each")
@@ -61,7 +61,7 @@ def draw_sheet(rows: Sequence[SheetRow], *, picture_size: int = 128) -> Image.Im
 
 
 def _write_label(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, height: int) -> None:
-    """Write title and note, centered on the row's height."""
+    """Write title and note, centered vertically in the row."""
     title, note = ImageFont.load_default(_TITLE_SIZE), ImageFont.load_default(_NOTE_SIZE)
     lines = [(line, title, _TITLE) for line in _wrap(row.title, title)]
     lines += [(line, note, _NOTE) for line in _wrap(row.note, note)]
@@ -72,7 +72,7 @@ def _write_label(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, height: int
 
 
 def _wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
-    """Break a text between words so that it fits the label's column."""
+    """Break a text between words so that it fits the label column."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

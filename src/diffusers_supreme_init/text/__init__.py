@@ -1,1 +1,1 @@
-"""Words -> rows in their place: who reads a prompt, where rows start, how they get in and out of a vocabulary."""
+"""Words -> rows: find the text encoders, make the initial rows, and add rows to a vocabulary or remove them."""

@@ -1,18 +1,19 @@
-"""What a text encoder was like before its first concept: all that is needed to make it so again.
+"""The record of a text encoder: which rows belong to which concept, and its state before the first concept.
 
-The record stands in the encoder's configuration, so that it survives saving; only padding rows that concepts overwrite
-are kept beside the weights.
+The record is kept in the encoder's configuration, so that it is saved with the encoder. Only the padding rows that
+concepts overwrite are kept as an attribute of the encoder, which is not saved.
 """
 
 import re
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..multitoken import row_table
+from ..triggers import is_row_name
 from .text_pairs import TextPair
 
 _LEGACY_EOS_TOKEN_ID = 2
@@ -22,15 +23,15 @@ _SPARE_ROWS = "_multitoken_spare_rows"
 
 @dataclass
 class EncoderRecord:
-    """An encoder before its first concept, and whose rows it holds now.
+    """The state of an encoder before its first concept, and the concepts that it holds now.
 
     Attributes:
-        num_rows: Rows of the embedding matrix.
-        vocab_size: What the configuration said.
-        spare_start: Rows from here on are beyond the tokenizer's last token, as in padded matrices (T5, Qwen).
+        num_rows: Rows of the embedding matrix before the first concept.
+        vocab_size: ``vocab_size`` of the configuration before the first concept.
+        spare_start: First row beyond the tokenizer's last token. Padded matrices (T5, Qwen) have rows from here on.
         eos_token_ids: Legacy ``eos_token_id`` by module name; ``"config"`` is the encoder's configuration.
-        concepts: ``{trigger: [row name, ...]}`` of the rows it holds.
-        ids: ``{row name: token id}`` of the same rows.
+        concepts: ``{trigger: [row name, ...]}`` of the concepts that the encoder holds.
+        ids: ``{row name: token id}`` of their rows, and of removed concepts' rows that are still in the matrix.
     """
 
     num_rows: int
@@ -42,18 +43,22 @@ class EncoderRecord:
 
 
 def record_of(encoder: PreTrainedModel) -> EncoderRecord | None:
-    """Return an encoder's record, None if it holds no concept."""
+    """Return an encoder's record, or None if it holds no concept."""
     values = getattr(encoder.config, _KEY, None)
     return EncoderRecord(**values) if values else None
 
 
-def new_record(pair: TextPair) -> EncoderRecord:
-    """Record an encoder as it is before its first concept."""
+def new_record(pair: TextPair, next_id: int) -> EncoderRecord:
+    """Record the state of an encoder before its first concept, and set its padding rows aside.
+
+    Args:
+        pair: The encoder and its tokenizers.
+        next_id: The id that the next token added to its tokenizer gets.
+    """
     weight = pair.embedding.weight.detach()
-    # Another pipeline that shares the tokenizer may have added concepts to it already.
-    names = [names[0] for names in row_table(pair.tokenizer).values()]
-    known = cast(list[int], pair.tokenizer.convert_tokens_to_ids(names))
-    spare_start = min([len(pair.tokenizer), len(weight), *known])
+    # Another pipeline that shares the tokenizer may have added row tokens already; then `next_id` is beyond them.
+    known = [token_id for name, token_id in pair.tokenizer.added_tokens_encoder.items() if is_row_name(name)]
+    spare_start = min([next_id, len(weight), *known])
     setattr(pair.encoder, _SPARE_ROWS, weight[spare_start:].clone())
     return EncoderRecord(
         num_rows=len(weight),
@@ -64,51 +69,51 @@ def new_record(pair: TextPair) -> EncoderRecord:
 
 
 def keep_record(pair: TextPair, record: EncoderRecord) -> None:
-    """Write a record, or, if it has no concept left, restore what it says and forget it."""
+    """Store a record; if no concept's row is left, restore the recorded state and delete the record."""
     config = pair.encoder.config
-    if record.concepts:
-        setattr(config, _KEY, asdict(record))
+    if record.concepts or record.ids:
+        setattr(config, _KEY, dict(vars(record)))
         return
-    if len(pair.embedding.weight) == record.num_rows:  # else somebody added tokens meanwhile
+    if len(pair.embedding.weight) == record.num_rows:  # otherwise other tokens were added meanwhile
         config.get_text_config().vocab_size = record.vocab_size
     for name, eos_token_id in record.eos_token_ids.items():
         _eos_owner(pair, name).eos_token_id = eos_token_id
     delattr(config, _KEY)
-    discard_spare_rows(pair.encoder)
+    _discard_spare_rows(pair.encoder)
 
 
-def discard_spare_rows(encoder: PreTrainedModel) -> None:
-    """Forget the padding that `new_record` has set aside."""
+def _discard_spare_rows(encoder: PreTrainedModel) -> None:
+    """Delete the padding rows that `new_record` set aside."""
     if hasattr(encoder, _SPARE_ROWS):
         delattr(encoder, _SPARE_ROWS)
 
 
-def spare_rows(pair: TextPair, record: EncoderRecord) -> Tensor:
-    """Return the padding of a matrix as it was before the first concept, ``(num_rows - spare_start, hidden_size)``.
+def _spare_rows(pair: TextPair, record: EncoderRecord) -> Tensor:
+    """Return the padding rows as they were before the first concept, ``(num_rows - spare_start, hidden_size)``.
 
-    A pipeline that was saved with its concepts no longer has what they had overwritten: no token leads there, so those
-    rows come back as zeros.
+    A pipeline that was saved with its concepts and loaded again has lost the padding rows that they overwrote. These
+    come back as zeros, which is harmless because no token has their ids.
     """
     matrix = pair.embedding.weight.detach()
     kept: Tensor | None = getattr(pair.encoder, _SPARE_ROWS, None)
     if kept is not None:
         return kept.to(matrix)
     spare = matrix[record.spare_start : record.num_rows].clone()
-    spare[: len(pair.tokenizer) - record.spare_start] = 0
+    spare[[token_id - record.spare_start for token_id in record.ids.values() if token_id < record.num_rows]] = 0
     return spare
 
 
 def set_matrix(pair: TextPair, matrix: Tensor) -> None:
-    """Give the embedding, and whatever is tied to it, a matrix of another length.
+    """Give the embedding, and every module tied to it, a matrix of another length.
 
-    ``resize_token_embeddings`` would shrink padded matrices, replace the module (hooks, Gemma's scaling) and draw
-    random rows; other data in the same parameter do none of that, and whatever is tied to it follows.
+    ``resize_token_embeddings`` would shrink padded matrices, replace the module (and lose its hooks and Gemma's
+    scaling) and draw random rows. Replacing the data of the parameter does none of this, and tied modules follow.
     """
     weight = pair.embedding.weight
     head = pair.encoder.get_output_embeddings()
     if isinstance(head, nn.Linear) and head.weight is not weight and head.out_features == len(weight):
-        # An output matrix of its own (Mistral in Flux 2) has as many rows, or the encoder could not be loaded again.
-        # What it says of new tokens is never read.
+        # A separate output matrix (Mistral in Flux 2) needs as many rows, or the saved encoder could not be loaded.
+        # Its logits for new tokens are never used.
         head.weight.data = _of_length(head.weight.detach(), len(matrix))
         if head.bias is not None:
             head.bias.data = _of_length(head.bias.detach(), len(matrix))
@@ -122,22 +127,63 @@ def set_matrix(pair: TextPair, matrix: Tensor) -> None:
     pair.encoder.config.get_text_config().vocab_size = len(matrix)
 
 
+class Cut:
+    """The removal of concepts from one encoder, in two steps: compute the new matrix, then put it in place.
+
+    The first step may run out of memory, but changes nothing; so it is done for all encoders before the second.
+    """
+
+    def __init__(self, pair: TextPair, ids: Mapping[str, int], used: Collection[str]) -> None:
+        """Compute the new matrix: all rows up to the last one still in use, then the original padding.
+
+        Args:
+            pair: The encoder and its tokenizers.
+            ids: ``{token: id}`` of all added tokens.
+            used: Names of the rows that are still in use.
+        """
+        self._pair = pair
+        self._matrix: Tensor | None = None
+        self._record = record = record_of(pair.encoder)
+        if record is None:  # adding the first concept failed before its rows were written
+            return
+        record.ids = {name: ids.get(name, known) for name, known in record.ids.items()}
+        read = [token_id for name, token_id in record.ids.items() if name in used]
+        foreign = [token_id for name, token_id in ids.items() if not is_row_name(name)]
+        end = max([record.spare_start - 1, *read, *foreign]) + 1
+        if any(token_id >= end for token_id in record.ids.values()):
+            matrix = pair.embedding.weight.detach()
+            self._matrix = torch.cat([matrix[:end], _spare_rows(pair, record)[max(end - record.spare_start, 0) :]])
+        record.ids = {name: token_id for name, token_id in record.ids.items() if token_id < end}
+
+    def make(self, gone: Mapping[str, list[str]]) -> None:
+        """Put the new matrix in place, and remove the concepts ``{trigger: [row name, ...]}`` from the record."""
+        record = self._record
+        if record is None:
+            _discard_spare_rows(self._pair.encoder)
+            return
+        if self._matrix is not None:
+            set_matrix(self._pair, self._matrix)
+        record.concepts = {one: names for one, names in record.concepts.items() if gone.get(one) != names}
+        keep_record(self._pair, record)
+
+
 def _of_length(tensor: Tensor, length: int) -> Tensor:
     missing = max(length - len(tensor), 0)
     return torch.cat([tensor[:length], tensor.new_zeros(missing, *tensor.shape[1:])])
 
 
 def correct_legacy_eos(pair: TextPair) -> None:
-    """Let CLIP pool at the end of the prompt.
+    """Make CLIP pool at the end-of-text token.
 
-    With the legacy ``eos_token_id == 2`` of most checkpoints it pools at the highest id: a concept's last row.
+    With the legacy ``eos_token_id == 2`` of most checkpoints CLIP pools at the highest token id. With a concept in the
+    prompt that is its last row, not the end-of-text token.
     """
     for name in _legacy_eos_token_ids(pair):
         _eos_owner(pair, name).eos_token_id = pair.tokenizer.eos_token_id
 
 
 def _legacy_eos_token_ids(pair: TextPair) -> dict[str, Any]:
-    """Return the owners of a legacy ``eos_token_id``, by module name."""
+    """Return ``{module name: eos_token_id}`` of the configuration and modules that have the legacy value."""
     is_clip = re.match("CLIP", type(pair.encoder).__name__) is not None
     if not is_clip or pair.tokenizer.eos_token_id in (None, _LEGACY_EOS_TOKEN_ID):
         return {}

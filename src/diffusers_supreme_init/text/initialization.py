@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Initialization:
-    """Where a concept starts.
+    """The initial rows of a concept in one text encoder.
 
     Attributes:
-        description: The words the rows stand for; ``""`` if unknown.
-        tokens: The tokens they are copies of; None when they continue a saved embedding.
+        description: The words that the rows stand for; ``""`` if unknown.
+        tokens: The tokens that the rows are copies of; None if they continue a saved embedding.
         rows: ``(num_vectors, hidden_size)``, float32 (float64 in a float64 encoder), on the CPU.
     """
 
@@ -34,6 +34,8 @@ class Initialization:
 
 def initialize(pair: TextPair, description: str, *, num_vectors: int | None = None) -> Initialization:
     """Start one row per token of a description (paper, section 3).
+
+    If `num_vectors` cuts or repeats tokens, their number is logged.
 
     Raises:
         InitializerError: The description gives no tokens to start from.
@@ -49,7 +51,7 @@ def continue_from(pair: TextPair, rows: Tensor, description: str) -> Initializat
     """Start from the rows of a saved embedding, ``(num_vectors, hidden_size)``.
 
     Raises:
-        InitializerError: Their width is another encoder's.
+        InitializerError: The rows are not as wide as those of the encoder.
     """
     if rows.shape[1] != pair.hidden_size:
         raise InitializerError(
@@ -62,19 +64,20 @@ def continue_from(pair: TextPair, rows: Tensor, description: str) -> Initializat
 
 @torch.no_grad()
 def initial_embeddings(pair: TextPair, token_ids: Sequence[int]) -> Tensor:
-    """Return a copy of the rows of `token_ids`, ``(num_vectors, hidden_size)``, float32 (or float64), on the CPU."""
+    """Return copies of the rows of `token_ids`, ``(num_vectors, hidden_size)``, float32 (or float64), on the CPU."""
     weight = pair.embedding.weight
     rows = weight[torch.tensor(token_ids, device=weight.device)]
     return rows.to("cpu", torch.promote_types(rows.dtype, torch.float32), copy=True)
 
 
 def find_saved_embedding(initializer: str | os.PathLike[str]) -> list[Path]:
-    """Return the embedding files that an initializer names, one per text encoder; none if it is a text.
+    """Return the embedding files that an initializer names, one per text encoder; empty if it is a description.
 
-    A path object, a text ending in ``.safetensors``, or a folder with ``learned_embeds.safetensors`` names files.
+    An initializer names files if it is a path object, a text that ends in ``.safetensors``, or a folder with
+    ``learned_embeds.safetensors``.
 
     Raises:
-        InitializerError: It names a file that does not exist.
+        InitializerError: The initializer names a file that does not exist.
     """
     path = Path(initializer)
     try:

@@ -1,6 +1,6 @@
-"""Text encoders whose weights are elsewhere: sequential offloading (accelerate) and group offloading (diffusers).
+"""Access to offloaded text encoders: sequential offloading (accelerate) and group offloading (diffusers).
 
-Model offloading needs nothing of this: its weights are always whole, on one device or the other.
+Model offloading needs no special treatment: the whole model is always on one device or the other.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 
 def why_out_of_reach(encoder: PreTrainedModel, embedding: nn.Module) -> str | None:
-    """Return why the rows of an encoder cannot be written as it is now, or None if they can."""
+    """Return why the rows of an encoder cannot be written at present, or None if they can."""
     weight = cast(Tensor, embedding.weight)
     if weight.is_meta:
         hook = _align_hook(embedding)
@@ -30,7 +30,7 @@ def why_out_of_reach(encoder: PreTrainedModel, embedding: nn.Module) -> str | No
 
 
 def weight_of(embedding: nn.Module) -> Tensor:
-    """Return an embedding's matrix ``(num_rows, hidden_size)`` to read from, wherever it is kept."""
+    """Return an embedding's matrix, ``(num_rows, hidden_size)``, for reading, even while it is offloaded."""
     weight = cast(Tensor, embedding.weight)
     hook = _align_hook(embedding)
     return cast(Tensor, hook.weights_map["weight"]) if weight.is_meta and hook is not None else weight.detach()
@@ -38,23 +38,23 @@ def weight_of(embedding: nn.Module) -> Tensor:
 
 @contextlib.contextmanager
 def reachable_weights(encoder: PreTrainedModel) -> Iterator[None]:
-    """Give an encoder real weights for a while, then offload it again as it was, new rows included."""
+    """Load an encoder's offloaded weights; on exit, offload it again in the same way, including new rows."""
     hooks = [hook for module in encoder.modules() if (hook := _align_hook(module)) is not None and hook.offload]
     if hooks:
         remove_hook_from_module(encoder, recurse=True)
-        encoder.tie_weights()  # accelerate gives T5's two names of one matrix back as two parameters
+        encoder.tie_weights()  # accelerate restores T5's shared matrix as two separate parameters
     try:
         yield
     finally:
         if hooks:
             cpu_offload(encoder, hooks[0].execution_device, offload_buffers=hooks[0].offload_buffers)
-        # Group offloading keeps pinned copies of the weights, made when it was enabled. diffusers' own LoRA loader
-        # renews them this way; it does nothing where there is no group offloading.
+        # Group offloading works on copies of the weights that were made when it was enabled, so they are made again.
+        # diffusers' own LoRA loader does it with this call, which does nothing without group offloading.
         group_offloading._maybe_remove_and_reapply_group_offloading(encoder)
 
 
 def _align_hook(module: nn.Module) -> AlignDevicesHook | None:
-    """Return the hook that brings a module's weights to the device they are needed on."""
+    """Return the accelerate hook that loads a module's offloaded weights when they are needed, or None."""
     hook: Any = getattr(module, "_hf_hook", None)
     hooks = hook.hooks if isinstance(hook, SequentialHook) else (hook,)
     return next((one for one in hooks if isinstance(one, AlignDevicesHook) and one.weights_map is not None), None)

@@ -1,4 +1,4 @@
-"""Description -> token ids: what a concept may be called, and which tokens its rows start from."""
+"""Description -> token ids, and the checks of placeholder tokens and of lengths in tokens."""
 
 import unicodedata
 import warnings
@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import InitializerError, PlaceholderTokenError, SupremeInitWarning
-from ..multitoken import attaches_spaces, find_trigger, has_token, holds_trigger, is_row_name
+from ..multitoken import attaches_spaces
+from ..triggers import find_trigger, has_token, holds_trigger, is_row_name
 
 _DANGLING_WORDS = frozenset(("a", "an", "the", "and", "or", "of", "with", "in", "on", "at", "by", "for", "to", "from"))
 
 
 @dataclass(frozen=True)
 class InitializerTokens:
-    """The tokens a concept's rows start from.
+    """The tokens that a concept's rows start from.
 
     Attributes:
         token_ids: One id per row.
-        tokens: The same as strings, e.g. ``("a</w>", "mug</w>")``.
-        num_cut: Tokens of the description beyond the last row, which start nothing.
-        num_repeated: Rows beyond the last token, which start again from the first.
+        tokens: The same tokens as strings, e.g. ``("a</w>", "mug</w>")``.
+        num_cut: Number of tokens at the end of the description that no row starts from.
+        num_repeated: Number of rows beyond the last token; these repeat the tokens from the first.
     """
 
     token_ids: tuple[int, ...]
@@ -34,11 +35,11 @@ def check_placeholder_token(placeholder_token: str, tokenizers: Sequence[PreTrai
     """Check that a new concept may be trained under this name.
 
     Raises:
-        PlaceholderTokenError: It is empty, holds spaces, capitals or control characters, is an ordinary word, or is
-            taken.
+        PlaceholderTokenError: The name is empty, contains spaces, capitals or control characters, is an ordinary
+            word, or is taken.
 
     Warns:
-        SupremeInitWarning: It has no delimiters, so it also matches where somebody just writes the word.
+        SupremeInitWarning: The name has no delimiters, so prompts may contain it by chance.
     """
     token = placeholder_token
     example = "choose a delimited one such as '<mug>'"
@@ -66,10 +67,11 @@ def check_placeholder_token(placeholder_token: str, tokenizers: Sequence[PreTrai
 
 
 def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that a tokenizer does not know `trigger` yet, neither as a token nor as a concept.
+    """Check that a tokenizer does not know `trigger` yet, either as a token or as a concept.
 
     Raises:
-        PlaceholderTokenError: It does, or `trigger` is empty or has the form of an internal row name.
+        PlaceholderTokenError: The tokenizer knows it; or it is empty, contains control characters, has the form of an
+            internal row name, or becomes longer in lower case (``"İ"``).
     """
     has_controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in trigger)
     if not trigger.strip() or has_controls or is_row_name(trigger):
@@ -84,14 +86,15 @@ def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> N
             f"placeholder_token: {trigger!r} is already loaded; choose another, or call "
             f"unload_multitoken_inversion({trigger!r}) first"
         )
-    if trigger in tokenizer.added_tokens_encoder and trigger not in tokenizer.all_special_tokens:
+    is_token = has_token(tokenizer, trigger)  # checked first, because listing all added tokens is slow
+    if is_token and trigger in tokenizer.added_tokens_encoder and trigger not in tokenizer.all_special_tokens:
         raise PlaceholderTokenError(
             f"placeholder_token: {trigger!r} was added to the tokenizer by somebody else; if it was diffusers' own "
             f"loader, call unload_textual_inversion({trigger!r}) first, or choose e.g. {_another(trigger)!r}"
         )
     tokens = tokenizer.tokenize(trigger)
     is_one_token = len(tokens) == 1 and tokenizer.convert_tokens_to_ids(tokens[0]) != tokenizer.unk_token_id
-    if is_one_token or has_token(tokenizer, trigger):
+    if is_one_token or is_token:
         raise PlaceholderTokenError(
             f"placeholder_token: {trigger!r} is an ordinary token of the vocabulary; choose e.g. {_another(trigger)!r}"
         )
@@ -99,21 +102,23 @@ def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> N
 
 def _another(trigger: str) -> str:
     core = trigger.strip("<>")
-    return f"<{core}-2>" if core != trigger else f"<{core}>"  # who loaded <mug> with diffusers' loader needs another
+    return f"<{core}-2>" if core != trigger else f"<{core}>"  # diffusers' loader may already hold <mug> itself
 
 
 def tokenize_initializer(
     text: str, tokenizer: PreTrainedTokenizerBase, *, num_vectors: int | None = None
 ) -> InitializerTokens:
-    """Split a description into the tokens its rows start from (paper, section 3).
+    """Split a description into the tokens that a concept's rows start from (paper, section 3).
 
     Args:
         text: Any description: ``"a skull and bones mug"``, a class label, ``"*"``.
         tokenizer: The tokenizer of the encoder that will hold the rows.
-        num_vectors: Number of rows; None: the number of tokens. Fewer cut the description, more repeat it.
+        num_vectors: Number of rows, at least 1. None: the number of tokens. A smaller number cuts the description, a
+            larger one repeats it.
 
     Raises:
-        InitializerError: The text is empty, leaves no token, or has characters the tokenizer lacks.
+        InitializerError: `num_vectors` is less than 1; or the text is empty, has no tokens, or contains special tokens
+            or characters that the tokenizer does not know.
     """
     if num_vectors is not None and num_vectors < 1:
         raise InitializerError(f"num_vectors: expected at least 1, or None for one per token, got {num_vectors}")
@@ -141,34 +146,35 @@ def tokenize_initializer(
 
 
 def _ids_of(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids of a description as they are in the middle of a prompt, where a space comes before it."""
+    """Return the token ids that a description has in the middle of a prompt, after a space."""
     in_prompt = f" {text.lstrip()}" if attaches_spaces(tokenizer) else text
     return tokenizer(in_prompt, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 @dataclass(frozen=True)
 class TokenLimit:
-    """How many tokens of a description fit one text encoder, as its tokenizer counts them."""
+    """The number of description tokens that fit one text encoder, counted by its tokenizer."""
 
     tokenizer: PreTrainedTokenizerBase
     limit: int
 
     def count(self, text: str) -> int:
-        """Return the number of tokens of a text, without those at its ends."""
+        """Return the number of tokens of a text, without special tokens such as those at the ends of a prompt."""
         return len(_ids_of(text, self.tokenizer))
 
     def num_beyond(self, text: str) -> int:
-        """Return how many tokens of a text do not fit."""
+        """Return the number of tokens of a text that do not fit."""
         return max(self.count(text) - self.limit, 0)
 
 
 def cut_to_tokens(text: str, limits: Sequence[TokenLimit]) -> tuple[str, int]:
     """Cut a description between two words so that it fits every text encoder.
 
-    Words that only lead to the next one ("a mug with") go too.
+    Words that would be left dangling at the end ("with" in "a mug with") are cut too. The first word always stays.
 
     Returns:
-        The words that are left, and the number of tokens that were cut, as the encoder counts them that forced it.
+        The remaining words, and the number of tokens that were cut, counted by the tokenizer that the description
+        exceeded the most.
     """
     beyond = [limit.num_beyond(text) for limit in limits]
     if not any(beyond):
@@ -186,7 +192,7 @@ def cut_to_tokens(text: str, limits: Sequence[TokenLimit]) -> tuple[str, int]:
 def num_rows_that_fit(
     placeholder_token: str, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, window: int
 ) -> int:
-    """Return how many rows fit into a text encoder's window beside the words of the longest prompt."""
+    """Return the number of rows that fit into a text encoder's window beside the words of the longest prompt."""
     texts = [prompt.replace(placeholder_token, "") for prompt in prompts]
     longest = max(len(tokenizer(text, verbose=False)["input_ids"]) for text in texts)
     return window - longest
@@ -203,15 +209,15 @@ def check_rows_fit(
     """Check that all rows fit into a text encoder's window beside the words of the longest training prompt.
 
     Args:
-        placeholder_token: Name of the concept, as it stands in the prompts.
+        placeholder_token: Name of the concept, as it is written in the prompts.
         num_vectors: Number of its rows.
         prompts: Training prompts.
-        tokenizer: Counts.
-        window: Tokens that are read (CLIP: 77 with the two at the ends).
-        encoder_name: Whose window it is.
+        tokenizer: The tokenizer of the text encoder.
+        window: Number of tokens that the text encoder reads (CLIP: 77, with the two at the ends).
+        encoder_name: Name of the text encoder, for the message.
 
     Raises:
-        InitializerError: They do not fit; beyond the window rows would be cut off and never learn.
+        InitializerError: The rows do not fit. Rows beyond the window would be cut off and never trained.
     """
     room = num_rows_that_fit(placeholder_token, prompts, tokenizer, window)
     if num_vectors > room:
@@ -224,17 +230,17 @@ def check_rows_fit(
 def check_description_fits(
     description: str, prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, window: int, encoder_name: str
 ) -> None:
-    """Check that a text encoder without rows reads the whole description, also in the longest training prompt.
+    """Check that a text encoder without rows reads the whole description, even in the longest training prompt.
 
     Args:
-        description: What it reads in place of the concept.
-        prompts: Training prompts with the description in them.
-        tokenizer: Counts.
-        window: Tokens that are read.
-        encoder_name: Whose window it is.
+        description: The words that the text encoder reads in place of the concept.
+        prompts: Training prompts that contain the description.
+        tokenizer: The tokenizer of the text encoder.
+        window: Number of tokens that the text encoder reads.
+        encoder_name: Name of the text encoder, for the message.
 
     Raises:
-        InitializerError: It would be cut off.
+        InitializerError: The description would be cut off.
     """
     needed = max(len(tokenizer(prompt, verbose=False)["input_ids"]) for prompt in prompts)
     if needed > window:

@@ -1,4 +1,4 @@
-"""The pairs of text encoder and tokenizers of a pipeline: what reads a prompt."""
+"""Find the text encoders of a pipeline, each with the tokenizers that make token ids for it."""
 
 import hashlib
 import json
@@ -11,22 +11,28 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..multitoken import row_table
+from ..triggers import trigger_table
 
 _ENCODER_NAME = re.compile(r"text_encoder|\Abert\Z")
-"""Components that read a prompt: ``text_encoder``, ``text_encoder_2``, ``prior_text_encoder``; ``bert`` of latent
-diffusion."""
+"""Names of components that read a prompt: ``text_encoder``, ``text_encoder_2``, ``prior_text_encoder``; ``bert`` in
+latent diffusion."""
 
 _PLANNER_NAME = "vision_language_encoder"
 """GLM-Image's language model, which reads the prompt through ``processor``."""
 
 _EMBEDDING_NAME = re.compile(r"(\A|\.)(token_embedding|word_embeddings|embed_tokens|shared)\Z")
-"""What models call the module that holds the rows."""
+"""Names that models give to their input embedding module."""
 
 
 @dataclass(frozen=True)
 class TokenizerSlot:
-    """A tokenizer and the pipeline component that holds it (itself, or a processor around it)."""
+    """A tokenizer, and the pipeline component that holds it: the tokenizer itself, or a processor around it.
+
+    Attributes:
+        component_name: Name of the component in the pipeline.
+        tokenizer: The tokenizer.
+        processor: The processor around it, or None.
+    """
 
     component_name: str
     tokenizer: PreTrainedTokenizerBase
@@ -35,7 +41,7 @@ class TokenizerSlot:
 
 @dataclass(frozen=True)
 class TextPair:
-    """A text encoder of a pipeline with every tokenizer that makes ids for it."""
+    """A text encoder of a pipeline, with every tokenizer that makes token ids for it."""
 
     encoder_name: str
     encoder: PreTrainedModel
@@ -61,25 +67,26 @@ class TextPair:
 
     @property
     def label(self) -> str:
-        """The encoder as messages name it: ``text_encoder_2 (CLIPTextModelWithProjection of width 1280)``."""
+        """The encoder's name in messages: ``text_encoder_2 (CLIPTextModelWithProjection of width 1280)``."""
         return f"{self.encoder_name} ({type(self.encoder).__name__} of width {self.hidden_size})"
 
     def row_ids(self, trigger: str) -> list[int]:
-        """Token ids of a loaded concept's rows, in order."""
-        return cast(list[int], self.tokenizer.convert_tokens_to_ids(row_table(self.tokenizer)[trigger]))
+        """Return the token ids of a loaded concept's rows, in order."""
+        names = cast(list[str], trigger_table(self.tokenizer)[trigger])
+        return cast(list[int], self.tokenizer.convert_tokens_to_ids(names))
 
     def rows(self, trigger: str) -> Tensor:
-        """A copy of a loaded concept's rows, ``(num_vectors, hidden_size)``, in the encoder's dtype."""
+        """Return a copy of a loaded concept's rows, ``(num_vectors, hidden_size)``, in the encoder's dtype."""
         weight = self.embedding.weight.detach()
         return weight[torch.tensor(self.row_ids(trigger), device=weight.device)].clone()
 
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """What has to be equal for rows of one text encoder to mean the same in another.
+    """The properties that must be equal for the rows of one text encoder to mean the same in another.
 
     Attributes:
-        class_name: E.g. ``"CLIPTextModel"``.
+        class_name: Class of the text encoder, e.g. ``"CLIPTextModel"``.
         hidden_size: Width of a row.
         vocabulary: SHA-256 over the tokenizer's own vocabulary, without added tokens.
     """
@@ -89,10 +96,11 @@ class EncoderIdentity:
     vocabulary: str
 
     def serves(self, other: "EncoderIdentity") -> bool:
-        """Whether rows made for this encoder mean the same in another.
+        """Whether rows that were made for this encoder mean the same in another.
 
-        What a class puts on top of the transformer does not matter to its input rows: Stable Diffusion 1 holds
-        OpenAI's CLIP-L as ``CLIPTextModel``, Stable Diffusion 3 as ``CLIPTextModelWithProjection``.
+        Classes that differ only in the head on top of the transformer count as equal, because a head does not affect
+        the input rows. Stable Diffusion 1 has OpenAI's CLIP-L as ``CLIPTextModel``, Stable Diffusion 3 as
+        ``CLIPTextModelWithProjection``.
         """
         return (_architecture(self.class_name), self.hidden_size, self.vocabulary) == (
             _architecture(other.class_name),
@@ -104,8 +112,8 @@ class EncoderIdentity:
 def find_text_pairs(pipe: Any) -> list[TextPair]:
     """Return a pipeline's text encoders with their tokenizers, in the order of the pipeline's components.
 
-    Rule, which holds for the pipelines of diffusers: ``text_encoder_k`` reads what ``tokenizer_k`` makes, which may be
-    a processor around a tokenizer; ``processor`` and ``text_processor`` hold another tokenizer for the same encoder.
+    The rule holds for the pipelines of diffusers: ``text_encoder_k`` reads the token ids of ``tokenizer_k``, which may
+    be a processor around a tokenizer. ``processor`` and ``text_processor`` hold another tokenizer for that encoder.
     """
     components = pipe.components
     pairs = []
@@ -123,7 +131,7 @@ def find_text_pairs(pipe: Any) -> list[TextPair]:
             if not isinstance(inner, PreTrainedTokenizerBase) or any(inner is slot.tokenizer for slot in slots):
                 continue
             if slots and inner.vocab_size != slots[0].tokenizer.vocab_size:
-                continue  # GLM-Image's processor serves its language model, not this encoder
+                continue  # GLM-Image's processor belongs to its language model, not to this encoder
             if not slots and slot_name != own_name and name != "text_encoder":
                 continue
             slots.append(TokenizerSlot(slot_name, inner, holder if is_processor else None))
@@ -133,7 +141,7 @@ def find_text_pairs(pipe: Any) -> list[TextPair]:
 
 
 def identify_encoder(pair: TextPair) -> EncoderIdentity:
-    """Return the identity of a pair; concepts and other added tokens do not change it."""
+    """Return the identity of a text encoder; concepts and other added tokens do not change it."""
     backend = getattr(pair.tokenizer, "_tokenizer", None)
     added = pair.tokenizer.added_tokens_encoder
     vocabulary = (
@@ -146,7 +154,7 @@ def identify_encoder(pair: TextPair) -> EncoderIdentity:
 
 
 def _input_embedding(encoder: PreTrainedModel) -> nn.Embedding | None:
-    """Return the module whose weight holds the rows, also of models that do not tell it (CLAP, M-CLIP, BLIP)."""
+    """Return the input embedding module, found by its name if the model has no accessor (CLAP, M-CLIP, BLIP)."""
     try:
         module = encoder.get_input_embeddings()
     except (AttributeError, NotImplementedError):
@@ -159,5 +167,5 @@ def _input_embedding(encoder: PreTrainedModel) -> nn.Embedding | None:
 
 
 def _architecture(class_name: str) -> str:
-    """Return what is left of a class name without its head: ``CLIP``, ``T5``, ``Qwen3``, ``Qwen2_5_VL``."""
+    """Return a class name without its suffix for the head: ``CLIP``, ``T5``, ``Qwen3``, ``Qwen2_5_VL``."""
     return re.sub(r"(For[A-Z]\w*|(Text)?(Encoder)?(Model)?(WithProjection)?)\Z", "", class_name)

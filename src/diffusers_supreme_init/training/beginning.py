@@ -1,4 +1,4 @@
-"""Prepared concepts -> concepts before their first step: find regions and words, encode pictures, choose."""
+"""Prepared concepts -> concepts ready for their first step: find regions and words, encode pictures, choose words."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from .words import DescribedConcept, choose_words, describe_concept, encode_pict
 logger = logging.getLogger(__name__)
 
 FoundWords = tuple[str, dict[str, Any]]
-"""Words that were found, and the record of how."""
+"""Words that describers found, and the record of how they were found."""
 
 
 def begin_concepts(
@@ -37,18 +37,18 @@ def begin_concepts(
     describers: Describers | None,
     known_words: Mapping[str, FoundWords],
 ) -> list[ConceptProgress]:
-    """Bring all concepts to their first step, each kind of model at a time; the pipeline is left as it was.
+    """Get all concepts ready for their first step, using one kind of model at a time; the pipeline is left unchanged.
 
     Args:
-        backbone: The untouched model.
-        prepared: Concepts that were checked.
-        config: Settings.
-        accelerator: Gives the device and the processes.
-        describers: What finds words and regions; None: the defaults. Released before the model is needed.
-        known_words: By placeholder token; what an interrupted run had found is not asked for again.
+        backbone: Backbone of the untouched pipeline.
+        prepared: Checked concepts.
+        config: Settings of the run.
+        accelerator: Accelerator with the device and the processes.
+        describers: The models that find words and regions; None: the defaults. Released before the pipeline is used.
+        known_words: Words that an interrupted run found, by placeholder token; describers are not asked again.
 
     Raises:
-        SupremeInitError: One of its subclasses, by what is wrong.
+        SupremeInitError: One of its subclasses: a picture, a region, the words or the initial rows are unusable.
     """
     describers = describers or Describers(device=accelerator.device)
     known = {
@@ -64,7 +64,8 @@ def begin_concepts(
             described.append(describe_concept(concept, backbone, describers, config, words_are_known=is_known))
         except (RegionError, DescriberError) as error:
             raise type(error)(f"{concept.placeholder_token}: {error}") from error
-    describers.release()  # the model needs the memory
+    # Released now, because the pipeline needs the memory.
+    describers.release()
     device, show = accelerator.device, accelerator.is_local_main_process
     latents = encode_pictures(backbone, [one.pictures for one in described], config, device, progress_bar=show)
     candidates = choose_words(
@@ -78,7 +79,8 @@ def begin_concepts(
         progress_bar=show,
     )
     if accelerator.num_processes > 1:
-        broadcast_object_list(candidates)  # all go on with what the first process found
+        # Captions and losses may differ slightly between processes, so all continue with the first one's.
+        broadcast_object_list(candidates)
 
     begun = []
     for concept, encoded, choice in zip(prepared, latents, candidates, strict=True):
@@ -99,10 +101,10 @@ def begin_concepts(
 
 
 def initialize_concept(backbone: Backbone, prepared: PreparedConcept, description: str) -> dict[str, Initialization]:
-    """Start a concept's rows in each trained text encoder from words that were found.
+    """Return a concept's initial rows in each trained text encoder, from words that describers found.
 
     Raises:
-        InitializerError: They give no tokens to start from, or too many.
+        InitializerError: The words give no tokens to start from, or too many.
     """
     initializations = initialize_from_words(backbone, description, prepared.concept.num_vectors)
     check_fit(backbone, prepared, initializations)
@@ -115,7 +117,7 @@ def begin_concept(
     latents: PictureLatents,
     initializer_record: dict[str, Any] | None,
 ) -> ConceptProgress:
-    """Return the concept as it stands before its first step."""
+    """Return a concept as it is before its first step."""
     token, description = prepared.placeholder_token, description_of(initializations)
     rows = {name: one.rows for name, one in initializations.items()}
     return ConceptProgress(
@@ -156,7 +158,7 @@ def _tell(prepared: PreparedConcept, choice: Candidates, accelerator: Accelerato
 
 
 def _region_record(prepared: PreparedConcept) -> dict[str, Any] | None:
-    """Return the regions as JSON values; of a mask only that there was one, since its path is the user's."""
+    """Return the regions as JSON values; a mask becomes a flag, because its path is private to the user."""
     if prepared.regions is None:
         return None
     names = ("points", "negative_points", "box")

@@ -1,7 +1,8 @@
-"""The checkpoint of a run: one small file, replaced atomically, from which the run goes on to the very same bytes."""
+"""The checkpoint of a run: one small file, replaced atomically; a resumed run gives the same bytes."""
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,17 +33,17 @@ _FREE_SETTINGS = frozenset(
         "logging_dir",
         "report_to",
         "gradient_checkpointing",
-        "train_text_encoders",  # which they are is compared as a part of the model
+        "train_text_encoders",  # compared as part of the model instead
     }
 )
 """Settings that may differ when a run is resumed, because no learned number depends on them."""
 
 
 def find_checkpoint(config: SupremeInitConfig) -> Path | None:
-    """Return the checkpoint to resume from, or None to begin; ``"latest"`` begins where there is none.
+    """Return the checkpoint to resume from; None to start a new run, also if ``"latest"`` finds no checkpoint.
 
     Raises:
-        CheckpointError: A path was named and does not exist.
+        CheckpointError: `resume_from_checkpoint` is a path that does not exist.
     """
     if config.resume_from_checkpoint is None:
         return None
@@ -64,16 +65,16 @@ def write_checkpoint(
     concepts: Sequence[ConceptProgress],
     optimizers: Mapping[str, RowOptimizer],
 ) -> Path:
-    """Write the state of a run to `output_dir`, replacing the one before.
+    """Write the state of a run to `output_dir`, replacing the previous checkpoint.
 
     Args:
-        output_dir: Folder.
+        output_dir: Folder of the checkpoint.
         run: Fingerprint of the run, from `fingerprint`.
-        concepts: All concepts.
-        optimizers: Theirs, by placeholder token.
+        concepts: All concepts of the run.
+        optimizers: Their optimizers, by placeholder token.
 
     Raises:
-        OutputError: The folder cannot be written; the checkpoint before is untouched.
+        OutputError: The folder cannot be written; the previous checkpoint is untouched.
     """
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
@@ -96,34 +97,33 @@ def restore_checkpoint(
     concepts: Sequence[ConceptProgress],
     optimizers: Mapping[str, RowOptimizer],
 ) -> None:
-    """Bring concepts and optimizers to the state of a checkpoint; nothing is changed if it does not fit.
+    """Restore concepts and optimizers from a checkpoint; nothing is changed if it belongs to another run.
 
     Raises:
         CheckpointError: The file is damaged, or belongs to another model, seed, initializer or setting.
     """
     saved_run, numbers, tensors = _read(path)
-    # Through JSON and back, as the saved one has been: tuples are lists there.
+    # JSON turns tuples into lists, so this run is sent through JSON too before the two are compared.
     differences = _differences(saved_run, json.loads(json.dumps(run)))
     if differences:
         raise CheckpointError(
             f"{str(path)!r} belongs to another run: {'; '.join(differences)}; pass the settings it was made with, "
             "or another output_dir to begin anew"
         )
+    of_concept = _by_concept(tensors)
     for concept in concepts:
         token = concept.placeholder_token
-        # A token may hold a slash; the two parts behind it, what it is and the text encoder, do not.
-        split = {key: key.rsplit("/", 2) for key in tensors}
-        own = {f"{kind}/{name}": tensors[key] for key, (owner, kind, name) in split.items() if owner == token}
+        own = of_concept[token]
         concept.restore(own, numbers[token]["concept"])
         moments = {key: tensor for key, tensor in own.items() if key.partition("/")[0] in MOMENTS}
         optimizers[token].load_state_dict(moments, numbers[token]["optimizer"])
 
 
 def read_found_words(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the words that describers found when a run began, so that they need not be asked again.
+    """Return the words that describers found when a run began, so that a resumed run need not ask again.
 
     Returns:
-        For each placeholder token whose words were found: the words, and the record of how.
+        ``{placeholder_token: (words, record of how they were found)}``, without the concepts whose words were given.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -135,6 +135,16 @@ def read_found_words(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         for token, record in records.items()
         if record is not None
     }
+
+
+def _by_concept(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Split ``{token/kind/encoder: tensor}`` into ``{token: {kind/encoder: tensor}}``."""
+    split: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        # Split from the right, because a token may contain a slash; the kind and the text encoder never do.
+        token, kind, name = key.rsplit("/", 2)
+        split[token][f"{kind}/{name}"] = tensor
+    return split
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
@@ -150,11 +160,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]
 
 
 def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequence[ConceptProgress]) -> dict[str, Any]:
-    """Return JSON values that are equal exactly when one run may continue another's checkpoint."""
+    """Return JSON values that are equal exactly when a run may continue another run's checkpoint."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE_SETTINGS}
     settings["learning_rate"] = backbone.learning_rate(config)
     if config.lr_scheduler in ("constant", "constant_with_warmup"):
-        del settings["max_train_steps"]  # a finished run may be resumed with more steps
+        # These schedules do not depend on it, so a finished run may be resumed with more steps.
+        del settings["max_train_steps"]
     return {
         "settings": settings,
         "model": {
@@ -167,7 +178,10 @@ def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequenc
 
 
 def _model_digest(module: nn.Module) -> str:
-    """Return a short text that differs between models: their size, and a sum over their small weights."""
+    """Return a short text that differs between models, from the number of tensors and the sum of the 1-D ones.
+
+    The vectors (biases and norms) are enough to tell models apart, and cheap to sum.
+    """
     weights = [weight.detach() for weight in module.parameters()]
     small = sum(float(weight.double().abs().sum()) for weight in weights if weight.ndim == 1)
     return f"{type(module).__name__}/{weights[0].dtype}/{len(weights)} tensors/{small:.6e}"

@@ -1,4 +1,4 @@
-"""Concept -> pictures: previews while it is trained, samples for its card."""
+"""Concepts -> pictures: previews during training, samples for the model card."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from ..objective.phases import NO_PROMPT, ready_to_draw, ready_to_step
 from ..randomness import generator_for
 from ..templates import fill_template
 from ..text.text_pairs import TextPair
-from ..text.vocabulary import held_rows, holds_rows
+from ..text.vocabulary import ConceptVocabulary
 from .progress import ConceptProgress
 
 SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil painting of a {}")
-"""Drawn for the card unless others are asked for; ``{}`` is the concept."""
+"""Default prompts of the pictures on the card; ``{}`` stands for the concept."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Sample:
 
 
 def preview_prompts(concepts: Sequence[ConceptProgress], config: SupremeInitConfig) -> list[str]:
-    """Return `validation_prompt` for each concept; nothing if there is none."""
+    """Return `validation_prompt` filled in for each concept; empty if none is set."""
     template = config.validation_prompt
     if template is None:
         return []
@@ -48,10 +48,12 @@ def draw_previews(
     step: int,
     accelerator: Accelerator,
 ) -> list[Path]:
-    """Draw `validation_prompt` for each concept, in one row per concept, with the same noises at every step.
+    """Draw `validation_prompt` on one sheet, a line of pictures per concept, with the same noises at every step.
+
+    The sheet is also sent to the TensorBoard and Weights & Biases trackers.
 
     Returns:
-        The pictures written, ``output_dir/previews/step-N.png``; trackers get them as well.
+        The files written: ``output_dir/previews/step-N.png``.
     """
     pipe, rows = backbone.drawing_pipe, []
     with ready_to_draw(backbone, accelerator.device):
@@ -93,18 +95,19 @@ def draw_samples(
     """Draw one picture for each prompt; equal seeds give equal pictures.
 
     Args:
-        backbone: Its pipeline holds the concept.
-        concept: What ``{}`` in the prompts stands for.
-        prompts: Texts with ``{}``, which the article rule fits to the concept's description.
-        seed: Of the noise.
-        device: Where it is drawn; the pipeline goes home afterwards.
+        backbone: Backbone of a pipeline that holds the concept.
+        concept: The concept that replaces ``{}`` in the prompts.
+        prompts: Texts with ``{}``; `fill_template` fits their articles to the concept's description.
+        seed: Seed of the noise.
+        device: Device to draw on; the pipeline is moved back afterwards.
         num_inference_steps: Steps of the pipeline's sampler.
 
     Raises:
-        TrainingError: The pipeline no longer holds the concept, so that the pictures would show something else.
+        TrainingError: The pipeline no longer holds the concept as trained; the pictures would show something else.
     """
     if not prompts:
-        return []  # without touching a pipeline that may be offloaded by now
+        # Returns before the pipeline is touched, which may be offloaded by now.
+        return []
     _check_is_loaded(backbone, concept)
     samples = []
     texts = [fill_template(prompt, concept.placeholder_token, concept.description) for prompt in prompts]
@@ -138,7 +141,8 @@ def _check_is_loaded(backbone: Backbone, concept: ConceptProgress) -> None:
 
 
 def _holds(pair: TextPair, trigger: str, rows: Tensor) -> bool:
-    if not holds_rows(pair, trigger):
+    vocabulary = ConceptVocabulary(pair)
+    if not vocabulary.holds(trigger):
         return False
-    held = held_rows(pair, trigger)
+    held = vocabulary.rows_of(trigger)
     return torch.equal(held.cpu(), rows.to(held.dtype))

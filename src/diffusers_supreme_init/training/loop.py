@@ -27,10 +27,10 @@ _VALIDATION_BATCH_SIZE = 8
 
 
 class TrainingLoop:
-    """Trains the rows of all concepts together; each as if it were alone.
+    """Trains the rows of all concepts together, each as if it were trained alone.
 
-    The loss of a step is the sum of the concepts' mean losses and their rows are disjoint, so every concept gets the
-    gradient it would get by itself. Its samples are split over passes and processes, and gradients are summed.
+    The loss of a step is the sum of the concepts' mean losses, and their rows are disjoint. Every concept therefore
+    gets the gradient it would get alone. Its samples are split over passes and processes; gradients are summed.
     """
 
     def __init__(
@@ -59,15 +59,24 @@ class TrainingLoop:
 
     @property
     def running(self) -> list[ConceptProgress]:
-        """Concepts that still learn."""
+        """The concepts that are still training."""
         return [concept for concept in self.concepts if concept.is_running]
 
-    def run(self, after_step: Callable[[int, Mapping[str, float]], None]) -> None:
-        """Train until `max_train_steps`, or until every concept has stopped.
+    def run(
+        self,
+        after_step: Callable[[int, Mapping[str, float]], None],
+        *,
+        stop_requested: Callable[[], bool],
+        before_stop: Callable[[], None],
+    ) -> None:
+        """Train until `max_train_steps`, until every concept has stopped, or until any process requests a stop.
 
         Args:
-            after_step: Called with the number of steps made and the step's mean losses by placeholder token; first
-                with the step to start from and no losses.
+            after_step: Called with the number of steps made and the step's mean losses by placeholder token. The first
+                call, before any step, gets the step to start from and no losses.
+            stop_requested: Called before each step in every process; if any returns True, all stop together.
+            before_stop: Called on a requested stop, before the concepts change status or take their best rows back, so
+                that a checkpoint written here continues like an uninterrupted run.
         """
         config = self.config
         self._copy_progress_to_parameters()
@@ -86,17 +95,21 @@ class TrainingLoop:
         for step in steps:
             if not self.running:
                 break
+            if self._is_any_process(stop_requested()):
+                before_stop()
+                self._finish("stopped")
+                return
             losses = self.train_step(step)
             steps.set_postfix(loss=f"{sum(losses.values()) / len(losses):.4f}")
             if is_scheduled(config.validation_steps, step + 1) or step + 1 == config.max_train_steps:
                 self.validate()
             after_step(step + 1, losses)
-        self._finish()
+        self._finish("finished")
 
     def train_step(self, step: int) -> dict[str, float]:
         """Make one optimizer step; return the mean loss of each running concept.
 
-        A concept whose loss is not finite stops, with the rows that last gave a finite one; the others go on.
+        A concept whose loss is not finite stops with the rows of its last finite loss; the others continue.
         """
         concepts, config = self.running, self.config
         index_of = {concept.placeholder_token: index for index, concept in enumerate(concepts)}
@@ -110,6 +123,7 @@ class TrainingLoop:
             scales = losses.new_tensor([loss_scales[owner] / num_samples for owner in owners])
             (losses * scales).sum().backward()
             totals.index_add_(0, torch.tensor(owners), losses.detach().double().cpu() / num_samples)
+        # Summed once per step. DDP would sync in every backward pass, whose number may differ between processes.
         gradients = self.rows.split(
             {name: self._sum_over_processes(one) for name, one in self.rows.take_gradients().items()}
         )
@@ -149,6 +163,7 @@ class TrainingLoop:
             losses = self._losses(samples, weighted=False).double().cpu()
             for (owner, index), loss in zip(chunk, losses, strict=True):
                 table[owner, index] = loss
+        # Every process fills in its own share and leaves zeros elsewhere, so the sum is the whole table.
         table = self._sum_over_processes(table.to(self.accelerator.device, _widest_float(self.accelerator.device)))
         for concept, losses in zip(concepts, table.tolist(), strict=True):
             concept.record_validation(losses, patience=config.early_stopping_patience)
@@ -170,7 +185,7 @@ class TrainingLoop:
         return torch.autocast(self.accelerator.device.type, self.autocast_dtype)
 
     def _my_chunks(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-        """Split a step's samples into passes, and those into what fits the model; take this process's part."""
+        """Yield this process's share of a step's samples, split into passes and those into forward batches."""
         num_passes = self.config.gradient_accumulation_steps
         per_pass = len(items) // num_passes
         for start in range(0, len(items), per_pass):
@@ -185,6 +200,9 @@ class TrainingLoop:
     def _sum_over_processes(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, reduction="sum")
 
+    def _is_any_process(self, flag: bool) -> bool:
+        return bool(self._sum_over_processes(torch.tensor(float(flag), device=self.accelerator.device)))
+
     def _copy_progress_to_parameters(self) -> None:
         for concept in self.concepts:
             self._set_rows(concept, concept.rows)
@@ -197,19 +215,20 @@ class TrainingLoop:
         concept.status = "diverged"
         self._set_rows(concept, concept.last_good_rows)
 
-    def _finish(self) -> None:
+    def _finish(self, status: str) -> None:
         for concept in self.concepts:
             num_skipped = self.optimizers[concept.placeholder_token].num_skipped
             if num_skipped and self.accelerator.is_main_process:
                 logger.warning("%s: fp16 gradients overflowed in %d steps", concept.placeholder_token, num_skipped)
             if concept.is_running:
-                concept.status = "finished"
+                concept.status = status
             if concept.best_rows is not None:
                 self._set_rows(concept, concept.best_rows)
 
 
 def _learning_rate_factor(config: SupremeInitConfig) -> Callable[[int], float]:
-    """Return diffusers' schedule as a pure function of the step, so that there is no state to save."""
+    """Return diffusers' schedule as a pure function of the step, so that checkpoints need no scheduler state."""
+    # `get_scheduler` needs an optimizer, but only the schedule's function of the step is used.
     unused = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = get_scheduler(
         config.lr_scheduler,
@@ -221,4 +240,5 @@ def _learning_rate_factor(config: SupremeInitConfig) -> Callable[[int], float]:
 
 
 def _widest_float(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    # Apple's GPUs have no float64.
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -1,4 +1,4 @@
-"""Concepts as the user gave them -> concepts that are ready to train; everything is checked here first."""
+"""Concepts as the user gave them -> checked concepts, with initial rows if their words are known."""
 
 import difflib
 import warnings
@@ -12,7 +12,6 @@ from ..describers import Region
 from ..errors import ConfigError, InitializerError, SupremeInitWarning
 from ..formats.embedding_file import LearnedEmbedding
 from ..formats.readers import read_embeddings
-from ..multitoken import holds_trigger, trigger_table
 from ..pictures import PictureSource, find_pictures
 from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
 from ..text.initialization import Initialization, continue_from, find_saved_embedding, initialize
@@ -24,6 +23,7 @@ from ..text.placeholders import (
     num_rows_that_fit,
 )
 from ..text.text_pairs import TextPair, identify_encoder
+from ..triggers import holds_trigger, trigger_table
 
 _TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 _VALIDATION_TEMPLATES = {"object": VALIDATION_TEMPLATE, "style": STYLE_TEMPLATES[0]}
@@ -31,16 +31,16 @@ _VALIDATION_TEMPLATES = {"object": VALIDATION_TEMPLATE, "style": STYLE_TEMPLATES
 
 @dataclass(frozen=True)
 class PreparedConcept:
-    """A concept that was checked: pictures exist, names are free, rows fit. No picture was decoded yet.
+    """A checked concept: its pictures exist, its name is free and its rows fit. No picture has been decoded yet.
 
     Attributes:
-        concept: As the user gave it.
+        concept: The concept as the user gave it.
         pictures: One source per picture.
-        masks: One per picture, or None.
-        regions: One per picture, or None.
-        templates: Of the training prompts.
-        validation_template: Of the prompt of the fixed-noise loss.
-        initializations: Where its rows start, by trained text encoder; None until describers have found the words.
+        masks: One mask per picture, or None.
+        regions: One region per picture, or None.
+        templates: Templates of the training prompts.
+        validation_template: Template of the fixed-noise loss's prompt.
+        initializations: Initial rows by trained text encoder; None if describers have to find the words.
     """
 
     concept: Concept
@@ -53,17 +53,17 @@ class PreparedConcept:
 
     @property
     def placeholder_token(self) -> str:
-        """Its name."""
+        """The concept's name."""
         return self.concept.placeholder_token
 
 
 def prepare_concepts(
     backbone: Backbone, concepts: Sequence[Concept], config: SupremeInitConfig
 ) -> list[PreparedConcept]:
-    """Check concepts, and find their initial rows where the words are given; nothing is changed.
+    """Check concepts and find the initial rows of those whose words are given; nothing is changed.
 
     Raises:
-        SupremeInitError: One of its subclasses, by what is wrong.
+        SupremeInitError: One of its subclasses: a token, a picture, a region, a template or the words are unusable.
     """
     if not concepts:
         raise ConfigError("concepts: expected at least one, got an empty list")
@@ -77,9 +77,9 @@ def prepare_concepts(
 
 
 def initializer_limits(prepared: PreparedConcept, backbone: Backbone) -> list[TokenLimit]:
-    """Return how many tokens of words that are still to be found fit beside the longest prompt, by text encoder.
+    """Return, for each text encoder, how many tokens of found words fit beside the longest prompt.
 
-    In those that are trained they also have to have a row each.
+    In a trained text encoder, `num_vectors` is a limit too, since every token needs a row.
     """
     limits = []
     for pair in (*backbone.trained, *backbone.described):
@@ -92,24 +92,24 @@ def initializer_limits(prepared: PreparedConcept, backbone: Backbone) -> list[To
 
 
 def description_of(initializations: Mapping[str, Initialization]) -> str:
-    """Return the words that a concept's rows stand for; ``""`` if unknown."""
+    """Return the words that a concept's rows started from; ``""`` if unknown."""
     return next((one.description for one in initializations.values() if one.description), "")
 
 
 def initialize_from_words(backbone: Backbone, description: str, num_vectors: int | None) -> dict[str, Initialization]:
-    """Return the first rows of words in each trained text encoder.
+    """Return the initial rows for a description in each trained text encoder.
 
     Raises:
-        InitializerError: They give no tokens to start from.
+        InitializerError: The description gives no tokens to start from.
     """
     return {pair.encoder_name: initialize(pair, description, num_vectors=num_vectors) for pair in backbone.trained}
 
 
 def check_fit(backbone: Backbone, prepared: PreparedConcept, initializations: Mapping[str, Initialization]) -> None:
-    """Check that the rows of a concept, or its description, fit into every text encoder's window.
+    """Check that a concept fits into every text encoder's window: its rows where trained, else its description.
 
     Raises:
-        InitializerError: They do not, or the description holds the name of a concept.
+        InitializerError: The concept does not fit, or its description contains the name of a concept.
     """
     token, description = prepared.placeholder_token, description_of(initializations)
     prompts = _prompts(prepared, description)
@@ -117,7 +117,7 @@ def check_fit(backbone: Backbone, prepared: PreparedConcept, initializations: Ma
         num_vectors = len(initializations[pair.encoder_name].rows)
         check_rows_fit(token, num_vectors, prompts, pair.tokenizer, backbone.window(pair), pair.encoder_name)
     for pair in backbone.described if description else ():
-        if any(holds_trigger(description, [trigger]) for trigger in (token, *trigger_table(pair.tokenizer))):
+        if holds_trigger(description, [token, *trigger_table(pair.tokenizer)]):
             raise InitializerError(
                 f"initializer of {token}: expected words that {pair.encoder_name} can read in its place, got "
                 f"{description!r}, which holds the name of a concept"
@@ -178,15 +178,17 @@ def _initialize(backbone: Backbone, concept: Concept) -> dict[str, Initializatio
             )
         if found:
             initializations[pair.encoder_name] = continue_from(pair, found[0].rows, description)
-        elif any(fitting.values()) and description:  # the others start from the words it was trained from
+        elif any(fitting.values()) and description:
+            # Saved for another encoder of this pipeline: this one starts from the same description.
             initializations[pair.encoder_name] = initialize(pair, description)
         else:
-            initializations[pair.encoder_name] = continue_from(pair, embeddings[0].rows, description)  # says why not
+            # No saved rows fit: `continue_from` raises the error that names both widths.
+            initializations[pair.encoder_name] = continue_from(pair, embeddings[0].rows, description)
     return initializations
 
 
 def _embeddings_for(pair: TextPair, embeddings: Sequence[LearnedEmbedding]) -> list[LearnedEmbedding]:
-    """Return what continues in a text encoder: what was trained for it, or else what has its width."""
+    """Return the saved embeddings that were trained for a text encoder, or else those of its width."""
     identity = identify_encoder(pair)
     own = [saved for saved in embeddings if saved.encoder is not None and saved.encoder.serves(identity)]
     return own or [saved for saved in embeddings if saved.hidden_size == pair.hidden_size]

@@ -1,4 +1,4 @@
-"""`ConceptProgress`: what a run knows of one concept, while it trains and afterwards."""
+"""`ConceptProgress`: the state of one concept, during training and afterwards."""
 
 import math
 from collections.abc import Mapping
@@ -14,28 +14,30 @@ from ..text.placeholders import InitializerTokens
 
 @dataclass(kw_only=True)
 class ConceptProgress:
-    """One concept of a run.
+    """The state of one concept in a run.
 
     Attributes:
-        placeholder_token: Its name.
-        description: The words the rows start from; ``""`` if unknown (a foreign embedding file).
-        initializer: The tokens the rows start from, by text encoder; none for one that continues a saved embedding.
+        placeholder_token: The concept's name.
+        description: The words the rows start from; ``""`` if unknown (an embedding file of another program).
+        initializer: The tokens the rows start from, by text encoder; encoders that continue a saved embedding have no
+            entry.
         initial_rows: ``{name of the text encoder: (num_vectors, hidden_size)}``, float32 (float64 in a float64
             encoder).
         prompts: Training prompts.
         validation_prompt: Prompt of the fixed-noise loss.
-        random_key: Stands for it in all random draws: its name, unless it is compared with others in pairs.
-        latents: Its pictures, encoded.
-        region_record: What was selected in its pictures, and what of them was trained on; None: all of them.
-        initializer_record: How describers found the words: method, models, candidates with losses; None if they were
-            given.
-        rows: As `initial_rows`, now: after training, the result. On the CPU.
-        step: Steps it has made.
+        random_key: Key of all random draws: the placeholder token, unless paired comparisons share another key.
+        latents: The encoded pictures.
+        region_record: The regions and `train_on`, as JSON values; None without regions.
+        initializer_record: How describers found the words: method, models, candidates with losses; None if the words
+            were given.
+        rows: The current rows, shaped like `initial_rows`, on the CPU; after training, the result.
+        step: Number of optimizer steps made.
         losses: Mean training loss of each step.
         validation_losses: ``{step: fixed-noise loss of each validation sample}``.
-        status: ``"running"``, ``"finished"``, ``"stopped early"`` or ``"diverged"``.
-        best_rows: The rows of the lowest mean validation loss (only with early stopping).
-        num_validations_without_gain: Since then.
+        status: ``"running"``, ``"finished"``, ``"stopped early"`` (no more gain), ``"stopped"`` (by `stop` of the
+            trainer) or ``"diverged"``.
+        best_rows: The rows of the lowest mean fixed-noise loss; None without early stopping.
+        num_validations_without_gain: Validations since `best_rows` was set.
         last_good_rows: The rows that gave the last finite training loss.
     """
 
@@ -63,7 +65,7 @@ class ConceptProgress:
 
     @property
     def is_running(self) -> bool:
-        """Whether it still takes part in the steps."""
+        """Whether the concept still takes part in the steps."""
         return self.status == "running"
 
     def mean_validation_losses(self) -> dict[int, float]:
@@ -71,7 +73,7 @@ class ConceptProgress:
         return {step: sum(losses) / len(losses) for step, losses in self.validation_losses.items()}
 
     def record_validation(self, losses: list[float], *, patience: int) -> None:
-        """Note a fixed-noise loss; with `patience`, keep the best rows and stop after so many without gain."""
+        """Record fixed-noise losses; with `patience`, keep the best rows and stop after that many without gain."""
         self.validation_losses[self.step] = losses
         if not all(math.isfinite(loss) for loss in losses):
             self.status = "diverged"
@@ -88,7 +90,7 @@ class ConceptProgress:
             self.status = "stopped early"
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what a checkpoint has to hold: tensors and JSON values."""
+        """Return the tensors and the JSON values that a checkpoint stores."""
         kinds = {"rows": self.rows, "last_good_rows": self.last_good_rows, "best_rows": self.best_rows or {}}
         return {f"{kind}/{name}": rows for kind, by_encoder in kinds.items() for name, rows in by_encoder.items()}, {
             "step": self.step,
@@ -100,7 +102,7 @@ class ConceptProgress:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Continue from what `state` returned."""
+        """Restore the values that `state` returned."""
         names = list(self.rows)
         self.rows = {name: tensors[f"rows/{name}"].clone() for name in names}
         self.last_good_rows = {name: tensors[f"last_good_rows/{name}"].clone() for name in names}
@@ -113,7 +115,7 @@ class ConceptProgress:
         self.num_validations_without_gain = numbers["num_validations_without_gain"]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return JSON values that differ when a checkpoint of this concept cannot be continued."""
+        """Return JSON values that differ if this concept cannot continue another concept's checkpoint."""
         latents = self.latents
         return {
             "placeholder_token": self.placeholder_token,
@@ -134,6 +136,6 @@ def _copy(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _digest(tensor: Tensor) -> str:
-    # A weighted sum is enough to tell runs apart, and the same in every process.
+    # A weighted sum is enough to tell runs apart. It notices reordered values, and every process gets the same one.
     values = tensor.detach().double().flatten().cpu()
     return f"{float(values @ torch.linspace(1, 2, len(values), dtype=torch.float64)):.9e}"

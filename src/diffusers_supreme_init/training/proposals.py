@@ -1,4 +1,4 @@
-"""`propose_initializer`: the words that a picture says for itself, without training."""
+"""`propose_initializer`: find the words to start a concept from, without training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from .preparation import prepare_concepts
 from .words import choose_words, describe_concept, encode_pictures
 
 _UNNAMED = "<initializer-proposal>"
-"""Stands for the concept that nobody has named yet; no draw of the fixed-noise loss depends on it."""
+"""Placeholder token of a concept that has no name yet; no draw of the fixed-noise loss depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,13 @@ class InitializerProposal:
 
     Attributes:
         method: ``"class"``, ``"caption"`` or ``"auto"``.
-        candidates: All that were considered; the first is proposed, the others follow by their loss where measured.
-        notes: What was refused or failed, and why.
+        candidates: All candidates. The first is the proposal; if losses were measured, the candidates tied with it
+            come next, and the others follow by loss.
+        notes: Candidates and describers that were refused or failed, with the reason.
         num_tied: How many of the first candidates the noises cannot tell apart; 1 if the first one is better than all
-            others, 0 if they were not compared.
-        tokens: The tokens of the text, one per row, as the first trained text encoder counts them; empty without a
-            pipeline.
+            others, 0 if candidates were not compared.
+        tokens: The tokens of the text, one per row, read by the first trained text encoder's tokenizer; empty without
+            a pipeline.
         token_ids: Their ids.
         pictures: The pictures with their regions.
     """
@@ -50,22 +51,22 @@ class InitializerProposal:
 
     @property
     def text(self) -> str:
-        """The words, for ``initializer=``."""
+        """The proposed words, to be passed as ``initializer=``."""
         return self.candidates[0].text
 
     @property
     def raw(self) -> str:
-        """What the describer said."""
+        """The describer's output before cleaning."""
         return self.candidates[0].raw
 
     @property
     def removed(self) -> tuple[str, ...]:
-        """Boilerplate that was taken out of `raw`."""
+        """Boilerplate phrases that were removed from `raw`."""
         return self.candidates[0].removed
 
     @property
     def num_cut(self) -> int:
-        """Tokens that were cut because they do not fit."""
+        """Number of tokens that were cut because they do not fit."""
         return self.candidates[0].num_cut
 
     @property
@@ -75,11 +76,11 @@ class InitializerProposal:
 
     @property
     def crop(self) -> Image.Image:
-        """What describers looked at of the first picture."""
+        """The part of the first picture that describers looked at."""
         return self.pictures[0].crop
 
     def table(self) -> str:
-        """Return the candidates as a table, the proposed one first; see `candidate_table`."""
+        """Return the candidates as a text table, the proposed one first; see `candidate_table`."""
         return candidate_table(self.candidates)
 
 
@@ -101,20 +102,21 @@ def propose_initializer(
     ```
 
     Args:
-        images: A picture, a folder, or a sequence of both: all of one object.
-        method: ``"class"``: the most probable class label. ``"caption"``: a caption; of several pictures the one with
-            the lowest loss over all of them. ``"auto"``: labels, captions, their refinements and your own
-            `candidates`, of which the one with the lowest loss on the object is taken; of several that the noises
-            cannot tell apart (`num_tied`), one that says nothing about surroundings, then the one found first.
+        images: A picture, a folder, or a sequence of both, all showing one object.
+        method: ``"class"`` takes the most probable class label. ``"caption"`` takes a caption; with several pictures,
+            the one with the lowest loss over all of them. ``"auto"`` compares labels, captions, their refinements and
+            your own `candidates`, and takes the one with the lowest loss on the object. Among candidates that the
+            noises cannot tell apart (`num_tied`), it prefers one that does not mention surroundings, then the one
+            found first.
         pipe: The pipeline that will be trained. It counts tokens and measures losses; ``"auto"`` and captions of
             several pictures need it.
-        region: The object that is meant, one region per picture.
+        region: The object to describe, one region per picture; None: the whole picture.
         candidates: Your own words, for ``"auto"``.
         describers: Models and settings; None: the defaults of `DescriberConfig`.
-        config: Of the training to come: seed, resolution and templates matter here.
+        config: Settings of the training to come; the seed, the resolution and the templates matter here.
 
     Raises:
-        SupremeInitError: One of its subclasses, saying what was expected, what was got and what to do.
+        SupremeInitError: One of its subclasses; the message says what was expected, what was got and what to do.
     """
     if method not in METHODS:
         raise ConfigError(f"method: expected one of {METHODS}, got {method!r}")
@@ -142,7 +144,7 @@ def propose_initializer(
 
 
 def candidate_table(candidates: Sequence[Candidate]) -> str:
-    """Return candidates as a text table: loss, paired distance to the first with its standard error, source, words."""
+    """Return candidates as a text table: loss, paired difference to the first +- standard error, source, text."""
     rows = []
     for candidate in candidates:
         loss = f"{candidate.loss:.5f}" if candidate.loss is not None else "-"

@@ -1,10 +1,10 @@
-"""The rows under training: added to the pipeline, the only parameters of a run, and written back.
+"""The rows of a run: add them to the pipeline, train them as its only parameters, and write them back.
 
-Text encoders that are not trained read the description in their place.
+Text encoders that are not trained read the description in place of the rows.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
+from ..text.changes import Change, changed
 from ..text.placeholders import check_trigger_is_free
 from ..text.text_pairs import TextPair
-from ..text.vocabulary import add_rows, check_can_add_rows, describe, forget_descriptions, remove_rows, write_rows
+from ..text.vocabulary import ConceptVocabulary
 from .progress import ConceptProgress
 
 _ADAPTER = "default"
@@ -25,26 +26,26 @@ _SMALLEST_LOSS_SCALE = 2.0**-8
 _GROWTH_INTERVAL = 2000
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW keeps of each parameter."""
+"""The state that AdamW keeps for each parameter."""
 
 
 Rows: TypeAlias = dict[str, Tensor]
-"""Rows of one concept, ``{name of the text encoder: (num_vectors, hidden_size)}``, in the order of the pipeline."""
+"""Rows of one concept: ``{name of the text encoder: (num_vectors, hidden_size)}``, in the pipeline's order."""
 
 
 class TrainableRows:
-    """Rows of loaded concepts in all trained text encoders, which themselves stay frozen.
+    """The rows of loaded concepts in all trained text encoders; the encoders' own weights stay frozen.
 
     Attributes:
         of_concept: ``{placeholder_token: {name of the text encoder: parameter}}``.
     """
 
     def __init__(self, pairs: Sequence[TextPair], initial_rows: Mapping[str, Rows]) -> None:
-        """Wrap the encoders' embeddings; undo it with `unwrap`.
+        """Wrap the encoders' embeddings; `unwrap` undoes it.
 
         Args:
-            pairs: The concepts are already in their vocabularies.
-            initial_rows: ``{placeholder_token: rows}``, more precise than a half-precision encoder can hold them.
+            pairs: Trained text encoders, whose vocabularies already hold the concepts.
+            initial_rows: ``{placeholder_token: rows}``, at least float32; a half-precision encoder holds them rounded.
         """
         self._encoders: dict[str, _EncoderRows] = {}
         try:
@@ -52,6 +53,7 @@ class TrainableRows:
                 of_pair = {token: rows[pair.encoder_name] for token, rows in initial_rows.items()}
                 self._encoders[pair.encoder_name] = _EncoderRows(pair, of_pair)
         except BaseException:
+            # Not even Ctrl-C may leave an encoder of the user wrapped.
             self.unwrap()
             raise
         self.of_concept = {
@@ -60,7 +62,7 @@ class TrainableRows:
         }
 
     def read(self, placeholder_token: str) -> Rows:
-        """Return a copy of a concept's rows as they are now, on the CPU."""
+        """Return a copy of a concept's current rows, on the CPU."""
         return {name: rows.detach().cpu().clone() for name, rows in self.of_concept[placeholder_token].items()}
 
     @torch.no_grad()
@@ -70,16 +72,16 @@ class TrainableRows:
             parameter.copy_(rows[name])
 
     def take_gradients(self) -> Rows:
-        """Return the gradients of all concepts' rows by text encoder, zero where nothing flowed, and clear them."""
+        """Return and clear the gradients of all concepts' rows, by text encoder; zeros if there are none."""
         return {name: encoder.take_gradient() for name, encoder in self._encoders.items()}
 
     def split(self, gradients: Rows) -> dict[str, Rows]:
-        """Split what `take_gradients` returned into ``{placeholder_token: gradients}``."""
+        """Split the result of `take_gradients` into ``{placeholder_token: gradients}``."""
         parts = {name: encoder.split(gradients[name]) for name, encoder in self._encoders.items()}
         return {token: {name: part[token] for name, part in parts.items()} for token in self.of_concept}
 
     def unwrap(self) -> None:
-        """Give the encoders their own embeddings back; the rows in them are those of before."""
+        """Give the encoders their own embeddings back, whose rows training has not changed."""
         for encoder in self._encoders.values():
             encoder.unwrap()
 
@@ -96,12 +98,12 @@ class _EncoderRows:
         token_ids = [token_id for token in initial_rows for token_id in pair.row_ids(token)]
         self._tuner = TrainableTokensModel(pair.encoder, TrainableTokensConfig(token_indices=token_ids), _ADAPTER)
         wrapped: Any = pair.embedding
-        # PEFT makes the rows in the encoder's dtype. In half precision small steps would vanish, and so would
-        # AdamW's epsilon; PEFT casts whatever it finds here to the encoder's dtype when it looks rows up.
+        # PEFT creates its delta in the encoder's dtype, but half precision would round small steps and AdamW's
+        # epsilon to zero. Replacing the delta is safe: PEFT casts it to the encoder's dtype at every look-up.
         rows = torch.cat([rows.to(pair.embedding.weight.device) for rows in initial_rows.values()])
         self.delta = wrapped.trainable_tokens_delta[_ADAPTER] = nn.Parameter(rows)
         sizes = [len(rows) for rows in initial_rows.values()]
-        # Views, so that each concept has an optimizer of its own (to skip, clip and stop alone) without a copy.
+        # Each concept needs its own optimizer, so that it can skip, clip and stop alone; views need no copying back.
         views = self.delta.data.split(sizes)
         self.of_concept = {token: nn.Parameter(view) for token, view in zip(initial_rows, views, strict=True)}
         self._sizes = sizes
@@ -119,11 +121,14 @@ class _EncoderRows:
 
 
 class RowOptimizer:
-    """AdamW on the rows of one concept in all text encoders, with one loss scale, clipping and norm preservation.
+    """AdamW for the rows of one concept in all text encoders, with a loss scale, clipping and norm preservation.
+
+    The loss scale is not that of `torch.amp.GradScaler`, which has one for all: an overflow in one concept must not
+    skip the steps of the others.
 
     Attributes:
-        loss_scale: Factor of the concept's loss; 1 unless the model computes in fp16.
-        num_skipped: Steps left out because fp16 gradients overflowed.
+        loss_scale: Factor by which the concept's loss is multiplied; 1 unless the model computes in fp16.
+        num_skipped: Number of steps skipped because gradients overflowed.
     """
 
     def __init__(self, rows: Mapping[str, nn.Parameter], config: SupremeInitConfig, *, scaled: bool) -> None:
@@ -146,11 +151,11 @@ class RowOptimizer:
         """Update the rows.
 
         Args:
-            gradients: Of the rows in each text encoder, times `loss_scale`.
-            learning_rate: For this step.
+            gradients: Gradients of the rows by text encoder, multiplied by `loss_scale`.
+            learning_rate: Learning rate of this step.
 
         Returns:
-            Whether training can go on; False if the gradient is not finite for another reason than fp16.
+            Whether training can continue. False if the gradient is not finite, and fp16 is not the reason.
         """
         gradients = {name: gradient / self.loss_scale for name, gradient in gradients.items()}
         if not all(torch.isfinite(gradient).all() for gradient in gradients.values()):
@@ -174,7 +179,7 @@ class RowOptimizer:
         return True
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors and the numbers that continue this optimizer exactly."""
+        """Return the tensors and the numbers from which this optimizer continues exactly."""
         tensors = {
             f"{moment}/{name}": self._adamw.state[rows][moment]
             for name, rows in self._rows.items()
@@ -189,9 +194,10 @@ class RowOptimizer:
         return tensors, numbers
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Restore the values that `state_dict` returned."""
         for name, rows in self._rows.items() if tensors else ():
             moments = {moment: tensors[f"{moment}/{name}"].to(rows.device) for moment in MOMENTS}
+            # AdamW keeps its step counter on the CPU by default.
             self._adamw.state[rows] = {**moments, "step": moments["step"].cpu()}
         self.loss_scale = numbers["loss_scale"]
         self._steps_since_growth = numbers["steps_since_growth"]
@@ -205,46 +211,40 @@ class RowOptimizer:
 
 
 def check_can_add(backbone: Backbone) -> None:
-    """Check that rows can be added to all text encoders that are trained.
+    """Check that rows can be added to all trained text encoders.
 
     Raises:
-        ConceptLoadError: One is being trained, out of reach or quantised, or its tokenizers disagree.
+        ConceptLoadError: An encoder is already being trained, has embeddings that cannot be reached (offloading) or is
+            quantised, or its tokenizers disagree.
     """
     for pair in backbone.trained:
-        check_can_add_rows(pair)
+        ConceptVocabulary(pair).check_can_change()
 
 
 def check_triggers_are_free(backbone: Backbone, tokens: Sequence[str]) -> None:
-    """Check that no tokenizer knows one of the placeholder tokens yet; something may have been loaded since.
+    """Check again that no tokenizer knows a placeholder token: the user may have loaded one since the first check.
 
     Raises:
-        PlaceholderTokenError: One does.
+        PlaceholderTokenError: A tokenizer already knows one of the tokens.
     """
     for pair in backbone.pairs:
         for token in tokens:
             check_trigger_is_free(token, pair.tokenizer)
 
 
-@contextlib.contextmanager
-def concepts_added(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> Iterator[None]:
-    """Add concepts to a pipeline; if training fails or is interrupted, take them out again."""
-    pipe: Any = backbone.pipe
-    tokens = [concept.placeholder_token for concept in concepts]
+def concepts_added(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> contextlib.AbstractContextManager[None]:
+    """Add concepts to a pipeline; remove them again if training fails or is interrupted."""
     words = {concept.placeholder_token: concept.description for concept in concepts if concept.description}
-    with contextlib.ExitStack() as undo:
-        for pair in backbone.trained:
-            name = pair.encoder_name
-            add_rows(pipe, pair, {concept.placeholder_token: concept.initial_rows[name] for concept in concepts})
-            undo.callback(remove_rows, pipe, pair, tokens)
-        for pair in backbone.described if words else ():
-            undo.callback(forget_descriptions, pipe, pair, list(words))
-            describe(pipe, pair, words)
-        yield
-        undo.pop_all()
+    changes = {pair.encoder_name: Change(descriptions=words) for pair in backbone.described}
+    for pair in backbone.trained:
+        name = pair.encoder_name
+        changes[name] = Change({concept.placeholder_token: concept.initial_rows[name] for concept in concepts})
+    return changed(backbone.pipe, [*backbone.trained, *backbone.described], changes)
 
 
 def write_learned(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> None:
-    """Put the rows as they are now into the text encoders."""
+    """Write the current rows into the text encoders."""
     for pair in backbone.trained:
+        vocabulary = ConceptVocabulary(pair)
         for concept in concepts:
-            write_rows(pair, concept.placeholder_token, concept.rows[pair.encoder_name])
+            vocabulary.write(concept.placeholder_token, concept.rows[pair.encoder_name])

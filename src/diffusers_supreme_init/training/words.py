@@ -1,6 +1,6 @@
-"""Prepared concepts -> words to start from: ask the describers, then let the untouched model compare the answers.
+"""Prepared concepts -> words to start from: find candidates with describers, compare them with the untouched model.
 
-`propose_initializer` and the trainer go through the same three steps: `describe_concept`, `encode_pictures`,
+`propose_initializer` and the trainer take the same three steps: `describe_concept`, `encode_pictures`,
 `choose_words`.
 """
 
@@ -28,13 +28,13 @@ from .preparation import PreparedConcept, initializer_limits
 
 @dataclass(frozen=True)
 class DescribedConcept:
-    """A concept after the describers were asked.
+    """A concept after the describers have run.
 
     Attributes:
-        prepared: What was asked about.
-        selected: Its pictures with their regions; empty if nobody had to look at them.
-        pictures: What it is trained on.
-        candidates: Words to choose from; None if they are known already.
+        prepared: The checked concept.
+        selected: The pictures with their regions; empty if no describer had to look at them.
+        pictures: The pictures and masks to train on.
+        candidates: Words to choose from; None if the words are already known.
     """
 
     prepared: PreparedConcept
@@ -51,11 +51,11 @@ def describe_concept(
     *,
     words_are_known: bool = False,
 ) -> DescribedConcept:
-    """Find a concept's regions, and candidates for its words if these are not known.
+    """Find a concept's regions, and candidates for its words unless these are known.
 
     Raises:
         RegionError: A region selects nothing usable.
-        DescriberError: A model cannot be loaded, or none said anything usable.
+        DescriberError: A model cannot be loaded, or no model gives usable words.
     """
     words_are_known = words_are_known or prepared.initializations is not None
     if words_are_known and prepared.regions is None:
@@ -86,7 +86,7 @@ def _needs_object(
     describers: Describers,
     config: SupremeInitConfig,
 ) -> bool:
-    """Whether the object still has to be found before words can be compared on it. A style is the whole picture."""
+    """Whether the object has to be found first, to compare words on it; a style is compared on the whole picture."""
     is_compared = concept.method == "auto" and len(candidates.usable) > 1 and describers.config.score_object
     return is_compared and pictures.masks is None and not pictures.masked and config.learnable_property == "object"
 
@@ -99,7 +99,7 @@ def encode_pictures(
     *,
     progress_bar: bool = True,
 ) -> list[PictureLatents]:
-    """Encode the pictures of several concepts; the autoencoder is on the device for as long as this takes."""
+    """Encode the pictures of several concepts; the autoencoder is on the device only while it works."""
     with ready_to_encode(backbone, device):
         return [encode_concept(backbone, each, config, progress_bar=progress_bar) for each in pictures]
 
@@ -115,11 +115,11 @@ def choose_words(
     autocast_dtype: torch.dtype | None = None,
     progress_bar: bool = True,
 ) -> list[Candidates | None]:
-    """Put the best candidate of each concept first; see `ranked`. Nothing is trained.
+    """Return the candidates of each concept with the best one first, see `ranked`; nothing is trained.
 
-    The rows of a concept start as copies of its words' embeddings, so this is the fixed-noise loss at step 0: the same
-    noises and timesteps for every candidate. If the object's place is known, the loss counts there alone.
-    Otherwise words about the background would win: they explain more pixels than words about the object.
+    Candidates are compared by their fixed-noise loss, over the same noises and timesteps. Rows start as copies of the
+    words' embeddings, so this is the loss at step 0. With `score_object`, the loss counts only on the object if its
+    place is known. Otherwise words about the background would win, because they explain more pixels.
 
     Raises:
         TrainingError: No candidate of a concept has a finite loss.
@@ -134,7 +134,7 @@ def choose_words(
             pictures, num_samples = latents[index], describers.config.score_samples
             if describers.config.score_object:
                 pictures = replace(pictures, mask=pictures.object_mask)
-            # Never fewer noises than pictures, so that all of them count.
+            # At least one noise per picture, so that every picture counts.
             settings = replace(config, validation_samples=max(num_samples, len(pictures)))
             hide = not progress_bar
             losses = [

@@ -1,0 +1,169 @@
+"""A library: a folder or repository of many concepts, each in its own folder, with an index that lists them.
+
+The index is the ``training.json`` at the root of the library. It describes each concept, so that concepts can be
+chosen and the model card written without opening the embedding files.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import EmbeddingFileError
+from ..files import CARD_NAME, RECORD_NAME, WEIGHT_NAMES, json_bytes
+from .embedding_file import LearnedEmbedding, read_embedding
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryEntry:
+    """The entry of one concept in the index.
+
+    Attributes:
+        placeholder_token: The word to use in prompts.
+        description: The words that its rows started from; None if unknown.
+        num_vectors: Number of its rows in the first text encoder.
+        base_model: Hub id of the model it was trained on; None if unknown or local.
+        weights: Names of its embedding files, one per text encoder.
+    """
+
+    placeholder_token: str
+    description: str | None
+    num_vectors: int
+    base_model: str | None
+    weights: tuple[str, ...]
+
+
+def library_entry(embedding: LearnedEmbedding, weights: Iterable[str]) -> LibraryEntry:
+    """Return the entry of a concept, from its first embedding and the names of all its embedding files."""
+    return LibraryEntry(
+        placeholder_token=str(embedding.placeholder_token),
+        description=embedding.description,
+        num_vectors=embedding.num_vectors,
+        base_model=embedding.base_model,
+        weights=tuple(weights),
+    )
+
+
+def index_bytes(entries: Mapping[str, LibraryEntry]) -> bytes:
+    """Return the contents of the index file for the concepts of a library, ``{folder: entry}``."""
+    concepts = {folder: asdict(entry) for folder, entry in entries.items()}
+    return json_bytes({"folders": sorted(entries), "concepts": concepts, "files": [CARD_NAME, RECORD_NAME]})
+
+
+def read_index(data: bytes) -> dict[str, LibraryEntry | None] | None:
+    """Return ``{folder: entry}`` of an index; None if the file is not the index of a library.
+
+    An entry is None if the index lists a folder without describing it, as the earliest indexes do.
+    """
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    listed = record.get("folders") if isinstance(record, dict) else None
+    if not isinstance(listed, list):
+        return None
+    told = record.get("concepts")
+    told = told if isinstance(told, dict) else {}
+    names = {name for name in listed if _is_folder_name(name)}
+    in_order = dict.fromkeys(name for name in (*told, *listed) if isinstance(name, str) and name in names)
+    return {name: _entry(told.get(name)) for name in in_order}
+
+
+def read_library(folder: Path) -> dict[str, LibraryEntry] | None:
+    """Return the concepts listed in a folder's index, ``{folder below it: entry}``; None if there is no index.
+
+    Concepts that are listed but no longer exist are left out, and a warning is logged.
+
+    Raises:
+        EmbeddingFileError: The file of a concept is damaged. Only files without an entry in the index are read.
+    """
+    index = folder / RECORD_NAME
+    listed = read_index(index.read_bytes()) if index.is_file() and not weights_in(folder) else None
+    if listed is None:
+        return None
+    there = {name: weights for name in listed if (weights := weights_in(folder / name))}
+    if gone := [name for name in listed if name not in there]:
+        logger.warning("%s: its index lists what is no longer there: %s", folder, ", ".join(gone))
+    return {name: listed[name] or _entry_of_files(folder / name, weights) for name, weights in there.items()}
+
+
+def find_concept_folders(folder: Path) -> dict[str, LibraryEntry]:
+    """Return the concepts in the folders below one, ``{folder: entry}``, without an index.
+
+    Raises:
+        EmbeddingFileError: The file of a concept is damaged.
+    """
+    there = {path.name: weights for path in sorted(folder.iterdir()) if (weights := weights_in(path))}
+    return {name: _entry_of_files(folder / name, weights) for name, weights in there.items()}
+
+
+def weights_in(folder: Path) -> tuple[str, ...]:
+    """Return the names of the embedding files in a folder, one per text encoder."""
+    return tuple(name for name in WEIGHT_NAMES if (folder / name).is_file())
+
+
+def choose_folders(entries: Mapping[str, LibraryEntry], only: Sequence[str] | None, where: str) -> list[str]:
+    """Return the folders of the placeholder tokens in `only`; None: all folders.
+
+    Raises:
+        EmbeddingFileError: The library lacks one of the concepts; the message lists up to 20 that it has.
+    """
+    if only is None:
+        return list(entries)
+    folders = {entry.placeholder_token.lower(): folder for folder, entry in entries.items()}
+    check_only(only, [entry.placeholder_token for entry in entries.values()], where)
+    return list(dict.fromkeys(folders[token.lower()] for token in only))
+
+
+def check_only(only: Sequence[str], tokens: Sequence[str], where: str) -> None:
+    """Check that all placeholder tokens in `only` are among `tokens`.
+
+    Args:
+        only: The wanted placeholder tokens.
+        tokens: The placeholder tokens that exist.
+        where: Name of the source, for the message.
+
+    Raises:
+        EmbeddingFileError: `only` is empty, or a token does not exist; the message lists up to 20 that do.
+    """
+    if not only:
+        raise EmbeddingFileError("only: expected at least one token, got none; leave it out to load all")
+    known = {token.lower() for token in tokens}
+    if unknown := [token for token in only if token.lower() not in known]:
+        some = ", ".join(tokens[:20]) + (f" and {len(tokens) - 20} more" if len(tokens) > 20 else "")
+        raise EmbeddingFileError(f"only: expected some of {some} in {where}, got {', '.join(unknown)}")
+
+
+def _entry_of_files(folder: Path, weights: Sequence[str]) -> LibraryEntry:
+    return library_entry(read_embedding(folder / weights[0]), weights)
+
+
+def _entry(told: Any) -> LibraryEntry | None:
+    """Return an entry of an index; None if it is missing or invalid, since users may edit an index by hand."""
+    if not isinstance(told, dict):
+        return None
+    token, count, weights = told.get("placeholder_token"), told.get("num_vectors"), told.get("weights")
+    texts = [told.get("description"), told.get("base_model")]
+    if not isinstance(token, str) or type(count) is not int or not isinstance(weights, list):
+        return None
+    if not weights or not set(map(str, weights)) <= set(WEIGHT_NAMES) or not all(_is_text(one) for one in texts):
+        return None
+    return LibraryEntry(
+        placeholder_token=token,
+        description=texts[0],
+        num_vectors=count,
+        base_model=texts[1],
+        weights=tuple(name for name in WEIGHT_NAMES if name in weights),
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_folder_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and not set("/\\\0") & set(name)

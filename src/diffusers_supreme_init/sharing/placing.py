@@ -1,0 +1,191 @@
+"""Files to publish and files of a repository -> the paths there, and the merged index and card.
+
+The rule is that of folders, see `overwriting`. A single concept goes to the root of a repository or, if the repository
+is a library, into a folder of its own. The index and the card of a library list both its old and its new concepts.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from huggingface_hub import HfApi, RepoFile
+
+from ..errors import OutputError, PublishError
+from ..files import CARD_NAME, RECORD_NAME, WEIGHT_NAMES, folder_name
+from ..formats.embedding_file import read_embedding
+from ..formats.library import LibraryEntry, index_bytes, library_entry, read_index
+from .front_matter import front_matter
+from .model_card import LIBRARY_MARKS, library_card
+from .overwriting import check_replaces, read_saved_concept
+from .published_files import LICENSE_NAMES, PublishedFiles, read_card, with_license, with_repository
+
+
+class MovedError(OSError):
+    """Raised if somebody else has committed since the call began."""
+
+
+class RepositoryFiles:
+    """The files of a repository at one commit.
+
+    Attributes:
+        files: ``{path: file}``.
+    """
+
+    def __init__(self, api: HfApi, repo_id: str, commit: str | None) -> None:
+        self.repo_id = repo_id
+        self._api, self._commit = api, commit
+        tree = api.list_repo_tree(repo_id, recursive=True, revision=commit)
+        self.files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+
+    def weights(self, prefix: str) -> tuple[str, ...]:
+        """Return the names of the embedding files below a prefix such as ``""`` or ``"mug/"``."""
+        return tuple(name for name in WEIGHT_NAMES if prefix + name in self.files)
+
+    def holds(self, path: str, data: bytes) -> bool:
+        """Whether the repository has a file with this path and content."""
+        if (there := self.files.get(path)) is None:
+            return False
+        # The Hub lists hashes, so no file is downloaded: SHA-256 for LFS files, git's blob id for all others.
+        if there.lfs is not None:
+            return there.lfs.sha256 == hashlib.sha256(data).hexdigest()
+        return there.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+    def fetch(self, prefix: str, *names: str) -> Path:
+        """Download those of `names` that exist below a prefix, and return their folder; at least one must exist."""
+        paths = [
+            Path(self._api.hf_hub_download(self.repo_id, prefix + name, revision=self._commit))
+            for name in names
+            if prefix + name in self.files
+        ]
+        return paths[0].parent
+
+    def library(self) -> dict[str, LibraryEntry] | None:
+        """Return ``{folder: entry}`` if the repository is a library, else None."""
+        if RECORD_NAME not in self.files or self.weights(""):
+            return None
+        listed = read_index((self.fetch("", RECORD_NAME) / RECORD_NAME).read_bytes())
+        if listed is None:
+            return None
+        there = {name: entry for name, entry in listed.items() if self.weights(f"{name}/")}
+        return {name: entry or self._entry(name) for name, entry in there.items()}
+
+    def _entry(self, name: str) -> LibraryEntry:
+        weights = self.weights(f"{name}/")
+        return library_entry(read_embedding(self.fetch(f"{name}/", weights[0]) / weights[0]), weights)
+
+
+def place(
+    files: PublishedFiles,
+    there: RepositoryFiles,
+    *,
+    seen: Mapping[str, RepoFile],
+    given_license: str | None,
+    overwrite: bool,
+) -> PublishedFiles:
+    """Return the files as they go to a repository, under their names there.
+
+    Args:
+        files: The files to publish, with complete cards.
+        there: The repository now.
+        seen: The repository's files when the call began; `overwrite` applies only to these.
+        given_license: Licence that replaces that of the cards; None: keep theirs.
+        overwrite: Whether to replace concepts of the same tokens.
+
+    Raises:
+        PublishError: The repository holds a single other concept, or one of these with other rows.
+        MovedError: Somebody else has pushed one of these concepts since the call began.
+    """
+    is_single = files.prefixes == ("",)
+    if there.weights("") and not is_single:
+        raise PublishError(
+            f"expected a repository for several concepts, got {there.repo_id!r} with one; choose another"
+        )
+    library = there.library()
+    if library is None and is_single:
+        _check(files, "", "", there, seen, overwrite=overwrite)
+        return files
+    library = library or {}
+    targets = _targets(files, library)
+    for prefix, target in targets.items():
+        _check(files, prefix, target, there, seen, overwrite=overwrite)
+    if not is_single and set(library) <= {prefix.rstrip("/") for prefix in targets} == _folders(targets):
+        return files  # nothing to merge with, so the card stays as it is, with the user's edits
+    ours = {target.rstrip("/"): files.entry(prefix) for prefix, target in targets.items()}
+    placed = _moved(files, targets, there.repo_id)
+    entries = {**library, **ours}
+    card = _merged_card(files, there, entries, given_license)
+    return replace(placed, contents={**placed.contents, CARD_NAME: card.encode(), RECORD_NAME: index_bytes(entries)})
+
+
+def _folders(targets: Mapping[str, str]) -> set[str]:
+    return {target.rstrip("/") for target in targets.values()}
+
+
+def _targets(files: PublishedFiles, library: Mapping[str, LibraryEntry]) -> dict[str, str]:
+    """Return the target of each concept, ``{prefix here: prefix there}``: its existing folder there, if it has one."""
+    held = {entry.placeholder_token: name for name, entry in library.items()}
+    targets = {}
+    for prefix in files.prefixes:
+        token = files.entry(prefix).placeholder_token
+        own = prefix.rstrip("/")
+        name = held.get(token) or (own if own and own not in library else folder_name(token))
+        targets[prefix] = f"{name}/"
+    return targets
+
+
+def _check(
+    files: PublishedFiles,
+    prefix: str,
+    target: str,
+    there: RepositoryFiles,
+    seen: Mapping[str, RepoFile],
+    *,
+    overwrite: bool,
+) -> None:
+    """Check that a concept may be written below a prefix of the repository."""
+    old_names, new_names = there.weights(target), files.weights(prefix)
+    is_same = old_names == new_names and all(
+        there.holds(target + name, files.contents[prefix + name]) for name in new_names
+    )
+    if not old_names or is_same:
+        return
+    old = read_saved_concept(there.fetch(target, *old_names, RECORD_NAME), old_names)
+    new = read_saved_concept(files.folder / prefix, new_names)
+    if old is None or new is None:
+        return
+    try:
+        check_replaces(old, new, there.repo_id + (f"/{target}" if target else ""), overwrite=overwrite)
+    except OutputError as error:
+        raise PublishError(f"cannot push to {there.repo_id!r}: {error}") from error
+    paths = [target + name for name in old_names]
+    if any(path not in seen or seen[path].blob_id != there.files[path].blob_id for path in paths):
+        raise MovedError(f"{old.placeholder_token} has been pushed since the call began")
+
+
+def _moved(files: PublishedFiles, targets: Mapping[str, str], repo_id: str) -> PublishedFiles:
+    """Return the concepts' files under their target prefixes; files outside concept folders are left out."""
+    contents, local_names = {}, {}
+    for prefix, target in targets.items():
+        for name in [name for name in files.contents if files.prefix_of(name) == prefix]:
+            moved = target + name.removeprefix(prefix)
+            contents[moved], local_names[moved] = files.contents[name], name
+        card = read_card(contents[f"{target}{CARD_NAME}"], CARD_NAME)
+        contents[f"{target}{CARD_NAME}"] = with_repository(card, repo_id, target.rstrip("/")).encode()
+    return replace(files, contents=contents, prefixes=tuple(targets.values()), local_names=local_names)
+
+
+def _merged_card(
+    files: PublishedFiles, there: RepositoryFiles, entries: Mapping[str, LibraryEntry], given_license: str | None
+) -> str:
+    """Return a card that lists all concepts: the repository's if it is ours, else the local folder's, updated."""
+    own = read_card(files.contents[CARD_NAME], CARD_NAME)
+    theirs = ""
+    if CARD_NAME in there.files:
+        theirs = read_card((there.fetch("", CARD_NAME) / CARD_NAME).read_bytes(), f"{CARD_NAME} of {there.repo_id}")
+    before = next((text for text in (theirs, own) if LIBRARY_MARKS[0] in text), None)
+    card = with_repository(library_card(entries, before), there.repo_id)
+    fields = {"license": given_license} if given_license else {}
+    if not fields and "license" not in front_matter(card):
+        fields = {name: value for name, value in front_matter(own).items() if name in LICENSE_NAMES}
+    return with_license(card, fields) if fields else card

@@ -1,0 +1,70 @@
+"""Changes to a pipeline's text encoders: all of them are made, or none."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ..multitoken import set_triggers
+from ..triggers import Entry, row_table, trigger_table
+from .text_pairs import TextPair
+from .vocabulary import ConceptVocabulary
+
+
+@dataclass(frozen=True)
+class Change:
+    """The changes to one text encoder and its tokenizers.
+
+    Attributes:
+        rows: Concepts to add, ``{trigger: rows}`` with rows ``(num_vectors, hidden_size)``.
+        descriptions: Triggers to read as words, ``{trigger: description}``.
+        forgotten: Triggers to read as plain text again.
+    """
+
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    descriptions: dict[str, str] = field(default_factory=dict)
+    forgotten: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def changed(pipe: Any, pairs: Sequence[TextPair], changes: Mapping[str, Change]) -> Iterator[None]:
+    """Make `changes`; undo all of them if one fails or the body of ``with`` raises.
+
+    Running out of memory and interruptions count as failures, so a concept is never half loaded.
+
+    Args:
+        pipe: The pipeline.
+        pairs: Its text encoders.
+        changes: ``{name of the text encoder: its changes}``.
+    """
+    with contextlib.ExitStack() as undo:
+        for pair in pairs:
+            change = changes[pair.encoder_name]
+            vocabulary = ConceptVocabulary(pair)
+            added = [trigger for trigger in change.rows if trigger not in vocabulary.concepts]
+            # Registered before the first change, so that a change that fails halfway is undone too.
+            undo.callback(_take_back, pipe, pair, added, [dict(trigger_table(slot.tokenizer)) for slot in pair.slots])
+            if change.rows:
+                vocabulary.add(change.rows)
+            vocabulary.forget(change.forgotten)
+            vocabulary.describe(change.descriptions)
+            refresh_config(pipe, pair)
+        yield
+        undo.pop_all()
+
+
+def refresh_config(pipe: Any, pair: TextPair) -> None:
+    """Update ``pipe.config``, which records the class of each component: the tokenizers' may have changed."""
+    for slot in pair.slots:
+        setattr(pipe, slot.component_name, slot.processor or slot.tokenizer)
+
+
+def _take_back(pipe: Any, pair: TextPair, added: Sequence[str], tables: Sequence[Mapping[str, Entry]]) -> None:
+    if added:
+        ConceptVocabulary(pair).remove(added)
+    for slot, table in zip(pair.slots, tables, strict=True):
+        # The old table alone would lose concepts that the encoder already held and the tokenizer has just learned.
+        set_triggers(slot.tokenizer, {**table, **row_table(slot.tokenizer)}, slot.processor)
+    refresh_config(pipe, pair)
