@@ -96,7 +96,7 @@ def in_training(backbone: Backbone) -> Iterator[ConceptProgress]:
     latents = torch.zeros(1, 2, backbone.autoencoder.config.latent_channels, size, size)
     [prepared] = prepare_concepts(backbone, [CONCEPT], SupremeInitConfig())
     assert prepared.initializations is not None, "the words are given"
-    encoded = PictureLatents(latents, latents, None, None, torch.zeros(1, 6))
+    encoded = PictureLatents(latents, latents, None, torch.zeros(1, 6))
     concept = begin_concept(prepared, prepared.initializations, encoded, None)
     modules = [*(pair.encoder for pair in backbone.pairs), backbone.denoiser]
     with concepts_added(backbone, [concept]), frozen(modules):

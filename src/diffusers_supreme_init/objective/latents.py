@@ -39,7 +39,6 @@ class PictureLatents:
     mean: Tensor
     std: Tensor
     mask: Tensor | None
-    object_mask: Tensor | None
     geometry: Tensor
     object_mask: Tensor | None = None
 
