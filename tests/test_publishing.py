@@ -53,6 +53,9 @@ CAPTION = "a red mug with white stripes"
 MODES = ["regular", "lfs", "xet"]
 FILES = ["README.md", "images/0.png", "images/1.png", "learned_embeds.safetensors", "training.json"]
 BASE = TOYBOX / "pipeline"
+# Longer than any deadline here with the client's first imports, which take seconds on a busy machine; shorter than the
+# storage would keep a push waiting.
+BY_OUR_DEADLINE = 25
 SECRETS = [b"/tmp", b"/home", b"/root", b"hf_write", b"TODO", b"secret place"]
 
 
@@ -279,14 +282,14 @@ def test_a_repository_that_is_for_ever_busy_ends_by_our_deadline(hub: HubWorker,
     made = hub.run(f"push({str(folder)!r}, timeout=3)", timeout=30)
     assert made.error_type == "PublishError"
     assert "no success within 3 s" in (made.error or "")
-    assert made.seconds < 10
+    assert made.seconds < BY_OUR_DEADLINE
 
 
 def test_a_hub_that_does_not_answer_ends_by_our_deadline(hub: HubWorker, folder: Path) -> None:
     hub.server.add_fault(Fault("POST", "/commit/", "slow", times=None, seconds=60))
     made = hub.run(f"push({str(folder)!r}, timeout=4)", timeout=40)
     assert made.error_type == "PublishError"
-    assert made.seconds < 15
+    assert made.seconds < BY_OUR_DEADLINE
 
 
 def test_a_hub_that_asks_to_wait_an_hour_ends_by_our_deadline(hub: HubWorker, folder: Path) -> None:
@@ -903,7 +906,7 @@ def test_storage_that_never_answers_ends_by_our_deadline(
         before = files_of(folder)
         made = hub.run(f"push({str(folder)!r}, timeout=3)", timeout=40)
     assert made.error_type == "PublishError"
-    assert made.seconds < 10
+    assert made.seconds < BY_OUR_DEADLINE
     assert re.search(
         r"no success within 3 s.*a request may still be on its way.*/user/mug/commits/main", made.error or ""
     )
@@ -917,7 +920,7 @@ def test_storage_of_several_large_files_that_is_slow_ends_by_our_deadline(folder
         worker.server.add_fault(Fault("PUT", "/", "slow", times=None, seconds=30))
         made = worker.run(f"push({str(folder)!r}, timeout=3)", timeout=40)
         assert made.error_type == "PublishError"
-        assert made.seconds < 10
+        assert made.seconds < BY_OUR_DEADLINE
         code = "import threading; result = [n for one in threading.enumerate() if 'Pool' in (n := one.name)]"
         end = time.monotonic() + 10
         while worker.run(code).value and time.monotonic() < end:
