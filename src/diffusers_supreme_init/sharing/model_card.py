@@ -63,12 +63,8 @@ def render_model_card(
     ]
     base_model, revision = _split_revision(embedding.base_model)
     num_pictures = training.get("num_pictures")
-    card_data = ModelCardData(
-        base_model=base_model,
-        base_model_relation="adapter" if base_model else None,
-        library_name="diffusers",
-        pipeline_tag="text-to-image",
-        tags=["textual_inversion", "text-to-image", "diffusers", "diffusers_supreme_init"],
+    card_data = _card_data(
+        base_model,
         instance_prompt=f"a photo of {embedding.placeholder_token}",
         widget=[{"text": text, "output": {"url": image_name(i)}} for i, text in enumerate(sample_prompts)] or None,
     )
@@ -154,13 +150,7 @@ def library_card(entries: Mapping[str, LibraryEntry], before: str | None = None)
         PublishError: The YAML of the existing card cannot be read or changed.
     """
     base_model, revision = _split_revision(_common_base_model(entries))
-    card_data = ModelCardData(
-        base_model=base_model,
-        base_model_relation="adapter" if base_model else None,
-        library_name="diffusers",
-        pipeline_tag="text-to-image",
-        tags=["textual_inversion", "text-to-image", "diffusers", "diffusers_supreme_init"],
-    )
+    card_data = _card_data(base_model)
     made = _render(
         LIBRARY_TEMPLATE_NAME,
         card_data=card_data.to_yaml(),
@@ -191,6 +181,18 @@ def image_name(index: int) -> str:
 def code_literal(text: str) -> str:
     """Return a text as a Python literal in double quotes, on one line."""
     return json.dumps(text, ensure_ascii=False)
+
+
+def _card_data(base_model: str | None, **own: Any) -> ModelCardData:
+    """Return the YAML fields that all cards have, and a card's own."""
+    return ModelCardData(
+        base_model=base_model,
+        base_model_relation="adapter" if base_model else None,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=["textual_inversion", "text-to-image", "diffusers", "diffusers_supreme_init"],
+        **own,
+    )
 
 
 def _render(name: str, **facts: Any) -> str:

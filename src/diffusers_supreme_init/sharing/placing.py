@@ -5,6 +5,7 @@ is a library, into a folder of its own. The index and the card of a library list
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from .front_matter import front_matter
 from .model_card import LIBRARY_MARKS, library_card
 from .overwriting import check_replaces, read_saved_concept
 from .published_files import LICENSE_NAMES, PublishedFiles, read_card, with_license, with_repository
+
+logger = logging.getLogger(__name__)
 
 
 class MovedError(OSError):
@@ -68,6 +71,8 @@ class RepositoryFiles:
         if listed is None:
             return None
         there = {name: entry for name, entry in listed.items() if self.weights(f"{name}/")}
+        if gone := [name for name in listed if name not in there]:
+            logger.warning("%s: its index lists what is no longer there: %s", self.repo_id, ", ".join(gone))
         return {name: entry or self._entry(name) for name, entry in there.items()}
 
     def _entry(self, name: str) -> LibraryEntry:

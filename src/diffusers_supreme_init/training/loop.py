@@ -201,6 +201,8 @@ class TrainingLoop:
         return self.accelerator.reduce(tensor, reduction="sum")
 
     def _is_any_process(self, flag: bool) -> bool:
+        if self.accelerator.num_processes == 1:
+            return flag  # reading a tensor back would make every step wait for the device
         return bool(self._sum_over_processes(torch.tensor(float(flag), device=self.accelerator.device)))
 
     def _copy_progress_to_parameters(self) -> None:

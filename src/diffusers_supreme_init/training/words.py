@@ -25,6 +25,8 @@ from ..pictures import TrainingPictures
 from ..templates import fill_template
 from .preparation import PreparedConcept, initializer_limits
 
+_NO_OBJECT = "no object was found in the trained part of the picture, so words were compared on all of it"
+
 
 @dataclass(frozen=True)
 class DescribedConcept:
@@ -133,6 +135,8 @@ def choose_words(
         for index, found in asked.items():
             pictures, num_samples = latents[index], describers.config.score_samples
             if describers.config.score_object:
+                if pictures.object_mask is None and described[index].pictures.masks is not None:
+                    found = replace(found, notes=(*found.notes, _NO_OBJECT))
                 pictures = replace(pictures, mask=pictures.object_mask)
             # At least one noise per picture, so that every picture counts.
             settings = replace(config, validation_samples=max(num_samples, len(pictures)))
