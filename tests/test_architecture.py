@@ -96,6 +96,7 @@ LATER_NAMES = [
     "fit_to_square",
     "folder_name",
     "load_picture",
+    "versions",
     "write_atomically",
 ]
 PUBLIC_ROOMS = ("backbones", "describers", "metrics")

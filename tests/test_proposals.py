@@ -82,15 +82,16 @@ class Says:
 
 
 class Finds:
-    """A segmenter that finds the left third of any picture."""
+    """A segmenter that finds the left third of any picture, or another share of it."""
 
     def __init__(self) -> None:
         self.asked: list[Region] = []
+        self.share = 1 / 3
 
     def segment(self, image: Image.Image, region: Region) -> Segmentation:
         self.asked.append(region)
         mask = np.zeros((image.height, image.width), dtype=bool)
-        mask[:, : image.width // 3] = True
+        mask[:, : int(image.width * self.share)] = True
         return Segmentation(mask, 0.9)
 
 
@@ -235,6 +236,16 @@ def test_the_object_in_the_middle_is_asked_for_with_a_box_around_it(pipe: Any) -
     propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
     (region,) = describers.segmenter.asked
     assert region.box == pytest.approx((0.06 * 64, 0.06 * 48, 0.94 * 64, 0.94 * 48))
+
+
+def test_an_object_that_is_not_found_is_told(pipe: Any) -> None:
+    describers = describers_saying("a red mug", score_object=True)
+    describers.segmenter.share = 0
+    proposal = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
+    whole = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers_saying("a red mug"))
+    assert [one.losses for one in proposal.candidates] == [one.losses for one in whole.candidates]
+    assert "no object was found in the trained part of the picture" in "; ".join(proposal.notes)
+    assert whole.notes == ()
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,20 @@ def test_a_label_is_drawn_beside_its_pictures_and_never_over_them(title: str) ->
     assert set(map(tuple, rest.reshape(-1, 3))) == {(255, 0, 0), (255, 255, 255)}
 
 
+def test_a_label_that_is_taller_than_its_pictures_is_shown_whole() -> None:
+    """Rows below move down; every line of the label has its ink, and none reaches the next row's."""
+    short = SheetRow(title="next", pictures=[picture("green")])
+    heights = []
+    for num_words in (1, 30, 60):
+        tall = SheetRow(title="word " * num_words, pictures=[picture("red")])
+        sheet = np.asarray(draw_sheet([tall, short], picture_size=16))
+        (below,) = np.flatnonzero((sheet[:, MARGIN + LABEL] == (0, 128, 0)).all(axis=1))[:1]
+        inked = np.flatnonzero((sheet[:below, : MARGIN + LABEL] < 128).any(axis=(1, 2)))
+        assert MARGIN <= inked[0] <= inked[-1] < below
+        heights.append(below)
+    assert heights[2] - heights[1] == pytest.approx(heights[1] - MARGIN - GAP, rel=0.2)
+
+
 def test_transparent_and_gray_pictures_are_drawn() -> None:
     pictures = [Image.new("L", (8, 8), 7), Image.new("RGBA", (8, 8), (1, 2, 3, 255))]
     sheet = draw_sheet([SheetRow(title="modes", pictures=pictures)], picture_size=16)

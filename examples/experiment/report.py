@@ -2,16 +2,14 @@
 
 import csv
 import io
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffusers_supreme_init import __version__, write_atomically
+from diffusers_supreme_init import versions, write_atomically
 
 from .figures import ABLATION, STARTS, plot_curves
 from .runs import Measurement
@@ -73,17 +71,11 @@ def _csv(measurements: Sequence[Measurement]) -> str:
     return text.getvalue()
 
 
-def _versions() -> dict[str, str]:
-    packages = ("accelerate", "diffusers", "peft", "torch", "transformers")
-    own = {"python": platform.python_version(), "diffusers_supreme_init": __version__}
-    return own | {name: version(name) for name in packages}
-
-
 def _head(measurements: Sequence[Measurement], facts: Facts) -> str:
     seeds = sorted({one.seed for one in measurements})
     concepts = {one.concept for one in measurements}
     options = ", ".join(f"{name} {value}" for name, value in facts.options.items())
-    made_with = ", ".join(f"{name} {version}" for name, version in _versions().items())
+    made_with = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"""# The paper's experiment
 
 *An Image is Worth One Sentence* trains the rows of a new word from one picture, beginning with `"*"`, with a class

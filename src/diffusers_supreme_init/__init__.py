@@ -42,12 +42,13 @@ from .trainer import SupremeInitTextualInversionTrainer
 from .training.drawing import SAMPLE_PROMPTS
 from .training.progress import ConceptProgress
 from .training.proposals import InitializerProposal, propose_initializer
-from .version import __version__
+from .version import __version__, versions
 
 attach_to_diffusers()
 
 __all__ = [
     "__version__",
+    "versions",
     # load
     "LoadedConcept",
     "MultiTokenInversionLoaderMixin",

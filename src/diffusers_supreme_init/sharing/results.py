@@ -2,17 +2,12 @@
 
 import io
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-import accelerate
-import diffusers
-import peft
 import torch
-import transformers
 from PIL import Image
 
 from ..backbones import Backbone
@@ -25,7 +20,7 @@ from ..text.prompt_cleaning import as_written
 from ..text.text_pairs import TextPair
 from ..training.drawing import Sample
 from ..training.progress import ConceptProgress
-from ..version import __version__
+from ..version import versions
 from .model_card import image_name, library_card, render_model_card
 
 _LOCAL_SETTINGS = frozenset(
@@ -208,16 +203,3 @@ def _png(picture: Image.Image) -> bytes:
     data = io.BytesIO()
     picture.convert("RGB").save(data, format="PNG")
     return data.getvalue()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on, by package."""
-    return {
-        "python": platform.python_version(),
-        "diffusers_supreme_init": __version__,
-        "accelerate": accelerate.__version__,
-        "diffusers": diffusers.__version__,
-        "peft": peft.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }

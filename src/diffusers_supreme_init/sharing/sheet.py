@@ -1,11 +1,17 @@
 """Labelled rows of pictures -> one picture that shows the results of a run at a glance."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ConfigError
+
+_Font: TypeAlias = ImageFont.ImageFont | ImageFont.FreeTypeFont
+_Line: TypeAlias = tuple[str, _Font, str]
+"""Text, font and color."""
 
 _BACKGROUND, _TITLE, _NOTE = "#ffffff", "#1a1a1a", "#6b6b6b"
 _MARGIN, _GAP = 16, 6
@@ -47,31 +53,37 @@ def draw_sheet(rows: Sequence[SheetRow], *, picture_size: int = 128) -> Image.Im
     if not rows or not all(row.pictures for row in rows):
         raise ConfigError("rows: expected at least one row, and a picture in each")
     num_columns = max(len(row.pictures) for row in rows)
-    step = picture_size + _GAP
-    width = 2 * _MARGIN + _LABEL_WIDTH + num_columns * step - _GAP
-    sheet = Image.new("RGB", (width, 2 * _MARGIN + len(rows) * step - _GAP), _BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    for index, row in enumerate(rows):
-        top = _MARGIN + index * step
-        _write_label(draw, row, top, picture_size)
+    width = 2 * _MARGIN + _LABEL_WIDTH + num_columns * (picture_size + _GAP) - _GAP
+    labels = [_label(row) for row in rows]
+    heights = [max(picture_size, math.ceil(_height(label))) for label in labels]
+    sheet = Image.new("RGB", (width, 2 * _MARGIN + sum(heights) + (len(rows) - 1) * _GAP), _BACKGROUND)
+    draw, top = ImageDraw.Draw(sheet), _MARGIN
+    for row, label, height in zip(rows, labels, heights, strict=True):
+        _write(draw, label, top + (height - _height(label)) / 2)
         for column, picture in enumerate(row.pictures):
-            left = _MARGIN + _LABEL_WIDTH + column * step
+            left = _MARGIN + _LABEL_WIDTH + column * (picture_size + _GAP)
             sheet.paste(_resized(picture, picture_size), (left, top))
+        top += height + _GAP
     return sheet
 
 
-def _write_label(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, height: int) -> None:
-    """Write title and note, centered vertically in the row."""
+def _label(row: SheetRow) -> list[_Line]:
     title, note = ImageFont.load_default(_TITLE_SIZE), ImageFont.load_default(_NOTE_SIZE)
-    lines = [(line, title, _TITLE) for line in _wrap(row.title, title)]
-    lines += [(line, note, _NOTE) for line in _wrap(row.note, note)]
-    y = top + (height - sum(_line_height(font) for _, font, _ in lines)) / 2
-    for line, font, color in lines:
-        draw.text((_MARGIN, y), line, font=font, fill=color)
-        y += _line_height(font)
+    lines: list[_Line] = [(line, title, _TITLE) for line in _wrap(row.title, title)]
+    return lines + [(line, note, _NOTE) for line in _wrap(row.note, note)]
 
 
-def _wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
+def _write(draw: ImageDraw.ImageDraw, label: Sequence[_Line], top: float) -> None:
+    for line, font, color in label:
+        draw.text((_MARGIN, top), line, font=font, fill=color)
+        top += _line_height(font)
+
+
+def _height(label: Sequence[_Line]) -> float:
+    return sum(_line_height(font) for _, font, _ in label)
+
+
+def _wrap(text: str, font: _Font) -> list[str]:
     """Break a text between words so that it fits the label column."""
     lines: list[str] = []
     for word in text.split():
@@ -83,7 +95,7 @@ def _wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list
     return lines
 
 
-def _line_height(font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> float:
+def _line_height(font: _Font) -> float:
     _left, top, _right, bottom = font.getbbox("Ag")
     return (bottom - top) * _LINE_SPACING + 2
 
