@@ -40,7 +40,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, TrainingError
 from diffusers_supreme_init.backbones import Backbone, backbone_for, is_clip
 from diffusers_supreme_init.objective.latents import PictureLatents
-from diffusers_supreme_init.objective.losses import Sample, denoising_losses
+from diffusers_supreme_init.objective.losses import DenoisingSample, denoising_losses
 from diffusers_supreme_init.objective.phases import frozen, gradient_checkpointing
 from diffusers_supreme_init.training import loop
 from diffusers_supreme_init.training.beginning import begin_concept
@@ -144,7 +144,7 @@ def losses_peak(
 ) -> int:
     """Make the forward pass of some samples at once and, when training, the backward pass."""
     latents, prompt = concept.latents.mean[0, 0], concept.prompts[0]
-    samples = [Sample(latents, latents, 500, prompt, None, concept.latents.geometry[0])] * batch_size
+    samples = [DenoisingSample(latents, latents, 500, prompt, None, concept.latents.geometry[0])] * batch_size
     with contextlib.ExitStack() as stack:
         for encoder in _large(backbone):
             stack.enter_context(_remembering(encoder))

@@ -23,7 +23,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 # The rooms of the design, from the ground up: a room imports only from lower floors.
 FLOORS = [
     ["errors", "randomness", "version"],
-    ["config", "files", "hub_connection", "pictures", "templates", "triggers"],
+    ["config", "file_names", "files", "hub_connection", "pictures", "templates", "triggers"],
     ["multitoken"],
     ["text"],
     ["backbones", "describers", "formats"],
@@ -103,7 +103,7 @@ PUBLIC_ROOMS = ("backbones", "describers", "metrics")
 
 
 def name_of(path: Path) -> str:
-    """Return ``"text.placeholders"`` for a module; a room's ``__init__`` is ``"text.__init__"``."""
+    """Return ``"text.tokenization"`` for a module; a room's ``__init__`` is ``"text.__init__"``."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 

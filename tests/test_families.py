@@ -41,7 +41,7 @@ from diffusers_supreme_init.backbones import Backbone, backbone_for
 from diffusers_supreme_init.backbones.stable_diffusion_3 import StableDiffusion3Backbone
 from diffusers_supreme_init.metrics import denoising_mse
 from diffusers_supreme_init.objective import phases
-from diffusers_supreme_init.objective.losses import Sample, denoising_losses
+from diffusers_supreme_init.objective.losses import DenoisingSample, denoising_losses
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 CAPTION = "a red mug with white boats"
@@ -214,7 +214,7 @@ def test_loss_is_the_published_objective(case: TrainingFamily, fraction: float) 
     geometry = torch.tensor([[40.0, 56.0, 0.0, 3.0, SIDE, SIDE]])
     with torch.no_grad():
         expected = case.objective(pipe, "A photo of a red mug", latents, noise, torch.tensor([timestep]), geometry)
-        sample = Sample(latents[0], noise[0], timestep, "A photo of a red mug", None, geometry[0])
+        sample = DenoisingSample(latents[0], noise[0], timestep, "A photo of a red mug", None, geometry[0])
         (loss,) = denoising_losses(backbone, [sample], torch.device("cpu"))
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
 
@@ -226,7 +226,7 @@ def test_a_batch_has_the_losses_of_its_samples(case: TrainingFamily) -> None:
     backbone = backbone_for(pipe)
     prompts = ("a photo of a red mug", "a dog in the park at night , running after two large cats", "a boat")
     samples = [
-        Sample(
+        DenoisingSample(
             random_latents(backbone, seed=index)[0],
             random_latents(backbone, seed=10 + index)[0],
             backbone.spread_timestep(index, 3, (8, 8)),

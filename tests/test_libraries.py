@@ -25,7 +25,7 @@ from diffusers_supreme_init import (
     write_embedding,
 )
 from diffusers_supreme_init.formats.library import read_index, read_library
-from diffusers_supreme_init.sharing.results import result_folders
+from diffusers_supreme_init.sharing.saved_folder import folders_for
 
 # Names.
 
@@ -76,10 +76,10 @@ def test_no_token_is_named_like_the_digest_of_another() -> None:
 
 
 def test_a_concept_keeps_its_folder_whatever_is_saved_beside_it(tmp_path: Path) -> None:
-    alone = {token: result_folders([token, "<other>"], tmp_path)[0] for token in TOKENS}
-    together = result_folders(TOKENS, tmp_path)
+    alone = {token: folders_for([token, "<other>"], tmp_path)[0] for token in TOKENS}
+    together = folders_for(TOKENS, tmp_path)
     assert together == list(alone.values())
-    assert result_folders(TOKENS[::-1], tmp_path) == together[::-1]
+    assert folders_for(TOKENS[::-1], tmp_path) == together[::-1]
 
 
 def test_tokens_that_look_alike_are_saved_and_load(tmp_path: Path) -> None:

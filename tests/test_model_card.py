@@ -11,8 +11,8 @@ import yaml
 from diffusers_supreme_init.errors import PublishError
 from diffusers_supreme_init.formats.embedding_file import LearnedEmbedding
 from diffusers_supreme_init.formats.library import library_entry
-from diffusers_supreme_init.sharing.model_card import SNIPPET_MARK, library_card, render_model_card
-from diffusers_supreme_init.sharing.published_files import front_matter, with_license, with_repository
+from diffusers_supreme_init.sharing.card_editing import SNIPPET_MARK, front_matter, with_license, with_repository
+from diffusers_supreme_init.sharing.model_card import library_card, render_model_card
 
 TOKENS = ["<mug>", '"quoted"', "`ticked`", "a`b", "a``b|c", "back\\slash", "{{ jinja }}", "caf\u00e9", "it's"]
 CARD = "---\nlicense: mit\n# mine\ntags:\n- a   # b\nbase_model: 'x/y'\n---\n# Hello\n"

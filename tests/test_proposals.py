@@ -42,7 +42,7 @@ from diffusers_supreme_init.describers import Description
 from diffusers_supreme_init.describers.candidates import Candidate, Candidates, ranked
 from diffusers_supreme_init.describers.region import Segmentation
 from diffusers_supreme_init.describers.wording import tells_surroundings
-from diffusers_supreme_init.text.placeholders import TokenLimit, cut_to_tokens
+from diffusers_supreme_init.text.tokenization import TokenLimit, cut_to_tokens
 
 PICTURE = random_picture((64, 48))
 CONFIG = SupremeInitConfig(max_train_steps=2, validation_samples=4)
@@ -716,7 +716,7 @@ def test_an_object_that_the_central_square_cuts_off(pipe: Any, unchanged: Callab
 def test_what_the_mask_excludes_weighs_nothing(pipe: Any) -> None:
     """The error of pixels outside the mask has no part in the loss."""
     from diffusers_supreme_init.backbones import backbone_for
-    from diffusers_supreme_init.objective.losses import Sample, denoising_losses
+    from diffusers_supreme_init.objective.losses import DenoisingSample, denoising_losses
 
     backbone = backbone_for(pipe)
     generator = torch.Generator().manual_seed(0)
@@ -725,7 +725,7 @@ def test_what_the_mask_excludes_weighs_nothing(pipe: Any) -> None:
     left[..., :4] = 1
 
     def losses(*masks: torch.Tensor | None) -> list[float]:
-        samples = [Sample(latents, noise, 500, "a mug", mask, torch.zeros(6)) for mask in masks]
+        samples = [DenoisingSample(latents, noise, 500, "a mug", mask, torch.zeros(6)) for mask in masks]
         with torch.no_grad():
             return denoising_losses(backbone, samples, torch.device("cpu")).tolist()
 

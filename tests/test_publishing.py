@@ -36,7 +36,7 @@ from diffusers_supreme_init import (
 from diffusers_supreme_init.errors import TrainingError
 from diffusers_supreme_init.formats.embedding_file import read_embedding
 from diffusers_supreme_init.hub_connection import DeadlineError, StillRunningError, within
-from diffusers_supreme_init.sharing.published_files import with_license, with_repository
+from diffusers_supreme_init.sharing.card_editing import with_license, with_repository
 from diffusers_supreme_init.sharing.saved_folder import publishable_files
 
 SETUP = """

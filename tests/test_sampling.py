@@ -11,9 +11,9 @@ from diffusers_supreme_init import SupremeInitConfig
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.objective.latents import PictureLatents, encode_concept
 from diffusers_supreme_init.objective.losses import (
-    Sample,
+    DenoisingSample,
     denoising_losses,
-    draw_sample,
+    draw_training_sample,
     draw_validation_sample,
     fixed_noise_losses,
 )
@@ -46,12 +46,16 @@ def backbone() -> Any:
     return backbone_for(build_tiny_pipeline())
 
 
-def samples_of(backbone: Any, concept: FakeConcept, number: int = 200, **settings: Any) -> list[Sample]:
+def samples_of(backbone: Any, concept: FakeConcept, number: int = 200, **settings: Any) -> list[DenoisingSample]:
     config = SupremeInitConfig(**settings)
-    return [draw_sample(backbone, concept, step, index, config) for step in range(number // 4) for index in range(4)]
+    return [
+        draw_training_sample(backbone, concept, step, index, config)
+        for step in range(number // 4)
+        for index in range(4)
+    ]
 
 
-def picture_of(sample: Sample) -> tuple[int, int]:
+def picture_of(sample: DenoisingSample) -> tuple[int, int]:
     """Return picture number and whether it is mirrored."""
     number = round(float(sample.latents.mean()))
     return number // 2, number % 2
@@ -60,15 +64,15 @@ def picture_of(sample: Sample) -> tuple[int, int]:
 def test_draws_are_a_function_of_what_they_are_for(backbone: Any) -> None:
     concept = FakeConcept(latents_of(3))
     config = SupremeInitConfig()
-    plain = draw_sample(backbone, concept, 2, 1, config)
-    again = draw_sample(backbone, concept, 2, 1, config)
+    plain = draw_training_sample(backbone, concept, 2, 1, config)
+    again = draw_training_sample(backbone, concept, 2, 1, config)
     assert torch.equal(plain.noise, again.noise)
     assert plain.timestep == again.timestep
     others = [
-        draw_sample(backbone, concept, 3, 1, config),
-        draw_sample(backbone, concept, 2, 2, config),
-        draw_sample(backbone, concept, 2, 1, SupremeInitConfig(seed=1)),
-        draw_sample(backbone, dataclasses.replace(concept, random_key="<cat>"), 2, 1, config),
+        draw_training_sample(backbone, concept, 3, 1, config),
+        draw_training_sample(backbone, concept, 2, 2, config),
+        draw_training_sample(backbone, concept, 2, 1, SupremeInitConfig(seed=1)),
+        draw_training_sample(backbone, dataclasses.replace(concept, random_key="<cat>"), 2, 1, config),
     ]
     for other in others:
         assert not torch.equal(plain.noise, other.noise)
@@ -147,7 +151,7 @@ def test_fixed_noise_losses_do_not_depend_on_the_batch(backbone: Any) -> None:
 
 def test_a_mask_weights_the_loss_of_its_own_sample_only(backbone: Any) -> None:
     config = SupremeInitConfig()
-    plain = [draw_sample(backbone, FakeConcept(latents_of(1)), 0, index, config) for index in range(2)]
+    plain = [draw_training_sample(backbone, FakeConcept(latents_of(1)), 0, index, config) for index in range(2)]
     half = torch.zeros(1, 8, 8)
     half[..., :4] = 0.5  # only the ratio of weights counts
     with torch.no_grad():
@@ -161,7 +165,7 @@ def test_a_mask_weights_the_loss_of_its_own_sample_only(backbone: Any) -> None:
 
 def test_snr_gamma_multiplies_each_loss_by_its_weight(backbone: Any) -> None:
     config = SupremeInitConfig()
-    samples = [draw_sample(backbone, FakeConcept(latents_of(1)), 0, index, config) for index in range(6)]
+    samples = [draw_training_sample(backbone, FakeConcept(latents_of(1)), 0, index, config) for index in range(6)]
     with torch.no_grad():
         plain = denoising_losses(backbone, samples, CPU)
         weighted = denoising_losses(backbone, samples, CPU, snr_gamma=0.5)

@@ -14,7 +14,7 @@ from PIL import Image
 from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, read_embedding
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.config import is_scheduled
-from diffusers_supreme_init.objective.losses import denoising_losses, draw_sample
+from diffusers_supreme_init.objective.losses import denoising_losses, draw_training_sample
 
 CAPTION = "a red mug"
 
@@ -34,7 +34,7 @@ def test_min_snr_weights_are_in_the_loss_of_a_step(pipe: Any, other_pipe: Any) -
     plain = train(pipe, **options)
     weighted = train(other_pipe, **options, snr_gamma=0.5)
     config, backbone = SupremeInitConfig(), backbone_for(pipe)
-    timesteps = torch.tensor([draw_sample(backbone, plain, step, 0, config).timestep for step in range(4)])
+    timesteps = torch.tensor([draw_training_sample(backbone, plain, step, 0, config).timestep for step in range(4)])
     expected = torch.tensor(plain.losses) * backbone.min_snr_weights(timesteps, 0.5)
     assert weighted.losses == pytest.approx(expected.tolist(), rel=1e-4)
     assert weighted.losses != pytest.approx(plain.losses, rel=1e-2)
@@ -64,7 +64,7 @@ def test_a_step_is_the_mean_over_the_samples_its_settings_draw(pipe: Any, settin
     num_samples = config.train_batch_size * config.gradient_accumulation_steps
     pipe.unload_multitoken_inversion()
     pipe.load_multitoken_inversion({"<mug>": result.initial_rows["text_encoder"]})
-    samples = [draw_sample(backbone, result, 0, index, config) for index in range(num_samples)]
+    samples = [draw_training_sample(backbone, result, 0, index, config) for index in range(num_samples)]
     with torch.no_grad():
         expected = float(denoising_losses(backbone, samples, torch.device("cpu")).mean())
     assert result.losses[0] == pytest.approx(expected, rel=1e-5)

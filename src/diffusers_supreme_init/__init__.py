@@ -25,7 +25,8 @@ from .errors import (
     UnsupportedPipelineError,
 )
 from .evaluation import EDITING_PROMPTS, Evaluation, Score, evaluate
-from .files import check_writable, folder_name, write_atomically
+from .file_names import folder_name
+from .files import check_writable, write_atomically
 from .formats.conversion import convert_embedding
 from .formats.embedding_file import LearnedEmbedding, read_embedding, write_embedding
 from .formats.readers import EmbeddingFormat, read_embeddings
@@ -39,7 +40,7 @@ from .sharing.sheet import SheetRow, draw_sheet
 from .templates import VALIDATION_TEMPLATE, fill_template
 from .text.prompt_cleaning import as_written
 from .trainer import SupremeInitTextualInversionTrainer
-from .training.drawing import SAMPLE_PROMPTS
+from .training.previews import SAMPLE_PROMPTS
 from .training.progress import ConceptProgress
 from .training.proposals import InitializerProposal, propose_initializer
 from .version import __version__, versions

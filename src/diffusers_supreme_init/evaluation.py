@@ -12,11 +12,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .errors import ConfigError, UnsupportedPipelineError
-from .files import EVALUATION_NAME, json_bytes, write_atomically
+from .file_names import EVALUATION_NAME
+from .files import json_bytes, write_atomically
 from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_mse
 from .pictures import PictureSource, find_pictures, fit_to_square, load_picture
 from .randomness import generator_for
-from .templates import VALIDATION_TEMPLATE, check_templates, describe_in_prompt, fill_template
+from .templates import VALIDATION_TEMPLATE, append_description, check_templates, fill_template
 from .text.prompt_cleaning import as_written
 from .text.text_pairs import find_text_pairs
 from .triggers import find_trigger, has_token
@@ -289,7 +290,7 @@ def _as_trained(reference: Image.Image, drawn: Image.Image, *, center_crop: bool
 
 def _in_words(template: str, description: str) -> str:
     before, after = template.split("{}")
-    return describe_in_prompt(before, description) + after
+    return append_description(before, description) + after
 
 
 def _score(

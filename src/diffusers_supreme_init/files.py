@@ -1,13 +1,11 @@
-"""File names, and writing files atomically and reproducibly: equal contents give equal bytes."""
+"""Reading and writing whole files, atomically and reproducibly: equal contents give equal bytes."""
 
-import hashlib
 import json
 import math
 import os
 import re
 import secrets
 import struct
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,35 +15,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .errors import EmbeddingFileError, OutputError
-
-WEIGHT_NAME = "learned_embeds.safetensors"
-WEIGHT_NAMES = (WEIGHT_NAME, *(f"learned_embeds_{number}.safetensors" for number in (2, 3, 4)))
-"""Names of the embedding files of a concept, one per text encoder."""
-
-CARD_NAME = "README.md"
-RECORD_NAME = "training.json"
-EVALUATION_NAME = "evaluation.json"
-
-_LONGEST_NAME = 60
-"""In characters. At four bytes each, they and the digest still fit into the 255 bytes of a file name."""
-_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
-"""Names that Windows reserves for devices, in every folder."""
-
-
-def folder_name(placeholder_token: str) -> str:
-    """Return the name of a concept's folder: ``mug`` for ``<mug>``, ``mug-`` and a digest for similar tokens.
-
-    The name depends only on the token, so a concept keeps its folder whatever is saved beside it, here or on the Hub.
-    Different tokens get different names, even on disks that ignore case or normalise Unicode. The names are allowed
-    everywhere: they contain only letters, digits, ``-`` and ``_``, and Windows does not reserve them for devices.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", placeholder_token).casefold())
-    plain = re.sub(r"[^\w-]", "", folded)[:_LONGEST_NAME].strip("-")
-    could_be_digest = re.search(r"-[0-9a-f]{12}\Z", plain) is not None
-    if placeholder_token == f"<{plain}>" and plain and plain not in _DEVICES and not could_be_digest:
-        return plain
-    digest = hashlib.sha256(placeholder_token.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{plain or 'concept'}-{digest}"
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:

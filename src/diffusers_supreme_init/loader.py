@@ -217,7 +217,7 @@ def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
         vocabulary = ConceptVocabulary(pair)
         own = [trigger for trigger in triggers if trigger is not None]
         vocabulary.remove(own)
-        vocabulary.forget(own)
+        vocabulary.drop_descriptions(own)
         refresh_config(pipe, pair)
 
 

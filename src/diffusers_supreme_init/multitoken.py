@@ -20,7 +20,7 @@ import transformers
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
 from .errors import SupremeInitWarning
-from .templates import describe_in_prompt
+from .templates import append_description
 from .triggers import ROW_NAME, TABLE_KEY, Entry, Triggers, has_token, trigger_table, triggers_of
 
 __all__ = [
@@ -198,7 +198,7 @@ class MultiTokenMixin:
                 done += part[position:start]
                 position = end
                 if isinstance(entry, str):
-                    done = describe_in_prompt(done, entry)
+                    done = append_description(done, entry)
                 # The row tokens may have been removed (stock `unload_textual_inversion()` removes all added tokens).
                 # Their names would then be read as gibberish, so the trigger stays as it is.
                 elif entry is None or not has_token(self, entry[0]):  # type: ignore[arg-type]

@@ -94,17 +94,17 @@ def fill_template(template: str, placeholder_token: str, description: str) -> st
     return text
 
 
-def describe_in_prompt(before: str, description: str) -> str:
+def append_description(before: str, description: str) -> str:
     """Return ``before + description`` with a single article; the prompt loses no word.
 
     This is the reverse of `fill_template`'s rule. Here the description itself is read, not rows that started from it,
     so the description gives up its article if the prompt has one.
 
-    >>> describe_in_prompt("a photo of a ", "a skull and bones mug")
+    >>> append_description("a photo of a ", "a skull and bones mug")
     'a photo of a skull and bones mug'
-    >>> describe_in_prompt("two cats on the broken ", "a skull and bones mug")
+    >>> append_description("two cats on the broken ", "a skull and bones mug")
     'two cats on the broken skull and bones mug'
-    >>> describe_in_prompt("a ", "an umbrella")
+    >>> append_description("a ", "an umbrella")
     'an umbrella'
     """
     own = _OWN_DETERMINER.match(description)

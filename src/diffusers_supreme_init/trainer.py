@@ -24,16 +24,16 @@ from .files import check_writable
 from .hub_connection import check_repo_id
 from .objective.phases import NO_PROMPT, check_trainable, ready_to_step
 from .pictures import PictureSource
+from .sharing.concept_files import weight_names, write_snapshots
 from .sharing.publishing import Publication, push_to_hub
-from .sharing.results import result_folders, weight_names, write_snapshots
-from .sharing.saved_folder import is_saved_folder
+from .sharing.saved_folder import folders_for, is_saved_folder
 from .sharing.saving import FinishedRun, save_run
 from .text.prompt_cleaning import why_lost
 from .training.beginning import begin_concepts
 from .training.checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
-from .training.drawing import SAMPLE_PROMPTS, draw_previews, preview_prompts
 from .training.loop import TrainingLoop
 from .training.preparation import prepare_concepts
+from .training.previews import SAMPLE_PROMPTS, draw_previews, preview_prompts
 from .training.progress import ConceptProgress
 from .training.rows import TrainableRows, check_can_add, check_triggers_are_free, concepts_added, write_learned
 
@@ -274,7 +274,7 @@ class SupremeInitTextualInversionTrainer:
         where = output_dir.resolve()
         self._saved_dirs = [*(one for one in self._saved_dirs if one != where), where]
         self.accelerator.wait_for_everyone()
-        folders = result_folders([concept.placeholder_token for concept in self.results], output_dir)
+        folders = folders_for([concept.placeholder_token for concept in self.results], output_dir)
         return [folder / name for folder in folders for name in weight_names(self._backbone)]
 
     def push_to_hub(

@@ -1,19 +1,23 @@
-"""The trigger table of a tokenizer, and the search for triggers in texts.
+"""The trigger table of a tokenizer, the search for triggers in texts, and the check that a new one is free.
 
 A trigger is a word such as ``<mug>`` that a tokenizer replaces by the row tokens of a concept, or by its description.
 The table is kept in the tokenizer's ``init_kwargs``, and so it is saved in ``tokenizer_config.json``.
 """
 
 import re
+import unicodedata
+import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TypeAlias
 
 from transformers import PreTrainedTokenizerBase
+
+from .errors import PlaceholderTokenError, SupremeInitWarning
 
 Entry: TypeAlias = list[str] | str
 """The replacement of a trigger: the names of its rows, or the words of its description."""
@@ -76,6 +80,75 @@ def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
 def holds_trigger(text: str, triggers: Iterable[str]) -> bool:
     """Whether a text contains one of `triggers`, by the same rules as in a prompt."""
     return next(TriggerFinder(triggers).spans(text), None) is not None
+
+
+def check_placeholder_token(placeholder_token: str, tokenizers: Sequence[PreTrainedTokenizerBase]) -> None:
+    """Check that a new concept may be trained under this name.
+
+    Raises:
+        PlaceholderTokenError: The name is empty, contains spaces, capitals or control characters, is an ordinary
+            word, or is taken.
+
+    Warns:
+        SupremeInitWarning: The name has no delimiters, so prompts may contain it by chance.
+    """
+    token = placeholder_token
+    example = "choose a delimited one such as '<mug>'"
+    if not isinstance(token, str) or not token:
+        raise PlaceholderTokenError(f"placeholder_token: expected a non-empty text, got {token!r}; {example}")
+    if any(character.isspace() for character in token):
+        raise PlaceholderTokenError(f"placeholder_token: expected no spaces, got {token!r}; {example}")
+    if any(unicodedata.category(character).startswith("C") for character in token):
+        raise PlaceholderTokenError(f"placeholder_token: expected no control characters, got {token!r}; {example}")
+    if token != token.lower():
+        raise PlaceholderTokenError(
+            f"placeholder_token: expected no capitals (CLIP lower-cases prompts), got {token!r}; use {token.lower()!r}"
+        )
+    if token.isalpha():
+        raise PlaceholderTokenError(f"placeholder_token: expected no ordinary word, got {token!r}; use '<{token}>'")
+    for tokenizer in tokenizers:
+        check_trigger_is_free(token, tokenizer)
+    if token[0].isalnum() or token[-1].isalnum():
+        warnings.warn(
+            f"placeholder_token {token!r} is not delimited: prompts that hold it by chance will show the concept; "
+            f"'<{token}>' is safer",
+            SupremeInitWarning,
+            stacklevel=2,
+        )
+
+
+def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer does not know `trigger` yet, either as a token or as a concept.
+
+    Raises:
+        PlaceholderTokenError: The tokenizer knows it; or it is empty, contains control characters, has the form of an
+            internal row name, or becomes longer in lower case (``"İ"``).
+    """
+    has_controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in trigger)
+    if not trigger.strip() or has_controls or is_row_name(trigger):
+        raise PlaceholderTokenError(f"placeholder_token: expected a name such as '<mug>', got {trigger!r}")
+    if not holds_trigger(trigger, [trigger]):
+        raise PlaceholderTokenError(
+            f"placeholder_token: expected a name that is found in any case, got {trigger!r}, whose small letters are "
+            f"others; choose e.g. '<concept>'"
+        )
+    if find_trigger(tokenizer, trigger) is not None:
+        raise PlaceholderTokenError(
+            f"placeholder_token: {trigger!r} is already loaded; choose another, or call "
+            f"unload_multitoken_inversion({trigger!r}) first"
+        )
+    is_token = has_token(tokenizer, trigger)  # checked first, because listing all added tokens is slow
+    if is_token and trigger in tokenizer.added_tokens_encoder and trigger not in tokenizer.all_special_tokens:
+        raise PlaceholderTokenError(
+            f"placeholder_token: {trigger!r} was added to the tokenizer by somebody else; if it was diffusers' own "
+            f"loader, call unload_textual_inversion({trigger!r}) first, or choose e.g. {_another(trigger)!r}"
+        )
+    tokens = tokenizer.tokenize(trigger)
+    is_one_token = len(tokens) == 1 and tokenizer.convert_tokens_to_ids(tokens[0]) != tokenizer.unk_token_id
+    if is_one_token or is_token:
+        raise PlaceholderTokenError(
+            f"placeholder_token: {trigger!r} is an ordinary token of the vocabulary; choose e.g. {_another(trigger)!r}"
+        )
 
 
 class TriggerFinder:
@@ -152,6 +225,11 @@ def triggers_of(tokenizer: PreTrainedTokenizerBase) -> Triggers:
     if triggers is None or triggers.table is not table:
         triggers = _KNOWN[tokenizer] = Triggers(table)
     return triggers
+
+
+def _another(trigger: str) -> str:
+    core = trigger.strip("<>")
+    return f"<{core}-2>" if core != trigger else f"<{core}>"  # diffusers' loader may already hold <mug> itself
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DescriberError
 from ..files import hub_id
-from ..text.placeholders import TokenLimit, cut_to_tokens, tokenize_initializer
+from ..text.tokenization import TokenLimit, cut_to_tokens, tokenize_initializer
 from .description import Description
 from .models import Describers
 from .refiner import refine
@@ -238,7 +238,7 @@ def _is_tied(candidate: Candidate, best: Candidate) -> bool:
     return mean <= error
 
 
-def record_of(candidates: Candidates, method: str, describers: Describers) -> dict[str, Any]:
+def initializer_record_of(candidates: Candidates, method: str, describers: Describers) -> dict[str, Any]:
     """Return the record of how the words were found, as JSON values.
 
     Records get published, so they contain no local model folders and no notes, which can name a refiner's address.

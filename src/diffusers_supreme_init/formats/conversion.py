@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EmbeddingFileError, OutputError
-from ..files import WEIGHT_NAMES, write_atomically
+from ..file_names import WEIGHT_NAMES
+from ..files import write_atomically
 from .readers import ENCODER_WIDTHS, EmbeddingFormat, read_embeddings
 from .writers import file_contents
 

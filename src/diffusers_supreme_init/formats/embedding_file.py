@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EmbeddingFileError
-from ..files import WEIGHT_NAME, read_safetensors, safetensors_bytes, write_atomically
+from ..files import read_safetensors, safetensors_bytes, write_atomically
 from ..text.text_pairs import EncoderIdentity
 from ..version import __version__
 
@@ -71,12 +70,6 @@ class LearnedEmbedding:
     def hidden_size(self) -> int:
         """Width of a row."""
         return self.rows.shape[1]
-
-
-def weight_name_for(encoder_name: str) -> str:
-    """Return the file name for a text encoder: ``learned_embeds_2.safetensors`` for ``text_encoder_2``."""
-    number = re.search(r"_(\d+)$", encoder_name)
-    return f"learned_embeds_{number[1]}.safetensors" if number else WEIGHT_NAME
 
 
 def write_embedding(path: str | os.PathLike[str], embedding: LearnedEmbedding) -> Path:

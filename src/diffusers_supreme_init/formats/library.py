@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EmbeddingFileError
-from ..files import CARD_NAME, RECORD_NAME, WEIGHT_NAMES, json_bytes
+from ..file_names import CARD_NAME, RECORD_NAME, WEIGHT_NAMES
+from ..files import json_bytes
 from .embedding_file import LearnedEmbedding, read_embedding
 
 logger = logging.getLogger(__name__)

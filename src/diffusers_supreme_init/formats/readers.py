@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import EmbeddingFileError
-from ..files import WEIGHT_NAME, WEIGHT_NAMES, read_safetensors
+from ..file_names import WEIGHT_NAME, WEIGHT_NAMES
+from ..files import read_safetensors
 from .embedding_file import METADATA_KEY, LearnedEmbedding, checked_rows, own_embedding, own_fields, read_embedding
 
 EmbeddingFormat: TypeAlias = Literal["diffusers", "comfyui", "kohya", "onetrainer", "a1111", "per-token"]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EmbeddingFileError
+from ..file_names import weight_name_for
 from ..files import safetensors_bytes, write_atomically
 from .embedding_file import (
     METADATA_KEY,
@@ -23,7 +24,6 @@ from .embedding_file import (
     checked_token,
     embedding_bytes,
     own_json,
-    weight_name_for,
 )
 from .readers import ENCODER_WIDTHS, KOHYA_KEY, ONETRAINER_KEY, PICKLE_SUFFIXES, EmbeddingFormat
 
@@ -42,7 +42,7 @@ _KEYS_BY_IDENTITY = {
 """``{(class name without "WithProjection", hidden_size): key of the text encoder}``."""
 
 _FAMILIES = (("clip_l", "t5xxl"), ("llama", "clip_l"), ("clip_l", "clip_g", "t5xxl", "llama"))
-"""Keys of text encoders in the order of a pipeline's components; `file_names` says of which pipelines."""
+"""Keys of text encoders in the order of a pipeline's components; `_weight_names` names the pipelines."""
 
 
 def write_embeddings(
@@ -86,7 +86,7 @@ def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_nam
         is_file = path.suffix.lower() == ".safetensors" and not path.is_dir()
         if is_file and len(embeddings) > 1:
             raise EmbeddingFileError(f"{path}: expected a folder for {len(embeddings)} text encoders, got a file name")
-        files = [path] if is_file else [path / name for name in file_names(embeddings)]
+        files = [path] if is_file else [path / name for name in _weight_names(embeddings)]
         return {file: embedding_bytes(embedding) for file, embedding in zip(files, embeddings, strict=True)}
     if format_name == "comfyui":
         return {path: _file(path, *_of_comfyui(embeddings))}
@@ -113,7 +113,7 @@ def encoder_key_of(embedding: LearnedEmbedding) -> str | None:
     return _KEYS_BY_IDENTITY.get(identity)
 
 
-def file_names(embeddings: Sequence[LearnedEmbedding]) -> list[str]:
+def _weight_names(embeddings: Sequence[LearnedEmbedding]) -> list[str]:
     """Return the name of each embedding's file in a diffusers folder.
 
     A file has the number of its text encoder in the first of these pipelines that has all the keys: Flux (``clip_l``,

@@ -10,10 +10,9 @@ from torch import Tensor
 from ..errors import ConceptLoadError, EmbeddingFileError, PlaceholderTokenError
 from ..formats.embedding_file import LearnedEmbedding
 from ..text.changes import Change
-from ..text.placeholders import check_trigger_is_free
 from ..text.text_pairs import EncoderIdentity, TextPair, identify_encoder
 from ..text.vocabulary import ConceptVocabulary
-from ..triggers import Entry, Triggers, find_trigger, trigger_table
+from ..triggers import Entry, Triggers, check_trigger_is_free, find_trigger, trigger_table
 
 _ARCHITECTURE_OF_KEY = {"clip": "CLIP", "t5": "T5", "umt5": "UMT5", "llama": "Llama", "gemma": "Gemma", "qwen": "Qwen"}
 """Start of a foreign file's key (``clip_l``, ``t5xxl``, ``gemma2_2b``) -> start of the text encoder's class name."""

@@ -18,7 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor
 
 from ..errors import EmbeddingFileError
-from ..files import RECORD_NAME, WEIGHT_NAMES
+from ..file_names import RECORD_NAME, WEIGHT_NAMES
 from ..formats.library import LibraryEntry, choose_folders, find_concept_folders, read_index, read_library
 from ..formats.readers import KOHYA_KEY
 from ..hub_connection import HUB_FAILURES, one_line
@@ -71,7 +71,7 @@ def find_concepts(
     path = Path(source)
     if os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
         return [[path]]
-    choices = _file_names(options)
+    choices = _accepted_names(options)
     if os.path.isdir(path):
         folder = path / (options.subfolder or "")
         for names in choices:
@@ -95,7 +95,7 @@ def find_concepts(
     return _download_concepts(str(source), choices, options, only)
 
 
-def _file_names(options: SourceOptions) -> list[list[str]]:
+def _accepted_names(options: SourceOptions) -> list[list[str]]:
     """Return lists of file names, one name per text encoder; the first list of which a file exists is used."""
     if options.weight_name:
         return [[options.weight_name]]

@@ -61,7 +61,7 @@ class SampledConcept(ValidatedConcept, Protocol):
 
 
 @dataclass(frozen=True)
-class Sample:
+class DenoisingSample:
     """One element of a batch.
 
     Attributes:
@@ -81,9 +81,9 @@ class Sample:
     geometry: Tensor
 
 
-def draw_sample(
+def draw_training_sample(
     backbone: Backbone, concept: SampledConcept, step: int, sample_index: int, config: SupremeInitConfig
-) -> Sample:
+) -> DenoisingSample:
     """Draw one training sample, as a pure function of the seed, the concept's key, the step and the index."""
 
     def generator(purpose: str) -> torch.Generator:
@@ -92,7 +92,7 @@ def draw_sample(
     picture = choose(range(len(concept.latents)), generator("picture"))
     mirrored = int(torch.rand((), generator=generator("flip")) < config.flip_probability)
     mean, std = concept.latents.mean[picture, mirrored], concept.latents.std[picture, mirrored]
-    return Sample(
+    return DenoisingSample(
         latents=mean + std * torch.randn(mean.shape, generator=generator("latents")),
         noise=torch.randn(mean.shape, generator=generator("noise")),
         timestep=backbone.draw_timestep(generator("timestep"), _size(mean)),
@@ -104,7 +104,7 @@ def draw_sample(
 
 def draw_validation_sample(
     backbone: Backbone, concept: ValidatedConcept, sample_index: int, config: SupremeInitConfig
-) -> Sample:
+) -> DenoisingSample:
     """Draw one sample of the fixed-noise loss.
 
     The sample is the same at every step, and its noise and timestep are the same for every concept, which allows
@@ -113,7 +113,7 @@ def draw_validation_sample(
     """
     picture = sample_index % len(concept.latents)
     mean = concept.latents.mean[picture, 0]
-    return Sample(
+    return DenoisingSample(
         latents=mean,
         noise=torch.randn(mean.shape, generator=generator_for(config.seed, "", 0, sample_index, "validation noise")),
         timestep=backbone.spread_timestep(sample_index, config.validation_samples, _size(mean)),
@@ -152,7 +152,7 @@ def fixed_noise_losses(
 
 
 def denoising_losses(
-    backbone: Backbone, samples: Sequence[Sample], device: torch.device, *, snr_gamma: float | None = None
+    backbone: Backbone, samples: Sequence[DenoisingSample], device: torch.device, *, snr_gamma: float | None = None
 ) -> Tensor:
     """Return the loss of equation 1 for each sample, ``(batch,)``, at least float32, with gradient to the rows.
 

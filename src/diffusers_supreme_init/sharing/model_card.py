@@ -1,7 +1,6 @@
 """Learned embedding -> model card, from ``model_card_template.md`` beside this module."""
 
 import functools
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,15 +12,13 @@ import jinja2
 from huggingface_hub import ModelCardData
 
 from ..config import SupremeInitConfig
+from ..file_names import sample_name
 from ..formats.embedding_file import LearnedEmbedding
 from ..formats.library import LibraryEntry
-from .front_matter import with_fields
+from .card_editing import SNIPPET_MARK, code_literal, with_fields
 
 TEMPLATE_NAME = "model_card_template.md"
 LIBRARY_TEMPLATE_NAME = "library_card_template.md"
-SNIPPET_MARK = "# this folder or repository"
-"""Marks the snippet lines of a card into which publishing writes the repository; other lines are the user's."""
-
 LIBRARY_MARKS = ("<!-- concepts: written anew by save and push_to_hub -->", "<!-- end of concepts -->")
 """The lines around the list of concepts in a library's card."""
 
@@ -66,7 +63,7 @@ def render_model_card(
     card_data = _card_data(
         base_model,
         instance_prompt=f"a photo of {embedding.placeholder_token}",
-        widget=[{"text": text, "output": {"url": image_name(i)}} for i, text in enumerate(sample_prompts)] or None,
+        widget=[{"text": text, "output": {"url": sample_name(i)}} for i, text in enumerate(sample_prompts)] or None,
     )
     return _render(
         TEMPLATE_NAME,
@@ -171,16 +168,6 @@ def _common_base_model(entries: Mapping[str, LibraryEntry]) -> str | None:
     """Return the base model that all concepts share; None if it is unknown or differs."""
     base_models = {entry.base_model for entry in entries.values()}
     return next(iter(base_models)) if len(base_models) == 1 else None
-
-
-def image_name(index: int) -> str:
-    """Return the path of sample number `index`, relative to the card."""
-    return f"images/{index}.png"
-
-
-def code_literal(text: str) -> str:
-    """Return a text as a Python literal in double quotes, on one line."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _card_data(base_model: str | None, **own: Any) -> ModelCardData:

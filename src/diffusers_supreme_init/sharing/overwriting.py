@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EmbeddingFileError, OutputError
-from ..files import RECORD_NAME
+from ..file_names import RECORD_NAME
 from ..formats.embedding_file import LearnedEmbedding, read_embedding
 from ..formats.library import weights_in
 

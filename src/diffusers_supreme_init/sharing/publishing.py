@@ -14,9 +14,9 @@ from huggingface_hub.errors import LocalTokenNotFoundError, RevisionNotFoundErro
 from ..errors import OutputError, PublishError
 from ..files import write_atomically
 from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, one_line, status_of, within
-from .placing import MovedError, RepositoryFiles, place
-from .published_files import PublishedFiles, read_published_files, with_complete_cards
+from .repository import MovedError, RepositoryFiles, place
 from .saved_folder import is_optional
+from .upload import Upload, read_upload, with_complete_cards
 
 logger = logging.getLogger(__name__)
 
@@ -99,15 +99,15 @@ def push_to_hub(
     if create_pr and revision is not None:
         raise PublishError("expected create_pr or revision, got both: a pull request has a revision of its own")
     folder = Path(folder)
-    saved = read_published_files(folder)
+    saved = read_upload(folder)
     api = HfApi(token=token)
     push = _Push(api, folder, repo_id, private, create_pr, revision, license, overwrite)
 
     def publish() -> tuple[Publication, dict[str, bytes]]:
-        files = with_complete_cards(api, saved, repo_id, license)
-        publication = push.run(files, commit_message)
+        upload = with_complete_cards(api, saved, repo_id, license)
+        publication = push.run(upload, commit_message)
         placed = {local: push.placed.contents[name] for name, local in push.placed.local_names.items()}
-        return publication, {**files.contents, **placed}
+        return publication, {**upload.contents, **placed}
 
     try:
         publication, contents = within(timeout, publish)
@@ -180,14 +180,14 @@ class _Push:
         self.state = "the repository is as it was"
         self.base: str | None = None  # the newest commit when the call began
         self.seen: Mapping[str, RepoFile] | None = None  # its files
-        self.placed: PublishedFiles  # the files as they are in the repository
+        self.placed: Upload  # the files as they are in the repository
         self.may_have_landed = False
 
-    def run(self, files: PublishedFiles, message: str | None) -> Publication:
+    def run(self, upload: Upload, message: str | None) -> Publication:
         """Try until it succeeds, the Hub refuses, or it has failed too often."""
         for pause in _PAUSES:
             try:
-                return self._attempt(files, message)
+                return self._attempt(upload, message)
             except HUB_FAILURES as error:
                 # A pull request is not retried: if only the Hub's answer was lost, it would be opened twice.
                 is_final = isinstance(error, DeadlineError | MovedError) or _is_refusal(error) or self.create_pr
@@ -195,7 +195,7 @@ class _Push:
                     raise
                 logger.warning("%s: pushing failed (%s); trying again", self.repo_id, one_line(error))
                 time.sleep(pause)
-        return self._attempt(files, message)
+        return self._attempt(upload, message)
 
     def explain(self, error: BaseException) -> str:
         """Say what failed, what is published now, and how to go on."""
@@ -210,7 +210,7 @@ class _Push:
             f"{str(self.folder)!r} is whole: push_to_hub({str(self.folder)!r}, {self.repo_id!r}) tries again"
         )
 
-    def _attempt(self, files: PublishedFiles, message: str | None) -> Publication:
+    def _attempt(self, upload: Upload, message: str | None) -> Publication:
         """Create the repository and the branch if they do not exist, and commit on top of the newest commit.
 
         No commit if nothing differs: the call is idempotent. If somebody else has committed since the call began, a
@@ -221,7 +221,7 @@ class _Push:
         there = RepositoryFiles(self.api, self.repo_id, head)
         if self.seen is None:
             self.base, self.seen = head, there.files
-        self.placed = place(files, there, seen=self.seen, given_license=self.given_license, overwrite=self.overwrite)
+        self.placed = place(upload, there, seen=self.seen, given_license=self.given_license, overwrite=self.overwrite)
         changes = _changes(self.placed, there)
         if not changes:
             return self._publication(head, is_new=head != self.base)
@@ -271,14 +271,14 @@ class _Push:
         return f"{self.api.endpoint}/{self.repo_id}"
 
 
-def _changes(files: PublishedFiles, there: RepositoryFiles) -> list[CommitOperationAdd | CommitOperationDelete]:
+def _changes(upload: Upload, there: RepositoryFiles) -> list[CommitOperationAdd | CommitOperationDelete]:
     """Return the operations of a commit on top of `there`: add files that differ, delete our optional stale files."""
-    contents = files.contents
+    contents = upload.contents
     gone = [
         path
         for path in there.files
         if path not in contents
-        and (prefix := files.prefix_of(path)) is not None
+        and (prefix := upload.prefix_of(path)) is not None
         and is_optional(path.removeprefix(prefix))
     ]
     return [

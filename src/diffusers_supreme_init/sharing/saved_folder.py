@@ -6,7 +6,6 @@ Folders saved before this list existed are recognised by file names that never c
 import json
 import logging
 import os
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,30 @@ import yaml
 from huggingface_hub import ModelCard
 
 from ..errors import OutputError, PublishError
-from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, WEIGHT_NAMES, write_atomically
+from ..file_names import CARD_NAME, EVALUATION_NAME, RECORD_NAME, WEIGHT_NAMES, folder_name, is_numbered_image
+from ..files import write_atomically
 from ..formats.library import read_library, weights_in
 
 logger = logging.getLogger(__name__)
 
-_NUMBERED_PICTURE = re.compile(r"(images|pictures)/\d+\.png")
 _FIRST_NAMES = (*WEIGHT_NAMES, CARD_NAME, RECORD_NAME)
 _FIXED_NAMES = (*_FIRST_NAMES, EVALUATION_NAME)
 _ELSEWHERE = "choose another output_dir"
+
+
+def folders_for(tokens: Sequence[str], output_dir: Path) -> list[Path]:
+    """Return each concept's folder: `output_dir` for a single concept, else one below it named after its token.
+
+    In a library a single concept gets a folder below it, too, and an existing concept keeps its folder.
+
+    Raises:
+        EmbeddingFileError: The library is damaged.
+    """
+    library = read_library(output_dir)
+    if library is None and len(tokens) == 1:
+        return [output_dir]
+    known = {entry.placeholder_token: name for name, entry in (library or {}).items()}
+    return [output_dir / (known.get(token) or folder_name(token)) for token in tokens]
 
 
 def check_can_save(output_dir: str | os.PathLike[str], tokens: Sequence[str] = (), *, overwrite: bool = False) -> None:
@@ -77,7 +91,7 @@ def check_replaceable(folder: Path, names: Iterable[str], sources: Collection[Pa
 
 def is_optional(name: str) -> bool:
     """Whether a file is written only by some saves: rows, a picture or an evaluation."""
-    return name in (*WEIGHT_NAMES, EVALUATION_NAME) or _NUMBERED_PICTURE.fullmatch(name) is not None
+    return name in (*WEIGHT_NAMES, EVALUATION_NAME) or is_numbered_image(name)
 
 
 def check_kind(output_dir: Path, tokens: Sequence[str]) -> None:
@@ -128,7 +142,7 @@ def publishable_files(folder: Path) -> list[str]:
     Raises:
         PublishError: There is no embedding or no card, or the folder holds both a single concept and several.
     """
-    if not (folders := concept_folders(folder)):
+    if not (folders := published_folders(folder)):
         raise PublishError(
             f"expected a folder that save() wrote, got {str(folder)!r}, which holds no {WEIGHT_NAMES[0]}"
         )
@@ -142,7 +156,7 @@ def publishable_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def concept_folders(folder: Path) -> list[Path]:
+def published_folders(folder: Path) -> list[Path]:
     """Return the folders of the concepts that are published together: the folder itself, or some below it.
 
     Raises:
@@ -167,7 +181,7 @@ def _written(record: Mapping[str, Any], folder: Path) -> set[str]:
     listed = record.get("files")
     names = listed if isinstance(listed, list) else [*_FIRST_NAMES, *_pictures_of_card(folder)]
     ours = [name for name in names if isinstance(name, str)]
-    return {name for name in ours if name in _FIXED_NAMES or _NUMBERED_PICTURE.fullmatch(name)}
+    return {name for name in ours if name in _FIXED_NAMES or is_numbered_image(name)}
 
 
 def _pictures_of_card(folder: Path) -> list[Any]:

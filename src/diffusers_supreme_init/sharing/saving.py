@@ -16,14 +16,15 @@ from ..config import SupremeInitConfig
 from ..describers import Region
 from ..errors import ConfigError, PictureError
 from ..evaluation import Evaluation
-from ..files import CARD_NAME, RECORD_NAME, without_nan
+from ..file_names import CARD_NAME, RECORD_NAME, concept_file_names
+from ..files import without_nan
 from ..formats.library import library_entry, read_library
 from ..pictures import PictureSource, find_pictures, load_picture
-from ..training.drawing import draw_samples
+from ..training.previews import draw_samples
 from ..training.progress import ConceptProgress
+from .concept_files import concept_files, learned_embeddings, library_files, weight_names
 from .overwriting import check_may_replace, saved_concept
-from .results import concept_files, file_names, learned_embeddings, library_files, result_folders, weight_names
-from .saved_folder import check_kind, check_replaceable, replace_files
+from .saved_folder import check_kind, check_replaceable, folders_for, replace_files
 
 _NUM_WRITERS = 8
 
@@ -67,12 +68,12 @@ def save_run(
         OutputError: The save would destroy files that no earlier save wrote, or another result without `overwrite`;
             nothing was written. Or the folder cannot be written.
     """
-    folders = result_folders([concept.placeholder_token for concept in run.results], output_dir)
+    folders = folders_for([concept.placeholder_token for concept in run.results], output_dir)
     pictures = [find_pictures(concept.images) if with_pictures else [] for concept in run.concepts]
     by_token = _by_token(evaluations, [concept.placeholder_token for concept in run.results])
     names = [
-        file_names(
-            run.backbone,
+        concept_file_names(
+            [pair.encoder_name for pair in run.backbone.trained],
             num_samples=len(sample_prompts),
             num_pictures=len(of_concept),
             is_evaluated=concept.placeholder_token in by_token,

@@ -48,8 +48,8 @@ def changed(pipe: Any, pairs: Sequence[TextPair], changes: Mapping[str, Change])
             undo.callback(_take_back, pipe, pair, added, [dict(trigger_table(slot.tokenizer)) for slot in pair.slots])
             if change.rows:
                 vocabulary.add(change.rows)
-            vocabulary.forget(change.forgotten)
-            vocabulary.describe(change.descriptions)
+            vocabulary.drop_descriptions(change.forgotten)
+            vocabulary.set_descriptions(change.descriptions)
             refresh_config(pipe, pair)
         yield
         undo.pop_all()

@@ -42,7 +42,7 @@ class EncoderRecord:
     ids: dict[str, int] = field(default_factory=dict)
 
 
-def record_of(encoder: PreTrainedModel) -> EncoderRecord | None:
+def encoder_record_of(encoder: PreTrainedModel) -> EncoderRecord | None:
     """Return an encoder's record, or None if it holds no concept."""
     values = getattr(encoder.config, _KEY, None)
     return EncoderRecord(**values) if values else None
@@ -143,7 +143,7 @@ class Cut:
         """
         self._pair = pair
         self._matrix: Tensor | None = None
-        self._record = record = record_of(pair.encoder)
+        self._record = record = encoder_record_of(pair.encoder)
         if record is None:  # adding the first concept failed before its rows were written
             return
         record.ids = {name: ids.get(name, known) for name, known in record.ids.items()}

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InitializerError
-from ..files import WEIGHT_NAMES
-from .placeholders import InitializerTokens, tokenize_initializer
+from ..file_names import WEIGHT_NAMES
 from .text_pairs import TextPair
+from .tokenization import InitializerTokens, tokenize_initializer
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..multitoken import armed_tokenizers
 from ..triggers import is_row_name, row_table
-from .encoder_record import record_of
+from .encoder_record import encoder_record_of
 
 _READERS: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, weakref.WeakSet[PreTrainedModel]]" = (
     weakref.WeakKeyDictionary()
@@ -38,7 +38,7 @@ class Circle:
     def names_in_use(self, without: Mapping[str, list[str]] | None = None) -> set[str]:
         """Return the row tokens of all concepts that an encoder holds or a tokenizer reads, except `without`."""
         gone = without or {}
-        records = [record_of(encoder) for encoder in self.encoders]
+        records = [encoder_record_of(encoder) for encoder in self.encoders]
         tables = [record.concepts for record in records if record is not None]
         tables += [row_table(tokenizer) for tokenizer in self.tokenizers]
         return {

@@ -20,9 +20,9 @@ from .encoder_record import (
     Cut,
     EncoderRecord,
     correct_legacy_eos,
+    encoder_record_of,
     keep_record,
     new_record,
-    record_of,
     set_matrix,
 )
 from .offloading import reachable_weights, weight_of, why_out_of_reach
@@ -44,7 +44,7 @@ class ConceptVocabulary:
         self._read()
 
     def _read(self) -> None:
-        self._record = record_of(self.pair.encoder)
+        self._record = encoder_record_of(self.pair.encoder)
         tables = [row_table(slot.tokenizer) for slot in self.pair.slots]
         held = self._record.concepts if self._record else {}
         # These concepts were loaded into the encoder by another pipeline, which has tokenizers of its own.
@@ -174,14 +174,14 @@ class ConceptVocabulary:
                 cut.make(gone)
         self._read()
 
-    def describe(self, descriptions: Mapping[str, str]) -> None:
+    def set_descriptions(self, descriptions: Mapping[str, str]) -> None:
         """Make the tokenizers read triggers as words, ``{trigger: description}``."""
         for slot in self.pair.slots if descriptions else ():
             add_triggers(slot.tokenizer, descriptions, slot.processor)
         self._read()
 
-    def forget(self, triggers: Collection[str]) -> None:
-        """Undo `describe`: triggers without rows are plain text again."""
+    def drop_descriptions(self, triggers: Collection[str]) -> None:
+        """Undo `set_descriptions`: triggers without rows are plain text again."""
         for slot in self.pair.slots if triggers else ():
             with_rows = row_table(slot.tokenizer)
             remove_triggers(slot.tokenizer, [one for one in triggers if one not in with_rows], slot.processor)

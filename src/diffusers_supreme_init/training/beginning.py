@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..describers import Describers
-from ..describers.candidates import Candidates, record_of
+from ..describers.candidates import Candidates, initializer_record_of
 from ..errors import DescriberError, RegionError
 from ..objective.latents import PictureLatents
 from ..objective.losses import autocast_dtype
@@ -20,7 +20,7 @@ from ..text.initialization import Initialization
 from .preparation import PreparedConcept, check_fit, description_of, initialize_from_words
 from .progress import ConceptProgress
 from .proposals import candidate_table
-from .words import DescribedConcept, choose_words, describe_concept, encode_pictures
+from .word_finding import DescribedConcept, choose_words, describe_concept, encode_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def begin_concepts(
     for concept, encoded, choice in zip(prepared, latents, candidates, strict=True):
         words: FoundWords | None = known.get(concept.placeholder_token)
         if choice is not None:
-            words = choice.usable[0].text, record_of(choice, str(concept.concept.initializer), describers)
+            words = choice.usable[0].text, initializer_record_of(choice, str(concept.concept.initializer), describers)
             _tell(concept, choice, accelerator)
         elif words is not None and accelerator.is_main_process:
             logger.info("%s starts from %r, as the checkpoint says", concept.placeholder_token, words[0])

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..errors import CheckpointError
+from ..file_names import CHECKPOINT_NAME
 from ..files import write_atomically
 from .progress import ConceptProgress
 from .rows import MOMENTS, RowOptimizer
-
-CHECKPOINT_NAME = "checkpoint.safetensors"
 
 _FREE_SETTINGS = frozenset(
     {

@@ -15,7 +15,13 @@ from tqdm.auto import tqdm
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig, is_scheduled
-from ..objective.losses import Sample, autocast_dtype, denoising_losses, draw_sample, draw_validation_sample
+from ..objective.losses import (
+    DenoisingSample,
+    autocast_dtype,
+    denoising_losses,
+    draw_training_sample,
+    draw_validation_sample,
+)
 from .progress import ConceptProgress
 from .rows import RowOptimizer, Rows, TrainableRows
 
@@ -117,7 +123,7 @@ class TrainingLoop:
         loss_scales = [self.optimizers[concept.placeholder_token].loss_scale for concept in concepts]
         totals = torch.zeros(len(concepts), dtype=torch.float64)
         for chunk in self._my_chunks([(concept, index) for index in range(num_samples) for concept in concepts]):
-            samples = [draw_sample(self.backbone, concept, step, index, config) for concept, index in chunk]
+            samples = [draw_training_sample(self.backbone, concept, step, index, config) for concept, index in chunk]
             owners = [index_of[concept.placeholder_token] for concept, _ in chunk]
             losses = self._losses(samples)
             scales = losses.new_tensor([loss_scales[owner] / num_samples for owner in owners])
@@ -170,7 +176,7 @@ class TrainingLoop:
             if concept.status == "diverged":
                 self._diverge(concept)
 
-    def _losses(self, samples: Sequence[Sample], *, weighted: bool = True) -> Tensor:
+    def _losses(self, samples: Sequence[DenoisingSample], *, weighted: bool = True) -> Tensor:
         with self._autocast():
             return denoising_losses(
                 self.backbone,

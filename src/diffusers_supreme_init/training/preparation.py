@@ -15,15 +15,14 @@ from ..formats.readers import read_embeddings
 from ..pictures import PictureSource, find_pictures
 from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
 from ..text.initialization import Initialization, continue_from, find_saved_embedding, initialize
-from ..text.placeholders import (
+from ..text.text_pairs import TextPair, identify_encoder
+from ..text.tokenization import (
     TokenLimit,
     check_description_fits,
-    check_placeholder_token,
     check_rows_fit,
     num_rows_that_fit,
 )
-from ..text.text_pairs import TextPair, identify_encoder
-from ..triggers import holds_trigger, trigger_table
+from ..triggers import check_placeholder_token, holds_trigger, trigger_table
 
 _TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 _VALIDATION_TEMPLATES = {"object": VALIDATION_TEMPLATE, "style": STYLE_TEMPLATES[0]}

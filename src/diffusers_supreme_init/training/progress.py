@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..objective.latents import PictureLatents
-from ..text.placeholders import InitializerTokens
+from ..text.tokenization import InitializerTokens
 
 
 @dataclass(kw_only=True)

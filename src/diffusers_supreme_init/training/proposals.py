@@ -16,9 +16,9 @@ from ..errors import ConfigError
 from ..objective.losses import AUTOCAST_DTYPES
 from ..objective.phases import check_trainable
 from ..pictures import PictureSource, find_pictures
-from ..text.placeholders import tokenize_initializer
+from ..text.tokenization import tokenize_initializer
 from .preparation import prepare_concepts
-from .words import choose_words, describe_concept, encode_pictures
+from .word_finding import choose_words, describe_concept, encode_pictures
 
 _UNNAMED = "<initializer-proposal>"
 """Placeholder token of a concept that has no name yet; no draw of the fixed-noise loss depends on it."""

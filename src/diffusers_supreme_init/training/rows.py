@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..text.changes import Change, changed
-from ..text.placeholders import check_trigger_is_free
 from ..text.text_pairs import TextPair
 from ..text.vocabulary import ConceptVocabulary
+from ..triggers import check_trigger_is_free
 from .progress import ConceptProgress
 
 _ADAPTER = "default"

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..errors import TrainingError
+from ..file_names import preview_name
 from ..objective.phases import NO_PROMPT, ready_to_draw, ready_to_step
 from ..randomness import generator_for
 from ..templates import fill_template
@@ -25,7 +26,7 @@ SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil pai
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleImage:
     """A picture and the prompt it was drawn from."""
 
     prompt: str
@@ -53,7 +54,7 @@ def draw_previews(
     The sheet is also sent to the TensorBoard and Weights & Biases trackers.
 
     Returns:
-        The files written: ``output_dir/previews/step-N.png``.
+        The files written: one sheet in `output_dir`, see `preview_name`.
     """
     pipe, rows = backbone.drawing_pipe, []
     with ready_to_draw(backbone, accelerator.device):
@@ -71,7 +72,7 @@ def draw_previews(
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
     for index, row in enumerate(rows):
         sheet.paste(row, (0, index * row.height))
-    path = Path(config.output_dir or "") / "previews" / f"step-{step}.png"
+    path = Path(config.output_dir or "") / preview_name(step)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
     for tracker in accelerator.trackers:
@@ -91,7 +92,7 @@ def draw_samples(
     seed: int,
     device: torch.device,
     num_inference_steps: int = 30,
-) -> list[Sample]:
+) -> list[SampleImage]:
     """Draw one picture for each prompt; equal seeds give equal pictures.
 
     Args:
@@ -118,7 +119,7 @@ def draw_samples(
             (image,) = pipe(
                 text, num_inference_steps=num_inference_steps, generator=generator, **backbone.drawing_options
             ).images
-            samples.append(Sample(text, image))
+            samples.append(SampleImage(text, image))
     return samples
 
 

@@ -13,15 +13,26 @@ from PIL import Image
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..evaluation import Evaluation
-from ..files import CARD_NAME, EVALUATION_NAME, RECORD_NAME, folder_name, hub_id, json_bytes, without_nan
-from ..formats.embedding_file import LearnedEmbedding, embedding_bytes, weight_name_for, write_embedding
-from ..formats.library import LibraryEntry, index_bytes, read_library
+from ..file_names import (
+    CARD_NAME,
+    EVALUATION_NAME,
+    RECORD_NAME,
+    concept_file_names,
+    picture_name,
+    sample_name,
+    snapshot_name,
+    weight_name_for,
+)
+from ..files import hub_id, json_bytes, without_nan
+from ..formats.embedding_file import LearnedEmbedding, embedding_bytes, write_embedding
+from ..formats.library import LibraryEntry, index_bytes
 from ..text.prompt_cleaning import as_written
 from ..text.text_pairs import TextPair
-from ..training.drawing import Sample
+from ..training.previews import SampleImage
 from ..training.progress import ConceptProgress
 from ..version import versions
-from .model_card import image_name, library_card, render_model_card
+from .model_card import library_card, render_model_card
+from .saved_folder import folders_for
 
 _LOCAL_SETTINGS = frozenset(
     {"output_dir", "logging_dir", "resume_from_checkpoint", "report_to", "checkpointing_steps"}
@@ -73,14 +84,6 @@ def weight_names(backbone: Backbone) -> list[str]:
     return [weight_name_for(pair.encoder_name) for pair in backbone.trained]
 
 
-def file_names(backbone: Backbone, *, num_samples: int, num_pictures: int, is_evaluated: bool) -> list[str]:
-    """Return the names of the files that `concept_files` will make, before anything is drawn."""
-    pictures = [picture_name(index) for index in range(num_pictures)]
-    samples = [image_name(index) for index in range(num_samples)]
-    evaluation = [EVALUATION_NAME] if is_evaluated else []
-    return sorted([*weight_names(backbone), CARD_NAME, RECORD_NAME, *evaluation, *samples, *pictures])
-
-
 def concept_files(
     backbone: Backbone,
     concept: ConceptProgress,
@@ -89,7 +92,7 @@ def concept_files(
     seconds: float,
     finished: datetime,
     device: torch.device,
-    samples: Sequence[Sample] = (),
+    samples: Sequence[SampleImage] = (),
     pictures: Sequence[Image.Image] = (),
     evaluation: Evaluation | None = None,
 ) -> tuple[LearnedEmbedding, dict[str, bytes]]:
@@ -119,8 +122,11 @@ def concept_files(
         "initializer_tokens": {pair.encoder_name: list(_tokens_of(concept, pair)) for pair in backbone.trained},
         "losses": concept.losses,
         "validation_losses": concept.validation_losses,
-        "files": file_names(
-            backbone, num_samples=len(samples), num_pictures=len(pictures), is_evaluated=evaluation is not None
+        "files": concept_file_names(
+            [pair.encoder_name for pair in backbone.trained],
+            num_samples=len(samples),
+            num_pictures=len(pictures),
+            is_evaluated=evaluation is not None,
         ),
     }
     card = render_model_card(
@@ -137,7 +143,7 @@ def concept_files(
         CARD_NAME: card.encode(),
         RECORD_NAME: json_bytes(record),
         **({} if evaluation is None else {EVALUATION_NAME: json_bytes(evaluation.to_dict())}),
-        **{image_name(index): _png(sample.image) for index, sample in enumerate(samples)},
+        **{sample_name(index): _png(sample.image) for index, sample in enumerate(samples)},
         **{picture_name(index): _png(picture) for index, picture in enumerate(pictures)},
     }
 
@@ -152,34 +158,14 @@ def library_files(entries: Mapping[str, LibraryEntry], card: str | None = None) 
     return {CARD_NAME: library_card(entries, card).encode(), RECORD_NAME: index_bytes(entries)}
 
 
-def picture_name(index: int) -> str:
-    """Return the path of training picture number `index`, if it is published."""
-    return f"pictures/{index}.png"
-
-
 def write_snapshots(
     backbone: Backbone, concepts: Sequence[ConceptProgress], config: SupremeInitConfig, step: int
 ) -> None:
-    """Write the rows of this step as ``learned_embeds-steps-N.safetensors`` below `output_dir`."""
-    folders = result_folders([concept.placeholder_token for concept in concepts], Path(config.output_dir or ""))
+    """Write the rows of this step below `output_dir`, see `snapshot_name`."""
+    folders = folders_for([concept.placeholder_token for concept in concepts], Path(config.output_dir or ""))
     for concept, folder in zip(concepts, folders, strict=True):
         for name, embedding in learned_embeddings(backbone, concept, config, step=step).items():
-            write_embedding(folder / name.replace(".safetensors", f"-steps-{step}.safetensors"), embedding)
-
-
-def result_folders(tokens: Sequence[str], output_dir: Path) -> list[Path]:
-    """Return each concept's folder: `output_dir` for a single concept, else one below it named after its token.
-
-    In a library a single concept gets a folder below it, too, and an existing concept keeps its folder.
-
-    Raises:
-        EmbeddingFileError: The library is damaged.
-    """
-    library = read_library(output_dir)
-    if library is None and len(tokens) == 1:
-        return [output_dir]
-    known = {entry.placeholder_token: name for name, entry in (library or {}).items()}
-    return [output_dir / (known.get(token) or folder_name(token)) for token in tokens]
+            write_embedding(folder / snapshot_name(name, step), embedding)
 
 
 def _tokens_of(concept: ConceptProgress, pair: TextPair) -> tuple[str, ...]:

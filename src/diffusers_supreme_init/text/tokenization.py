@@ -1,15 +1,12 @@
-"""Description -> token ids, and the checks of placeholder tokens and of lengths in tokens."""
+"""Description -> tokens: read it, cut it to the tokens that fit, check that a concept fits beside its prompts."""
 
-import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import InitializerError, PlaceholderTokenError, SupremeInitWarning
+from ..errors import InitializerError
 from ..multitoken import attaches_spaces
-from ..triggers import find_trigger, has_token, holds_trigger, is_row_name
 
 _DANGLING_WORDS = frozenset(("a", "an", "the", "and", "or", "of", "with", "in", "on", "at", "by", "for", "to", "from"))
 
@@ -29,80 +26,6 @@ class InitializerTokens:
     tokens: tuple[str, ...]
     num_cut: int = 0
     num_repeated: int = 0
-
-
-def check_placeholder_token(placeholder_token: str, tokenizers: Sequence[PreTrainedTokenizerBase]) -> None:
-    """Check that a new concept may be trained under this name.
-
-    Raises:
-        PlaceholderTokenError: The name is empty, contains spaces, capitals or control characters, is an ordinary
-            word, or is taken.
-
-    Warns:
-        SupremeInitWarning: The name has no delimiters, so prompts may contain it by chance.
-    """
-    token = placeholder_token
-    example = "choose a delimited one such as '<mug>'"
-    if not isinstance(token, str) or not token:
-        raise PlaceholderTokenError(f"placeholder_token: expected a non-empty text, got {token!r}; {example}")
-    if any(character.isspace() for character in token):
-        raise PlaceholderTokenError(f"placeholder_token: expected no spaces, got {token!r}; {example}")
-    if any(unicodedata.category(character).startswith("C") for character in token):
-        raise PlaceholderTokenError(f"placeholder_token: expected no control characters, got {token!r}; {example}")
-    if token != token.lower():
-        raise PlaceholderTokenError(
-            f"placeholder_token: expected no capitals (CLIP lower-cases prompts), got {token!r}; use {token.lower()!r}"
-        )
-    if token.isalpha():
-        raise PlaceholderTokenError(f"placeholder_token: expected no ordinary word, got {token!r}; use '<{token}>'")
-    for tokenizer in tokenizers:
-        check_trigger_is_free(token, tokenizer)
-    if token[0].isalnum() or token[-1].isalnum():
-        warnings.warn(
-            f"placeholder_token {token!r} is not delimited: prompts that hold it by chance will show the concept; "
-            f"'<{token}>' is safer",
-            SupremeInitWarning,
-            stacklevel=2,
-        )
-
-
-def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that a tokenizer does not know `trigger` yet, either as a token or as a concept.
-
-    Raises:
-        PlaceholderTokenError: The tokenizer knows it; or it is empty, contains control characters, has the form of an
-            internal row name, or becomes longer in lower case (``"İ"``).
-    """
-    has_controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in trigger)
-    if not trigger.strip() or has_controls or is_row_name(trigger):
-        raise PlaceholderTokenError(f"placeholder_token: expected a name such as '<mug>', got {trigger!r}")
-    if not holds_trigger(trigger, [trigger]):
-        raise PlaceholderTokenError(
-            f"placeholder_token: expected a name that is found in any case, got {trigger!r}, whose small letters are "
-            f"others; choose e.g. '<concept>'"
-        )
-    if find_trigger(tokenizer, trigger) is not None:
-        raise PlaceholderTokenError(
-            f"placeholder_token: {trigger!r} is already loaded; choose another, or call "
-            f"unload_multitoken_inversion({trigger!r}) first"
-        )
-    is_token = has_token(tokenizer, trigger)  # checked first, because listing all added tokens is slow
-    if is_token and trigger in tokenizer.added_tokens_encoder and trigger not in tokenizer.all_special_tokens:
-        raise PlaceholderTokenError(
-            f"placeholder_token: {trigger!r} was added to the tokenizer by somebody else; if it was diffusers' own "
-            f"loader, call unload_textual_inversion({trigger!r}) first, or choose e.g. {_another(trigger)!r}"
-        )
-    tokens = tokenizer.tokenize(trigger)
-    is_one_token = len(tokens) == 1 and tokenizer.convert_tokens_to_ids(tokens[0]) != tokenizer.unk_token_id
-    if is_one_token or is_token:
-        raise PlaceholderTokenError(
-            f"placeholder_token: {trigger!r} is an ordinary token of the vocabulary; choose e.g. {_another(trigger)!r}"
-        )
-
-
-def _another(trigger: str) -> str:
-    core = trigger.strip("<>")
-    return f"<{core}-2>" if core != trigger else f"<{core}>"  # diffusers' loader may already hold <mug> itself
 
 
 def tokenize_initializer(

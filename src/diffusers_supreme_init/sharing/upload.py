@@ -1,10 +1,6 @@
-"""A saved folder and the licence of its base model on the Hub -> the files to publish, with complete cards.
-
-The user may have edited a card: a repository and a licence are written into it, and nothing else changes.
-"""
+"""A saved folder -> the files to upload, with cards that name the repository and a licence."""
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -12,28 +8,18 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi
 
 from ..errors import PublishError
-from ..files import CARD_NAME, WEIGHT_NAMES
+from ..file_names import CARD_NAME, WEIGHT_NAMES
 from ..formats.embedding_file import read_embedding
 from ..formats.library import LibraryEntry, library_entry
 from ..hub_connection import HUB_FAILURES, DeadlineError, one_line
-from .front_matter import front_matter, with_fields
-from .model_card import SNIPPET_MARK, code_literal
-from .saved_folder import concept_folders, publishable_files
+from .card_editing import LICENSE_NAMES, front_matter, read_card, with_license, with_repository
+from .saved_folder import publishable_files, published_folders
 
 logger = logging.getLogger(__name__)
 
 
-LICENSE_NAMES = ("license", "license_name", "license_link")
-
-_SNIPPET = re.compile(
-    r"(load_(?:multitoken|textual)_inversion\()"
-    r'"(?:[^"\\\n]|\\.)*"(?P<subfolder>, subfolder="(?:[^"\\\n]|\\.)*")?'
-    rf"(?P<end>\)[ \t]*{re.escape(SNIPPET_MARK)})"
-)
-
-
 @dataclass(frozen=True)
-class PublishedFiles:
+class Upload:
     """The files to publish.
 
     Attributes:
@@ -67,7 +53,7 @@ class PublishedFiles:
         return parent.rstrip("/") if parent in self.prefixes else None
 
 
-def read_published_files(folder: Path) -> PublishedFiles:
+def read_upload(folder: Path) -> Upload:
     """Read the files of a saved folder that get published, and check that the Hub can read its cards.
 
     Raises:
@@ -75,15 +61,15 @@ def read_published_files(folder: Path) -> PublishedFiles:
     """
     try:
         contents = {name: (folder / name).read_bytes() for name in publishable_files(folder)}
-        prefixes = ["" if one == folder else f"{one.name}/" for one in concept_folders(folder)]
+        prefixes = ["" if one == folder else f"{one.name}/" for one in published_folders(folder)]
     except OSError as error:
         raise PublishError(f"cannot read {str(folder)!r}: {error}") from error
     for name in _cards(contents):
         read_card(contents[name], name)
-    return PublishedFiles(folder, contents, tuple(prefixes), {name: name for name in contents})
+    return Upload(folder, contents, tuple(prefixes), {name: name for name in contents})
 
 
-def with_complete_cards(api: HfApi, files: PublishedFiles, repo_id: str, given_license: str | None) -> PublishedFiles:
+def with_complete_cards(api: HfApi, upload: Upload, repo_id: str, given_license: str | None) -> Upload:
     """Return the files with cards that name the repository and a licence.
 
     The licence is the given one, else the card's own, else that of the base model.
@@ -93,8 +79,8 @@ def with_complete_cards(api: HfApi, files: PublishedFiles, repo_id: str, given_l
     """
     licenses: dict[str, dict[str, str]] = {}
     cards = {}
-    for name in _cards(files.contents):
-        text = with_repository(read_card(files.contents[name], name), repo_id, files.subfolder_of(name))
+    for name in _cards(upload.contents):
+        text = with_repository(read_card(upload.contents[name], name), repo_id, upload.subfolder_of(name))
         about = front_matter(text, name)
         base_model = about.get("base_model")
         fields = {"license": given_license} if given_license else {}
@@ -103,54 +89,7 @@ def with_complete_cards(api: HfApi, files: PublishedFiles, repo_id: str, given_l
                 licenses[base_model] = _license_of(api, base_model)
             fields = licenses[base_model]
         cards[name] = (with_license(text, fields, name) if fields else text).encode()
-    return replace(files, contents={**files.contents, **cards})
-
-
-def read_card(data: bytes, where: str) -> str:
-    """Return the text of a card that the Hub can read.
-
-    Raises:
-        PublishError: The card is not UTF-8, or the text between its ``---`` lines is not YAML.
-    """
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PublishError(f"expected {where} in UTF-8, got {error}; save it in UTF-8") from error
-    if text.startswith("\ufeff"):
-        raise PublishError(f"expected {where} in UTF-8, got it with a byte order mark; save it without")
-    front_matter(text, where)
-    return text
-
-
-def with_repository(text: str, repo_id: str, subfolder: str | None = None) -> str:
-    """Return a card whose snippets load from a repository; only lines with `SNIPPET_MARK` are changed.
-
-    Args:
-        text: The card.
-        repo_id: ``"user/name"``.
-        subfolder: Folder of the concept in the repository, ``""`` for its root; None: as in the snippets.
-    """
-
-    def renewed(found: re.Match[str]) -> str:
-        given = f", subfolder={code_literal(subfolder)}" if subfolder else ""
-        kept = found["subfolder"] or ""
-        return f"{found[1]}{code_literal(repo_id)}{kept if subfolder is None else given}{found['end']}"
-
-    return _SNIPPET.sub(renewed, text)
-
-
-def with_license(text: str, fields: Mapping[str, str], where: str = CARD_NAME) -> str:
-    """Return a card with this licence in place of any other; other lines stay as they are.
-
-    Args:
-        text: The card.
-        fields: ``license``, and for ``"other"`` also ``license_name`` and ``license_link``.
-        where: Name of the card in messages.
-
-    Raises:
-        PublishError: The card's YAML is written in a way that prevents replacing single lines.
-    """
-    return with_fields(text, fields, LICENSE_NAMES, where)
+    return replace(upload, contents={**upload.contents, **cards})
 
 
 def _cards(contents: Mapping[str, bytes]) -> list[str]:

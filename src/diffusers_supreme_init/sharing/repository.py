@@ -13,13 +13,13 @@ from pathlib import Path
 from huggingface_hub import HfApi, RepoFile
 
 from ..errors import OutputError, PublishError
-from ..files import CARD_NAME, RECORD_NAME, WEIGHT_NAMES, folder_name
+from ..file_names import CARD_NAME, RECORD_NAME, WEIGHT_NAMES, folder_name
 from ..formats.embedding_file import read_embedding
 from ..formats.library import LibraryEntry, index_bytes, library_entry, read_index
-from .front_matter import front_matter
+from .card_editing import LICENSE_NAMES, front_matter, read_card, with_license, with_repository
 from .model_card import LIBRARY_MARKS, library_card
 from .overwriting import check_replaces, read_saved_concept
-from .published_files import LICENSE_NAMES, PublishedFiles, read_card, with_license, with_repository
+from .upload import Upload
 
 logger = logging.getLogger(__name__)
 
@@ -81,17 +81,17 @@ class RepositoryFiles:
 
 
 def place(
-    files: PublishedFiles,
+    upload: Upload,
     there: RepositoryFiles,
     *,
     seen: Mapping[str, RepoFile],
     given_license: str | None,
     overwrite: bool,
-) -> PublishedFiles:
+) -> Upload:
     """Return the files as they go to a repository, under their names there.
 
     Args:
-        files: The files to publish, with complete cards.
+        upload: The files to publish, with complete cards.
         there: The repository now.
         seen: The repository's files when the call began; `overwrite` applies only to these.
         given_license: Licence that replaces that of the cards; None: keep theirs.
@@ -101,25 +101,25 @@ def place(
         PublishError: The repository holds a single other concept, or one of these with other rows.
         MovedError: Somebody else has pushed one of these concepts since the call began.
     """
-    is_single = files.prefixes == ("",)
+    is_single = upload.prefixes == ("",)
     if there.weights("") and not is_single:
         raise PublishError(
             f"expected a repository for several concepts, got {there.repo_id!r} with one; choose another"
         )
     library = there.library()
     if library is None and is_single:
-        _check(files, "", "", there, seen, overwrite=overwrite)
-        return files
+        _check(upload, "", "", there, seen, overwrite=overwrite)
+        return upload
     library = library or {}
-    targets = _targets(files, library)
+    targets = _targets(upload, library)
     for prefix, target in targets.items():
-        _check(files, prefix, target, there, seen, overwrite=overwrite)
+        _check(upload, prefix, target, there, seen, overwrite=overwrite)
     if not is_single and set(library) <= {prefix.rstrip("/") for prefix in targets} == _folders(targets):
-        return files  # nothing to merge with, so the card stays as it is, with the user's edits
-    ours = {target.rstrip("/"): files.entry(prefix) for prefix, target in targets.items()}
-    placed = _moved(files, targets, there.repo_id)
+        return upload  # nothing to merge with, so the card stays as it is, with the user's edits
+    ours = {target.rstrip("/"): upload.entry(prefix) for prefix, target in targets.items()}
+    placed = _moved(upload, targets, there.repo_id)
     entries = {**library, **ours}
-    card = _merged_card(files, there, entries, given_license)
+    card = _merged_card(upload, there, entries, given_license)
     return replace(placed, contents={**placed.contents, CARD_NAME: card.encode(), RECORD_NAME: index_bytes(entries)})
 
 
@@ -127,12 +127,12 @@ def _folders(targets: Mapping[str, str]) -> set[str]:
     return {target.rstrip("/") for target in targets.values()}
 
 
-def _targets(files: PublishedFiles, library: Mapping[str, LibraryEntry]) -> dict[str, str]:
+def _targets(upload: Upload, library: Mapping[str, LibraryEntry]) -> dict[str, str]:
     """Return the target of each concept, ``{prefix here: prefix there}``: its existing folder there, if it has one."""
     held = {entry.placeholder_token: name for name, entry in library.items()}
     targets = {}
-    for prefix in files.prefixes:
-        token = files.entry(prefix).placeholder_token
+    for prefix in upload.prefixes:
+        token = upload.entry(prefix).placeholder_token
         own = prefix.rstrip("/")
         name = held.get(token) or (own if own and own not in library else folder_name(token))
         targets[prefix] = f"{name}/"
@@ -140,7 +140,7 @@ def _targets(files: PublishedFiles, library: Mapping[str, LibraryEntry]) -> dict
 
 
 def _check(
-    files: PublishedFiles,
+    upload: Upload,
     prefix: str,
     target: str,
     there: RepositoryFiles,
@@ -149,14 +149,14 @@ def _check(
     overwrite: bool,
 ) -> None:
     """Check that a concept may be written below a prefix of the repository."""
-    old_names, new_names = there.weights(target), files.weights(prefix)
+    old_names, new_names = there.weights(target), upload.weights(prefix)
     is_same = old_names == new_names and all(
-        there.holds(target + name, files.contents[prefix + name]) for name in new_names
+        there.holds(target + name, upload.contents[prefix + name]) for name in new_names
     )
     if not old_names or is_same:
         return
     old = read_saved_concept(there.fetch(target, *old_names, RECORD_NAME), old_names)
-    new = read_saved_concept(files.folder / prefix, new_names)
+    new = read_saved_concept(upload.folder / prefix, new_names)
     if old is None or new is None:
         return
     try:
@@ -168,23 +168,23 @@ def _check(
         raise MovedError(f"{old.placeholder_token} has been pushed since the call began")
 
 
-def _moved(files: PublishedFiles, targets: Mapping[str, str], repo_id: str) -> PublishedFiles:
+def _moved(upload: Upload, targets: Mapping[str, str], repo_id: str) -> Upload:
     """Return the concepts' files under their target prefixes; files outside concept folders are left out."""
     contents, local_names = {}, {}
     for prefix, target in targets.items():
-        for name in [name for name in files.contents if files.prefix_of(name) == prefix]:
+        for name in [name for name in upload.contents if upload.prefix_of(name) == prefix]:
             moved = target + name.removeprefix(prefix)
-            contents[moved], local_names[moved] = files.contents[name], name
+            contents[moved], local_names[moved] = upload.contents[name], name
         card = read_card(contents[f"{target}{CARD_NAME}"], CARD_NAME)
         contents[f"{target}{CARD_NAME}"] = with_repository(card, repo_id, target.rstrip("/")).encode()
-    return replace(files, contents=contents, prefixes=tuple(targets.values()), local_names=local_names)
+    return replace(upload, contents=contents, prefixes=tuple(targets.values()), local_names=local_names)
 
 
 def _merged_card(
-    files: PublishedFiles, there: RepositoryFiles, entries: Mapping[str, LibraryEntry], given_license: str | None
+    upload: Upload, there: RepositoryFiles, entries: Mapping[str, LibraryEntry], given_license: str | None
 ) -> str:
     """Return a card that lists all concepts: the repository's if it is ours, else the local folder's, updated."""
-    own = read_card(files.contents[CARD_NAME], CARD_NAME)
+    own = read_card(upload.contents[CARD_NAME], CARD_NAME)
     theirs = ""
     if CARD_NAME in there.files:
         theirs = read_card((there.fetch("", CARD_NAME) / CARD_NAME).read_bytes(), f"{CARD_NAME} of {there.repo_id}")
