@@ -50,13 +50,14 @@ def concept(number: int) -> ConceptProgress:
     return ConceptProgress(
         placeholder_token=f"<concept-{number}>",
         description=f"a thing with the number {number}",
-        initializer={},
+        initializer_tokens={},
         initial_rows=rows,
         prompts=(f"a photo of <concept-{number}>",),
         validation_prompt=f"a photo of <concept-{number}>",
         random_key=f"<concept-{number}>",
         latents=PictureLatents(latents, latents, None, torch.zeros(1, 6)),
         rows=rows,
+        last_good_rows=rows,
     )
 
 

@@ -44,7 +44,7 @@ from diffusers_supreme_init.objective.losses import DenoisingSample, denoising_l
 from diffusers_supreme_init.objective.phases import frozen, gradient_checkpointing
 from diffusers_supreme_init.training import loop
 from diffusers_supreme_init.training.beginning import begin_concept
-from diffusers_supreme_init.training.preparation import prepare_concepts
+from diffusers_supreme_init.training.preparation import check_concepts
 from diffusers_supreme_init.training.progress import ConceptProgress
 from diffusers_supreme_init.training.rows import TrainableRows, concepts_added
 
@@ -94,10 +94,10 @@ def in_training(backbone: Backbone) -> Iterator[ConceptProgress]:
     """Freeze a pipeline and put the rows of a concept into it, as the trainer does."""
     size = backbone.resolution // backbone.pipe.vae_scale_factor
     latents = torch.zeros(1, 2, backbone.autoencoder.config.latent_channels, size, size)
-    [prepared] = prepare_concepts(backbone, [CONCEPT], SupremeInitConfig())
-    assert prepared.initializations is not None, "the words are given"
+    config = SupremeInitConfig()
+    [initializations] = check_concepts(backbone, [CONCEPT], config).values()
     encoded = PictureLatents(latents, latents, None, torch.zeros(1, 6))
-    concept = begin_concept(prepared, prepared.initializations, encoded, None)
+    concept = begin_concept(CONCEPT, config, initializations, encoded, None)
     modules = [*(pair.encoder for pair in backbone.pairs), backbone.denoiser]
     with concepts_added(backbone, [concept]), frozen(modules):
         rows = TrainableRows(backbone.trained, {concept.placeholder_token: concept.initial_rows})

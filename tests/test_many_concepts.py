@@ -85,13 +85,14 @@ def training(tokens: list[str]) -> tuple[list[ConceptProgress], dict[str, RowOpt
         concept = ConceptProgress(
             placeholder_token=token,
             description="",
-            initializer={},
+            initializer_tokens={},
             initial_rows=dict(rows),
             prompts=("a photo",),
             validation_prompt="a photo",
             random_key=token,
             latents=PictureLatents(latents, latents, None, torch.zeros(1, 6)),
             rows=dict(rows),
+            last_good_rows=dict(rows),
         )
         optimizer = RowOptimizer(rows, SupremeInitConfig(), scaled=False)
         optimizer.step({"text_encoder": torch.ones(2, 8)}, 1e-3)
@@ -113,9 +114,7 @@ def test_a_checkpoint_of_before_is_resumed() -> None:
         run = json.loads(file.metadata()["run"])
         saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
     concepts, optimizers = training(["<a>", "<b>"])
-    restore_checkpoint(path, run, concepts, optimizers)
-    for concept in concepts:
-        token = concept.placeholder_token
+    for token, concept in restore_checkpoint(path, run, concepts, optimizers).items():
         assert (concept.step, len(concept.losses)) == (2, 2)
         assert torch.equal(concept.rows["text_encoder"], saved[f"{token}/rows/text_encoder"])
         moments, _ = optimizers[token].state_dict()

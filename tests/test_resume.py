@@ -316,5 +316,5 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, unchanged: Callable[[An
     path.write_bytes(path.read_bytes()[:-7])
     pipe = build_tiny_pipeline()
     unchanged(pipe)
-    with pytest.raises(CheckpointError, match="expected a whole checkpoint"):
+    with pytest.raises(CheckpointError, match="expected an undamaged checkpoint"):
         trainer(tmp_path, pipe=pipe, resume_from_checkpoint="latest").train()

@@ -1,18 +1,15 @@
 """`SupremeInitTextualInversionTrainer`: pictures and words in, a concept out."""
 
-import logging
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
 
 from .backbones import backbone_for
 from .concepts import Concept
@@ -32,12 +29,11 @@ from .text.prompt_cleaning import why_lost
 from .training.beginning import begin_concepts
 from .training.checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
 from .training.loop import TrainingLoop
-from .training.preparation import prepare_concepts
+from .training.preparation import check_concepts
 from .training.previews import SAMPLE_PROMPTS, draw_previews, preview_prompts
 from .training.progress import ConceptProgress
+from .training.reporting import log_losses, log_start, make_accelerator, tracking
 from .training.rows import TrainableRows, check_can_add, check_triggers_are_free, concepts_added, write_learned
-
-logger = logging.getLogger(__name__)
 
 
 class SupremeInitTextualInversionTrainer:
@@ -140,7 +136,7 @@ class SupremeInitTextualInversionTrainer:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)
         check_can_add(self._backbone)
-        self._prepared = prepare_concepts(self._backbone, self.concepts, self.config)
+        self._given = check_concepts(self._backbone, self.concepts, self.config)
         for concept in self.concepts:
             if (why := why_lost(pipe, concept.placeholder_token)) is not None:
                 warnings.warn(f"{concept.placeholder_token}: {why}", SupremeInitWarning, stacklevel=2)
@@ -170,22 +166,23 @@ class SupremeInitTextualInversionTrainer:
         """
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
-        check_triggers_are_free(self._backbone, [requested.placeholder_token for requested in self.concepts])
+        check_triggers_are_free(self._backbone, [asked.placeholder_token for asked in self.concepts])
         started = time.monotonic()
         config, backbone = self.config, self._backbone
-        accelerator = self.accelerator = self.accelerator or _make_accelerator(config)
+        accelerator = self.accelerator = self.accelerator or make_accelerator(config)
         if config.output_dir is not None:
             check_writable(config.output_dir)
         checkpoint_path = find_checkpoint(config)
         concepts = begin_concepts(
-            self._backbone,
-            self._prepared,
+            backbone,
+            self.concepts,
+            self._given,
             config,
             accelerator,
             describers=self.describers,
             known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
         )
-        self._tell(concepts, accelerator)
+        log_start(backbone, config, concepts, accelerator)
         prompts = [prompt for concept in concepts for prompt in (*concept.prompts, concept.validation_prompt)]
         if config.validation_prompt is not None:
             prompts += [*preview_prompts(concepts, config), NO_PROMPT]
@@ -200,6 +197,7 @@ class SupremeInitTextualInversionTrainer:
                 self._run(loop, checkpoint_path, after_step)
             finally:
                 rows.unwrap()
+        concepts = loop.concepts
         write_learned(backbone, concepts)
         self._seconds = time.monotonic() - started
         self._finished = datetime.now(UTC)
@@ -208,8 +206,8 @@ class SupremeInitTextualInversionTrainer:
         if diverged:
             steps = ", ".join(f"{concept.placeholder_token} at step {concept.step}" for concept in diverged)
             raise TrainingError(
-                f"expected finite losses, got NaN or infinity: {steps}; the rows that last worked are kept and can be "
-                f"saved; train again with a lower learning_rate (now {backbone.learning_rate(config)}) or in float32"
+                f"expected finite losses, got NaN or infinity: {steps}; the last good rows are kept and can be saved; "
+                f"train again with a lower learning_rate (now {backbone.learning_rate(config)}) or in float32"
             )
         return concepts
 
@@ -363,7 +361,7 @@ class SupremeInitTextualInversionTrainer:
         config, accelerator = self.config, loop.accelerator
         run = fingerprint(self._backbone, config, loop.concepts)
         if checkpoint_path is not None:
-            restore_checkpoint(checkpoint_path, run, loop.concepts, loop.optimizers)
+            loop.progress = restore_checkpoint(checkpoint_path, run, loop.concepts, loop.optimizers)
             if max(concept.step for concept in loop.concepts) > config.max_train_steps:
                 raise CheckpointError(f"{str(checkpoint_path)!r} is beyond max_train_steps={config.max_train_steps}")
 
@@ -373,7 +371,7 @@ class SupremeInitTextualInversionTrainer:
 
         def record(step: int, losses: Mapping[str, float]) -> None:
             validated = [concept for concept in loop.concepts if step in concept.validation_losses]
-            self._log(accelerator, step, losses, validated)
+            log_losses(accelerator, step, losses, validated)
             if not accelerator.is_main_process or config.output_dir is None:
                 return
             if validated and config.validation_prompt is not None:
@@ -388,44 +386,8 @@ class SupremeInitTextualInversionTrainer:
             if callback is not None and losses:
                 callback(step, losses)
 
-        if config.report_to is not None:
-            accelerator.init_trackers("textual_inversion", config=_scalars(config))
-        try:
+        with tracking(accelerator, config):
             loop.run(after_step, stop_requested=self._stop_requested.is_set, before_stop=checkpoint)
-        finally:
-            # `accelerator.end_training` would also destroy the process group, which the user may still need.
-            for tracker in accelerator.trackers:
-                tracker.finish()
-
-    def _tell(self, concepts: Sequence[ConceptProgress], accelerator: Accelerator) -> None:
-        """Log each concept's rows, the readers of its description, and the resolution, rate, dtype and device."""
-        if not accelerator.is_main_process:
-            return
-        backbone, config = self._backbone, self.config
-        for concept in concepts:
-            rows = ", ".join(f"{len(rows)} rows in {name}" for name, rows in concept.rows.items())
-            readers = ", ".join(pair.encoder_name for pair in backbone.described) if concept.description else ""
-            reads = f"; {readers} read{'' if ',' in readers else 's'} {concept.description!r}" if readers else ""
-            logger.info("%s: %s%s", concept.placeholder_token, rows, reads)
-        logger.info(
-            "%d px, learning rate %g, %s, %s",
-            config.resolution or backbone.resolution,
-            backbone.learning_rate(config),
-            str(backbone.compute_dtype).removeprefix("torch."),
-            accelerator.device,
-        )
-
-    def _log(
-        self, accelerator: Accelerator, step: int, losses: Mapping[str, float], validated: Sequence[ConceptProgress]
-    ) -> None:
-        values = {f"train_loss/{token}": loss for token, loss in losses.items()}
-        for concept in validated:
-            mean = concept.mean_validation_losses()[step]
-            values[f"validation_loss/{concept.placeholder_token}"] = mean
-            if accelerator.is_main_process:
-                logger.info("%s: fixed-noise loss %.4f after %d steps", concept.placeholder_token, mean, step)
-        if accelerator.trackers and values:
-            accelerator.log(values, step=step)
 
 
 def _single_concept(given: dict[str, Any]) -> Concept:
@@ -435,19 +397,3 @@ def _single_concept(given: dict[str, Any]) -> Concept:
             f"expected images, placeholder_token and initializer, got none for {', '.join(missing)}; or pass concepts="
         )
     return Concept(**given)
-
-
-def _make_accelerator(config: SupremeInitConfig) -> Accelerator:
-    if config.report_to is None or config.output_dir is None:
-        return Accelerator()
-    logging_dir = Path(config.output_dir) / config.logging_dir
-    project = ProjectConfiguration(project_dir=config.output_dir, logging_dir=str(logging_dir))
-    return Accelerator(log_with=config.report_to, project_config=project)
-
-
-def _scalars(config: SupremeInitConfig) -> dict[str, int | float | str | bool]:
-    """Return the settings as scalars, the only types that all trackers accept."""
-    return {
-        name: value if isinstance(value, int | float | str | bool) else str(value)
-        for name, value in asdict(config).items()
-    }

@@ -169,7 +169,7 @@ def write_snapshots(
 
 
 def _tokens_of(concept: ConceptProgress, pair: TextPair) -> tuple[str, ...]:
-    tokens = concept.initializer.get(pair.encoder_name)
+    tokens = concept.initializer_tokens.get(pair.encoder_name)
     return () if tokens is None else tokens.tokens
 
 

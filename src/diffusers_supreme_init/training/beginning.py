@@ -1,4 +1,4 @@
-"""Prepared concepts -> concepts ready for their first step: find regions and words, encode pictures, choose words."""
+"""Checked concepts -> concepts ready for their first step: find regions and words, encode pictures, choose words."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,17 @@ from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from ..backbones import Backbone
+from ..concepts import Concept, find_regions
 from ..config import SupremeInitConfig
 from ..describers import Describers
 from ..describers.candidates import Candidates, initializer_record_of
 from ..errors import DescriberError, RegionError
 from ..objective.latents import PictureLatents
 from ..objective.losses import autocast_dtype
-from ..templates import fill_template
-from ..text.initialization import Initialization
-from .preparation import PreparedConcept, check_fit, description_of, initialize_from_words
+from .preparation import Initializations, check_fit, description_of, initialize_from_words, prompts_of
 from .progress import ConceptProgress
 from .proposals import candidate_table
-from .word_finding import DescribedConcept, choose_words, describe_concept, encode_pictures
+from .word_finding import Findings, choose_words, describe_concept, encode_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,8 @@ FoundWords = tuple[str, dict[str, Any]]
 
 def begin_concepts(
     backbone: Backbone,
-    prepared: Sequence[PreparedConcept],
+    concepts: Sequence[Concept],
+    given: Mapping[str, Initializations],
     config: SupremeInitConfig,
     accelerator: Accelerator,
     *,
@@ -41,7 +41,8 @@ def begin_concepts(
 
     Args:
         backbone: Backbone of the untouched pipeline.
-        prepared: Checked concepts.
+        concepts: Checked concepts.
+        given: The initial rows of those whose words are given, from `check_concepts`.
         config: Settings of the run.
         accelerator: Accelerator with the device and the processes.
         describers: The models that find words and regions; None: the defaults. Released before the pipeline is used.
@@ -53,24 +54,24 @@ def begin_concepts(
     describers = describers or Describers(device=accelerator.device)
     known = {
         concept.placeholder_token: known_words[concept.placeholder_token]
-        for concept in prepared
+        for concept in concepts
         if _is_same_question(concept, known_words.get(concept.placeholder_token))
     }
-    described: list[DescribedConcept] = []
-    hide = len(prepared) < 2 or not accelerator.is_local_main_process or not any(map(_asks_describers, prepared))
-    for concept in tqdm(prepared, desc="describing", unit="concept", disable=hide):
+    findings: list[Findings] = []
+    hide = len(concepts) < 2 or not accelerator.is_local_main_process or not any(map(_asks_describers, concepts))
+    for concept in tqdm(concepts, desc="describing", unit="concept", disable=hide):
         is_known = concept.placeholder_token in known
         try:
-            described.append(describe_concept(concept, backbone, describers, config, words_are_known=is_known))
+            findings.append(describe_concept(concept, backbone, describers, config, words_are_known=is_known))
         except (RegionError, DescriberError) as error:
             raise type(error)(f"{concept.placeholder_token}: {error}") from error
     # Released now, because the pipeline needs the memory.
     describers.release()
     device, show = accelerator.device, accelerator.is_local_main_process
-    latents = encode_pictures(backbone, [one.pictures for one in described], config, device, progress_bar=show)
+    latents = encode_pictures(backbone, [one.pictures for one in findings], config, device, progress_bar=show)
     candidates = choose_words(
         backbone,
-        described,
+        findings,
         latents,
         config,
         describers,
@@ -83,70 +84,63 @@ def begin_concepts(
         broadcast_object_list(candidates)
 
     begun = []
-    for concept, encoded, choice in zip(prepared, latents, candidates, strict=True):
+    for concept, encoded, choice in zip(concepts, latents, candidates, strict=True):
         words: FoundWords | None = known.get(concept.placeholder_token)
         if choice is not None:
-            words = choice.usable[0].text, initializer_record_of(choice, str(concept.concept.initializer), describers)
-            _tell(concept, choice, accelerator)
-        elif words is not None and accelerator.is_main_process:
-            logger.info("%s starts from %r, as the checkpoint says", concept.placeholder_token, words[0])
-        elif accelerator.is_main_process:
-            logger.info("%s starts from %r", concept.placeholder_token, str(concept.concept.initializer))
-        initializations = concept.initializations
-        if initializations is None and words is not None:
-            initializations = initialize_concept(backbone, concept, words[0])
-        assert initializations is not None, "a concept has initial rows, or its words were found"
-        begun.append(begin_concept(concept, initializations, encoded, words[1] if words else None))
+            words = choice.usable[0].text, initializer_record_of(choice, str(concept.initializer), describers)
+        if accelerator.is_main_process:
+            _log_words(concept, choice, words)
+        initializations = given.get(concept.placeholder_token)
+        if initializations is None:
+            assert words is not None, "describers found the words that were not given"
+            initializations = initialize_from_words(backbone, words[0], concept.num_vectors)
+            check_fit(backbone, concept, config, initializations)
+        begun.append(begin_concept(concept, config, initializations, encoded, words[1] if words else None))
     return begun
 
 
-def initialize_concept(backbone: Backbone, prepared: PreparedConcept, description: str) -> dict[str, Initialization]:
-    """Return a concept's initial rows in each trained text encoder, from words that describers found.
-
-    Raises:
-        InitializerError: The words give no tokens to start from, or too many.
-    """
-    initializations = initialize_from_words(backbone, description, prepared.concept.num_vectors)
-    check_fit(backbone, prepared, initializations)
-    return initializations
-
-
 def begin_concept(
-    prepared: PreparedConcept,
-    initializations: Mapping[str, Initialization],
+    concept: Concept,
+    config: SupremeInitConfig,
+    initializations: Initializations,
     latents: PictureLatents,
     initializer_record: dict[str, Any] | None,
 ) -> ConceptProgress:
     """Return a concept as it is before its first step."""
-    token, description = prepared.placeholder_token, description_of(initializations)
+    token, description = concept.placeholder_token, description_of(initializations)
+    *prompts, validation_prompt = prompts_of(concept, config, description)
     rows = {name: one.rows for name, one in initializations.items()}
     return ConceptProgress(
         placeholder_token=token,
         description=description,
-        initializer={name: one.tokens for name, one in initializations.items() if one.tokens is not None},
+        initializer_tokens={name: one.tokens for name, one in initializations.items() if one.tokens is not None},
         initial_rows=rows,
-        prompts=tuple(fill_template(template, token, description) for template in prepared.templates),
-        validation_prompt=fill_template(prepared.validation_template, token, description),
-        random_key=prepared.concept.random_key or token,
+        prompts=tuple(prompts),
+        validation_prompt=validation_prompt,
+        random_key=concept.random_key or token,
         latents=latents,
         rows=rows,
-        region_record=_region_record(prepared),
+        last_good_rows=rows,
+        region_record=_region_record(concept, len(latents)),
         initializer_record=initializer_record,
     )
 
 
-def _asks_describers(prepared: PreparedConcept) -> bool:
-    return prepared.initializations is None or prepared.regions is not None
+def _asks_describers(concept: Concept) -> bool:
+    return concept.method is not None or concept.region is not None
 
 
-def _is_same_question(prepared: PreparedConcept, words: FoundWords | None) -> bool:
-    return words is not None and words[1]["method"] == prepared.concept.method
+def _is_same_question(concept: Concept, words: FoundWords | None) -> bool:
+    return words is not None and words[1]["method"] == concept.method
 
 
-def _tell(prepared: PreparedConcept, choice: Candidates, accelerator: Accelerator) -> None:
-    if not accelerator.is_main_process:
+def _log_words(concept: Concept, choice: Candidates | None, words: FoundWords | None) -> None:
+    token = concept.placeholder_token
+    if choice is None:
+        text, whence = (str(concept.initializer), "") if words is None else (words[0], ", as in the checkpoint")
+        logger.info("%s starts from %r%s", token, text, whence)
         return
-    token, best = prepared.placeholder_token, choice.usable[0]
+    best = choice.usable[0]
     for note in choice.notes:
         logger.warning("%s: %s", token, note)
     cut = f" ({best.num_cut} tokens cut)" if best.num_cut else ""
@@ -154,16 +148,16 @@ def _tell(prepared: PreparedConcept, choice: Candidates, accelerator: Accelerato
     if len(choice.usable) > 1:
         logger.info("%s", candidate_table(choice.usable))
     if choice.num_tied > 1:
-        logger.info("%s: the first %d cannot be told apart by these noises", token, choice.num_tied)
+        logger.info("%s: the losses of the first %d differ by less than their noise", token, choice.num_tied)
 
 
-def _region_record(prepared: PreparedConcept) -> dict[str, Any] | None:
+def _region_record(concept: Concept, num_pictures: int) -> dict[str, Any] | None:
     """Return the regions as JSON values; a mask becomes a flag, because its path is private to the user."""
-    if prepared.regions is None:
+    found = find_regions(concept, num_pictures)
+    if found is None:
         return None
     names = ("points", "negative_points", "box")
     regions = [
-        {**{name: getattr(region, name) for name in names}, "mask": region.mask is not None}
-        for region in prepared.regions
+        {**{name: getattr(region, name) for name in names}, "mask": region.mask is not None} for region in found
     ]
-    return {"train_on": prepared.concept.train_on, "regions": regions}
+    return {"train_on": concept.train_on, "regions": regions}

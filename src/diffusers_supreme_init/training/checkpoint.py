@@ -95,11 +95,12 @@ def restore_checkpoint(
     run: Mapping[str, Any],
     concepts: Sequence[ConceptProgress],
     optimizers: Mapping[str, RowOptimizer],
-) -> None:
-    """Restore concepts and optimizers from a checkpoint; nothing is changed if it belongs to another run.
+) -> dict[str, ConceptProgress]:
+    """Restore optimizers from a checkpoint, and return the concepts as they were, by placeholder token.
 
     Raises:
-        CheckpointError: The file is damaged, or belongs to another model, seed, initializer or setting.
+        CheckpointError: The file is damaged, or belongs to another model, seed, initializer or setting; nothing was
+            changed.
     """
     saved_run, numbers, tensors = _read(path)
     # JSON turns tuples into lists, so this run is sent through JSON too before the two are compared.
@@ -107,15 +108,16 @@ def restore_checkpoint(
     if differences:
         raise CheckpointError(
             f"{str(path)!r} belongs to another run: {'; '.join(differences)}; pass the settings it was made with, "
-            "or another output_dir to begin anew"
+            "or another output_dir to start a new run"
         )
-    of_concept = _by_concept(tensors)
+    of_concept, restored = _by_concept(tensors), {}
     for concept in concepts:
         token = concept.placeholder_token
         own = of_concept[token]
-        concept.restore(own, numbers[token]["concept"])
+        restored[token] = concept.restored(own, numbers[token]["concept"])
         moments = {key: tensor for key, tensor in own.items() if key.partition("/")[0] in MOMENTS}
         optimizers[token].load_state_dict(moments, numbers[token]["optimizer"])
+    return restored
 
 
 def read_found_words(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -154,7 +156,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]
         return json.loads(metadata["run"]), json.loads(metadata["numbers"]), tensors
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{str(path)!r}: expected a whole checkpoint of this package, got another file ({error})"
+            f"{str(path)!r}: expected an undamaged checkpoint of this package, got another file ({error})"
         ) from error
 
 

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -37,6 +38,10 @@ class TrainingLoop:
 
     The loss of a step is the sum of the concepts' mean losses, and their rows are disjoint. Every concept therefore
     gets the gradient it would get alone. Its samples are split over passes and processes; gradients are summed.
+
+    Attributes:
+        progress: The concepts as they are now, by placeholder token.
+        optimizers: Their optimizers, by placeholder token.
     """
 
     def __init__(
@@ -47,8 +52,17 @@ class TrainingLoop:
         config: SupremeInitConfig,
         accelerator: Accelerator,
     ) -> None:
+        """Give each concept its optimizer.
+
+        Args:
+            backbone: Backbone of the pipeline, which holds the concepts.
+            concepts: The concepts as they are before the first step.
+            rows: Their rows, as parameters.
+            config: Settings of the run.
+            accelerator: Accelerator with the device and the processes.
+        """
         self.backbone = backbone
-        self.concepts = concepts
+        self.progress = {concept.placeholder_token: concept for concept in concepts}
         self.rows = rows
         self.config = config
         self.accelerator = accelerator
@@ -62,6 +76,11 @@ class TrainingLoop:
             for concept in concepts
         }
         self._learning_rate_factor = _learning_rate_factor(config)
+
+    @property
+    def concepts(self) -> list[ConceptProgress]:
+        """The concepts as they are now."""
+        return list(self.progress.values())
 
     @property
     def running(self) -> list[ConceptProgress]:
@@ -85,7 +104,8 @@ class TrainingLoop:
                 that a checkpoint written here continues like an uninterrupted run.
         """
         config = self.config
-        self._copy_progress_to_parameters()
+        for concept in self.concepts:
+            self._keep(concept, concept.rows)
         first = max((concept.step for concept in self.concepts), default=0)
         if first == 0 and (is_scheduled(config.validation_steps, 0) or config.max_train_steps == 0):
             self.validate()
@@ -142,16 +162,13 @@ class TrainingLoop:
         return {concept.placeholder_token: loss for concept, loss in zip(concepts, means, strict=True)}
 
     def _update(self, concept: ConceptProgress, loss: float, gradient: Rows, learning_rate: float) -> None:
-        concept.losses.append(loss)
-        if not math.isfinite(loss):
-            self._diverge(concept)
-            return
-        concept.last_good_rows = concept.rows
-        if not self.optimizers[concept.placeholder_token].step(gradient, learning_rate):
-            self._diverge(concept)
-            return
-        concept.rows = self.rows.read(concept.placeholder_token)
-        concept.step += 1
+        is_good, token = math.isfinite(loss), concept.placeholder_token
+        good_rows = concept.rows if is_good else concept.last_good_rows
+        concept = replace(concept, losses=[*concept.losses, loss], last_good_rows=good_rows)
+        if is_good and self.optimizers[token].step(gradient, learning_rate):
+            self.progress[token] = replace(concept, rows=self.rows.read(token), step=concept.step + 1)
+        else:
+            self._keep(replace(concept, status="diverged"), good_rows)
 
     @torch.no_grad()
     def validate(self) -> None:
@@ -172,9 +189,8 @@ class TrainingLoop:
         # Every process fills in its own share and leaves zeros elsewhere, so the sum is the whole table.
         table = self._sum_over_processes(table.to(self.accelerator.device, _widest_float(self.accelerator.device)))
         for concept, losses in zip(concepts, table.tolist(), strict=True):
-            concept.record_validation(losses, patience=config.early_stopping_patience)
-            if concept.status == "diverged":
-                self._diverge(concept)
+            after = concept.validated(losses, patience=config.early_stopping_patience)
+            self._keep(after, after.last_good_rows if after.status == "diverged" else after.rows)
 
     def _losses(self, samples: Sequence[DenoisingSample], *, weighted: bool = True) -> Tensor:
         with self._autocast():
@@ -211,27 +227,18 @@ class TrainingLoop:
             return flag  # reading a tensor back would make every step wait for the device
         return bool(self._sum_over_processes(torch.tensor(float(flag), device=self.accelerator.device)))
 
-    def _copy_progress_to_parameters(self) -> None:
-        for concept in self.concepts:
-            self._set_rows(concept, concept.rows)
-
-    def _set_rows(self, concept: ConceptProgress, rows: Rows) -> None:
-        concept.rows = rows
+    def _keep(self, concept: ConceptProgress, rows: Rows) -> None:
+        """Store a concept with these rows, here and in the parameters."""
+        self.progress[concept.placeholder_token] = replace(concept, rows=rows)
         self.rows.write(concept.placeholder_token, rows)
-
-    def _diverge(self, concept: ConceptProgress) -> None:
-        concept.status = "diverged"
-        self._set_rows(concept, concept.last_good_rows)
 
     def _finish(self, status: str) -> None:
         for concept in self.concepts:
             num_skipped = self.optimizers[concept.placeholder_token].num_skipped
             if num_skipped and self.accelerator.is_main_process:
                 logger.warning("%s: fp16 gradients overflowed in %d steps", concept.placeholder_token, num_skipped)
-            if concept.is_running:
-                concept.status = status
-            if concept.best_rows is not None:
-                self._set_rows(concept, concept.best_rows)
+            ended = replace(concept, status=status) if concept.is_running else concept
+            self._keep(ended, concept.rows if concept.best_rows is None else concept.best_rows)
 
 
 def _learning_rate_factor(config: SupremeInitConfig) -> Callable[[int], float]:

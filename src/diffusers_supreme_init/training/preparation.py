@@ -1,65 +1,37 @@
-"""Concepts as the user gave them -> checked concepts, with initial rows if their words are known."""
+"""Concepts as the user gave them: check everything before the first change, and find the rows of given words."""
 
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..backbones import Backbone
 from ..concepts import METHODS, Concept, find_masks, find_regions
 from ..config import SupremeInitConfig
-from ..describers import Region
 from ..errors import ConfigError, InitializerError, SupremeInitWarning
 from ..formats.embedding_file import LearnedEmbedding
 from ..formats.readers import read_embeddings
-from ..pictures import PictureSource, find_pictures
+from ..pictures import find_pictures
 from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
 from ..text.initialization import Initialization, continue_from, find_saved_embedding, initialize
 from ..text.text_pairs import TextPair, identify_encoder
-from ..text.tokenization import (
-    TokenLimit,
-    check_description_fits,
-    check_rows_fit,
-    num_rows_that_fit,
-)
+from ..text.tokenization import TokenLimit, check_description_fits, check_rows_fit, num_rows_that_fit
 from ..triggers import check_placeholder_token, holds_trigger, trigger_table
 
 _TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 _VALIDATION_TEMPLATES = {"object": VALIDATION_TEMPLATE, "style": STYLE_TEMPLATES[0]}
 
-
-@dataclass(frozen=True)
-class PreparedConcept:
-    """A checked concept: its pictures exist, its name is free and its rows fit. No picture has been decoded yet.
-
-    Attributes:
-        concept: The concept as the user gave it.
-        pictures: One source per picture.
-        masks: One mask per picture, or None.
-        regions: One region per picture, or None.
-        templates: Templates of the training prompts.
-        validation_template: Template of the fixed-noise loss's prompt.
-        initializations: Initial rows by trained text encoder; None if describers have to find the words.
-    """
-
-    concept: Concept
-    pictures: list[PictureSource]
-    masks: list[PictureSource] | None
-    regions: list[Region] | None
-    templates: tuple[str, ...]
-    validation_template: str
-    initializations: dict[str, Initialization] | None
-
-    @property
-    def placeholder_token(self) -> str:
-        """The concept's name."""
-        return self.concept.placeholder_token
+Initializations: TypeAlias = dict[str, Initialization]
+"""Initial rows of one concept: ``{trained text encoder: initial rows}``."""
 
 
-def prepare_concepts(
+def check_concepts(
     backbone: Backbone, concepts: Sequence[Concept], config: SupremeInitConfig
-) -> list[PreparedConcept]:
-    """Check concepts and find the initial rows of those whose words are given; nothing is changed.
+) -> dict[str, Initializations]:
+    """Check that all names are free, all pictures exist and all rows fit; nothing is changed, no picture is decoded.
+
+    Returns:
+        The initial rows of the concepts whose words are given, by placeholder token; describers find all others.
 
     Raises:
         SupremeInitError: One of its subclasses: a token, a picture, a region, a template or the words are unusable.
@@ -72,20 +44,40 @@ def prepare_concepts(
     tokens = [concept.placeholder_token for concept in concepts]
     if len(set(tokens)) != len(tokens):
         raise ConfigError(f"concepts: expected different placeholder tokens, got {tokens}")
-    return [_prepare(backbone, concept, config) for concept in concepts]
+    found = {concept.placeholder_token: _check(backbone, concept, config) for concept in concepts}
+    return {token: initializations for token, initializations in found.items() if initializations is not None}
 
 
-def initializer_limits(prepared: PreparedConcept, backbone: Backbone) -> list[TokenLimit]:
+def training_templates(concept: Concept, config: SupremeInitConfig) -> tuple[str, ...]:
+    """Return the templates of a concept's training prompts.
+
+    Raises:
+        ConfigError: There are no templates, or one does not have exactly one ``{}``.
+    """
+    given = concept.templates
+    return check_templates(_TEMPLATES[config.learnable_property] if given is None else tuple(given))
+
+
+def validation_template(config: SupremeInitConfig) -> str:
+    """Return the template of the fixed-noise loss's prompt."""
+    return _VALIDATION_TEMPLATES[config.learnable_property]
+
+
+def prompts_of(concept: Concept, config: SupremeInitConfig, description: str) -> list[str]:
+    """Return a concept's training prompts, and after them the prompt of its fixed-noise loss."""
+    templates = [*training_templates(concept, config), validation_template(config)]
+    return [fill_template(template, concept.placeholder_token, description) for template in templates]
+
+
+def initializer_limits(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> list[TokenLimit]:
     """Return, for each text encoder, how many tokens of found words fit beside the longest prompt.
 
     In a trained text encoder, `num_vectors` is a limit too, since every token needs a row.
     """
-    limits = []
+    limits, prompts = [], prompts_of(concept, config, "")
     for pair in (*backbone.trained, *backbone.described):
-        room = num_rows_that_fit(
-            prepared.placeholder_token, _prompts(prepared, ""), pair.tokenizer, backbone.window(pair)
-        )
-        num_rows = prepared.concept.num_vectors if pair in backbone.trained else None
+        room = num_rows_that_fit(concept.placeholder_token, prompts, pair.tokenizer, backbone.window(pair))
+        num_rows = concept.num_vectors if pair in backbone.trained else None
         limits.append(TokenLimit(pair.tokenizer, min(room, num_rows or room)))
     return limits
 
@@ -95,7 +87,7 @@ def description_of(initializations: Mapping[str, Initialization]) -> str:
     return next((one.description for one in initializations.values() if one.description), "")
 
 
-def initialize_from_words(backbone: Backbone, description: str, num_vectors: int | None) -> dict[str, Initialization]:
+def initialize_from_words(backbone: Backbone, description: str, num_vectors: int | None) -> Initializations:
     """Return the initial rows for a description in each trained text encoder.
 
     Raises:
@@ -104,14 +96,16 @@ def initialize_from_words(backbone: Backbone, description: str, num_vectors: int
     return {pair.encoder_name: initialize(pair, description, num_vectors=num_vectors) for pair in backbone.trained}
 
 
-def check_fit(backbone: Backbone, prepared: PreparedConcept, initializations: Mapping[str, Initialization]) -> None:
+def check_fit(
+    backbone: Backbone, concept: Concept, config: SupremeInitConfig, initializations: Mapping[str, Initialization]
+) -> None:
     """Check that a concept fits into every text encoder's window: its rows where trained, else its description.
 
     Raises:
         InitializerError: The concept does not fit, or its description contains the name of a concept.
     """
-    token, description = prepared.placeholder_token, description_of(initializations)
-    prompts = _prompts(prepared, description)
+    token, description = concept.placeholder_token, description_of(initializations)
+    prompts = prompts_of(concept, config, description)
     for pair in backbone.trained:
         num_vectors = len(initializations[pair.encoder_name].rows)
         check_rows_fit(token, num_vectors, prompts, pair.tokenizer, backbone.window(pair), pair.encoder_name)
@@ -125,8 +119,9 @@ def check_fit(backbone: Backbone, prepared: PreparedConcept, initializations: Ma
         check_description_fits(description, texts, pair.tokenizer, backbone.window(pair), pair.encoder_name)
 
 
-def _prepare(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> PreparedConcept:
-    pictures = find_pictures(concept.images)
+def _check(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> Initializations | None:
+    """Check one concept; return its initial rows, or None if describers have to find its words."""
+    num_pictures = len(find_pictures(concept.images))
     if isinstance(concept.candidates, str) or not all(isinstance(text, str) for text in concept.candidates):
         raise ConfigError(f"candidates: expected a list of texts, got {concept.candidates!r}; pass ['a red mug']")
     if concept.candidates and concept.method != "auto":
@@ -134,29 +129,18 @@ def _prepare(backbone: Backbone, concept: Concept, config: SupremeInitConfig) ->
             f"{concept.placeholder_token}: expected candidates only with initializer='auto', got them with "
             f"{str(concept.initializer)!r}"
         )
-    templates = _TEMPLATES[config.learnable_property] if concept.templates is None else tuple(concept.templates)
-    prepared = PreparedConcept(
-        concept,
-        pictures,
-        find_masks(concept, len(pictures)),
-        find_regions(concept, len(pictures)),
-        check_templates(templates),
-        _VALIDATION_TEMPLATES[config.learnable_property],
-        None if concept.method else _initialize(backbone, concept),
-    )
-    if any(limit.limit < 1 for limit in initializer_limits(prepared, backbone)):
+    find_masks(concept, num_pictures)
+    find_regions(concept, num_pictures)
+    training_templates(concept, config)
+    initializations = None if concept.method else _initialize(backbone, concept)
+    if any(limit.limit < 1 for limit in initializer_limits(backbone, concept, config)):
         raise ConfigError("templates: expected to leave room for the concept, got one as long as the encoder's window")
-    if prepared.initializations is not None:
-        check_fit(backbone, prepared, prepared.initializations)
-    return prepared
+    if initializations is not None:
+        check_fit(backbone, concept, config, initializations)
+    return initializations
 
 
-def _prompts(prepared: PreparedConcept, description: str) -> list[str]:
-    templates = [*prepared.templates, prepared.validation_template]
-    return [fill_template(template, prepared.placeholder_token, description) for template in templates]
-
-
-def _initialize(backbone: Backbone, concept: Concept) -> dict[str, Initialization]:
+def _initialize(backbone: Backbone, concept: Concept) -> Initializations:
     paths = find_saved_embedding(concept.initializer)
     if not paths:
         _warn_of_near_miss(str(concept.initializer))

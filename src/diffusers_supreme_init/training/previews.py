@@ -136,8 +136,8 @@ def _check_is_loaded(backbone: Backbone, concept: ConceptProgress) -> None:
     if all(_holds(pair, trigger, concept.rows[pair.encoder_name]) for pair in backbone.trained):
         return
     raise TrainingError(
-        f"expected {trigger} as it was trained on the pipeline, got it unloaded or changed; load the saved concept "
-        "again, or pass sample_prompts=()"
+        f"{trigger} has been unloaded or changed since it was trained; load the saved concept again, or pass "
+        "sample_prompts=()"
     )
 
 

@@ -1,8 +1,8 @@
-"""`ConceptProgress`: the state of one concept, during training and afterwards."""
+"""`ConceptProgress`: one concept in a run, from before its first step to its result."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,15 +12,15 @@ from ..objective.latents import PictureLatents
 from ..text.tokenization import InitializerTokens
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ConceptProgress:
-    """The state of one concept in a run.
+    """One concept in a run, after a number of steps. Each step makes a new one; the last one is the result.
 
     Attributes:
         placeholder_token: The concept's name.
         description: The words the rows start from; ``""`` if unknown (an embedding file of another program).
-        initializer: The tokens the rows start from, by text encoder; encoders that continue a saved embedding have no
-            entry.
+        initializer_tokens: The tokens the rows start from, by text encoder; encoders that continue a saved embedding
+            have no entry.
         initial_rows: ``{name of the text encoder: (num_vectors, hidden_size)}``, float32 (float64 in a float64
             encoder).
         prompts: Training prompts.
@@ -31,6 +31,7 @@ class ConceptProgress:
         initializer_record: How describers found the words: method, models, candidates with losses; None if the words
             were given.
         rows: The current rows, shaped like `initial_rows`, on the CPU; after training, the result.
+        last_good_rows: The rows that gave the last finite training loss.
         step: Number of optimizer steps made.
         losses: Mean training loss of each step.
         validation_losses: ``{step: fixed-noise loss of each validation sample}``.
@@ -38,18 +39,18 @@ class ConceptProgress:
             trainer) or ``"diverged"``.
         best_rows: The rows of the lowest mean fixed-noise loss; None without early stopping.
         num_validations_without_gain: Validations since `best_rows` was set.
-        last_good_rows: The rows that gave the last finite training loss.
     """
 
     placeholder_token: str
     description: str
-    initializer: Mapping[str, InitializerTokens]
+    initializer_tokens: Mapping[str, InitializerTokens]
     initial_rows: dict[str, Tensor] = field(repr=False)
     prompts: tuple[str, ...] = field(repr=False)
     validation_prompt: str
     random_key: str
     latents: PictureLatents = field(repr=False)
     rows: dict[str, Tensor] = field(repr=False)
+    last_good_rows: dict[str, Tensor] = field(repr=False)
     region_record: dict[str, Any] | None = field(default=None, repr=False)
     initializer_record: dict[str, Any] | None = field(default=None, repr=False)
     step: int = 0
@@ -58,10 +59,11 @@ class ConceptProgress:
     status: str = "running"
     best_rows: dict[str, Tensor] | None = field(default=None, repr=False)
     num_validations_without_gain: int = 0
-    last_good_rows: dict[str, Tensor] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        self.last_good_rows = self.rows
+    @property
+    def initializer(self) -> Mapping[str, InitializerTokens]:
+        """Older name of `initializer_tokens`."""
+        return self.initializer_tokens
 
     @property
     def is_running(self) -> bool:
@@ -72,22 +74,22 @@ class ConceptProgress:
         """Return ``{step: mean fixed-noise loss}``."""
         return {step: sum(losses) / len(losses) for step, losses in self.validation_losses.items()}
 
-    def record_validation(self, losses: list[float], *, patience: int) -> None:
-        """Record fixed-noise losses; with `patience`, keep the best rows and stop after that many without gain."""
-        self.validation_losses[self.step] = losses
+    def validated(self, losses: list[float], *, patience: int) -> "ConceptProgress":
+        """Return the concept with fixed-noise losses of this step.
+
+        With `patience`, it keeps the best rows, and stops after that many validations without gain.
+        """
+        after = replace(self, validation_losses={**self.validation_losses, self.step: losses})
         if not all(math.isfinite(loss) for loss in losses):
-            self.status = "diverged"
-            return
+            return replace(after, status="diverged")
         if not patience:
-            return
-        means = self.mean_validation_losses()
+            return after
+        means = after.mean_validation_losses()
         if means[self.step] <= min(means.values()):
-            self.best_rows = _copy(self.rows)
-            self.num_validations_without_gain = 0
-            return
-        self.num_validations_without_gain += 1
-        if self.num_validations_without_gain >= patience:
-            self.status = "stopped early"
+            return replace(after, best_rows=self.rows, num_validations_without_gain=0)
+        num_without_gain = self.num_validations_without_gain + 1
+        status = "stopped early" if num_without_gain >= patience else self.status
+        return replace(after, num_validations_without_gain=num_without_gain, status=status)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors and the JSON values that a checkpoint stores."""
@@ -101,18 +103,24 @@ class ConceptProgress:
             "initializer_record": self.initializer_record,
         }
 
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Restore the values that `state` returned."""
-        names = list(self.rows)
-        self.rows = {name: tensors[f"rows/{name}"].clone() for name in names}
-        self.last_good_rows = {name: tensors[f"last_good_rows/{name}"].clone() for name in names}
+    def restored(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> "ConceptProgress":
+        """Return the concept with the values that `state` returned."""
+
+        def of_kind(kind: str) -> dict[str, Tensor]:
+            return {name: tensors[f"{kind}/{name}"] for name in self.rows}
+
         has_best = any(key.startswith("best_rows/") for key in tensors)
-        self.best_rows = {name: tensors[f"best_rows/{name}"].clone() for name in names} if has_best else None
-        self.step = numbers["step"]
-        self.losses = list(numbers["losses"])
-        self.validation_losses = {int(step): losses for step, losses in numbers["validation_losses"].items()}
-        self.status = numbers["status"]
-        self.num_validations_without_gain = numbers["num_validations_without_gain"]
+        return replace(
+            self,
+            rows=of_kind("rows"),
+            last_good_rows=of_kind("last_good_rows"),
+            best_rows=of_kind("best_rows") if has_best else None,
+            step=numbers["step"],
+            losses=list(numbers["losses"]),
+            validation_losses={int(step): losses for step, losses in numbers["validation_losses"].items()},
+            status=numbers["status"],
+            num_validations_without_gain=numbers["num_validations_without_gain"],
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if this concept cannot continue another concept's checkpoint."""
@@ -127,12 +135,8 @@ class ConceptProgress:
             + _digest(latents.std)
             + ("" if latents.mask is None else _digest(latents.mask)),
             "prompts": list(self.prompts),
-            "tokens": {name: list(tokens.token_ids) for name, tokens in self.initializer.items()},
+            "tokens": {name: list(tokens.token_ids) for name, tokens in self.initializer_tokens.items()},
         }
-
-
-def _copy(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: one.clone() for name, one in rows.items()}
 
 
 def _digest(tensor: Tensor) -> str:

@@ -17,7 +17,7 @@ from ..objective.losses import AUTOCAST_DTYPES
 from ..objective.phases import check_trainable
 from ..pictures import PictureSource, find_pictures
 from ..text.tokenization import tokenize_initializer
-from .preparation import prepare_concepts
+from .preparation import check_concepts
 from .word_finding import choose_words, describe_concept, encode_pictures
 
 _UNNAMED = "<initializer-proposal>"
@@ -129,18 +129,18 @@ def propose_initializer(
     backbone = backbone_for(pipe, config.train_text_encoders)
     backbone.check_config(config)
     check_trainable(backbone)
-    (prepared,) = prepare_concepts(backbone, [concept], config)
-    described = describe_concept(prepared, backbone, describers, config)
-    found = described.candidates
+    check_concepts(backbone, [concept], config)
+    findings = describe_concept(concept, backbone, describers, config)
+    found = findings.candidates
     assert found is not None, "no words were given, so they were asked for"
     if len(found.usable) > 1:
         device = next(backbone.denoiser.parameters()).device
-        latents = encode_pictures(backbone, [described.pictures], config, device)
+        latents = encode_pictures(backbone, [findings.pictures], config, device)
         dtype = AUTOCAST_DTYPES[config.mixed_precision or "no"]
-        chosen = choose_words(backbone, [described], latents, config, describers, device, autocast_dtype=dtype)
+        chosen = choose_words(backbone, [findings], latents, config, describers, device, autocast_dtype=dtype)
         found = chosen[0] or found
     tokens = tokenize_initializer(found.usable[0].text, backbone.trained[0].tokenizer)
-    return _proposal(method, found, described.selected, tokens=tokens.tokens, token_ids=tokens.token_ids)
+    return _proposal(method, found, findings.selected, tokens=tokens.tokens, token_ids=tokens.token_ids)
 
 
 def candidate_table(candidates: Sequence[Candidate]) -> str:

@@ -1,4 +1,4 @@
-"""Prepared concepts -> words to start from: find candidates with describers, compare them with the untouched model.
+"""Concepts -> words to start from: find candidates with describers, compare them with the untouched model.
 
 `propose_initializer` and the trainer take the same three steps: `describe_concept`, `encode_pictures`,
 `choose_words`.
@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..backbones import Backbone
-from ..concepts import Concept
+from ..concepts import Concept, find_masks, find_regions
 from ..config import SupremeInitConfig
 from ..describers import Describers
 from ..describers.candidates import Candidates, find_candidates, ranked
@@ -21,64 +21,62 @@ from ..errors import TrainingError
 from ..objective.latents import PictureLatents, encode_concept
 from ..objective.losses import PromptedPictures, fixed_noise_losses
 from ..objective.phases import ready_to_encode, ready_to_step
-from ..pictures import TrainingPictures
+from ..pictures import TrainingPictures, find_pictures
 from ..templates import fill_template
-from .preparation import PreparedConcept, initializer_limits
+from .preparation import initializer_limits, validation_template
 
 _NO_OBJECT = "no object was found in the trained part of the picture, so words were compared on all of it"
 
 
 @dataclass(frozen=True)
-class DescribedConcept:
-    """A concept after the describers have run.
+class Findings:
+    """What the describers found for one concept.
 
     Attributes:
-        prepared: The checked concept.
         selected: The pictures with their regions; empty if no describer had to look at them.
         pictures: The pictures and masks to train on.
         candidates: Words to choose from; None if the words are already known.
     """
 
-    prepared: PreparedConcept
     selected: tuple[SelectedPicture, ...]
     pictures: TrainingPictures
     candidates: Candidates | None
 
 
 def describe_concept(
-    prepared: PreparedConcept,
+    concept: Concept,
     backbone: Backbone,
     describers: Describers,
     config: SupremeInitConfig,
     *,
     words_are_known: bool = False,
-) -> DescribedConcept:
+) -> Findings:
     """Find a concept's regions, and candidates for its words unless these are known.
 
     Raises:
         RegionError: A region selects nothing usable.
         DescriberError: A model cannot be loaded, or no model gives usable words.
     """
-    words_are_known = words_are_known or prepared.initializations is not None
-    if words_are_known and prepared.regions is None:
-        pictures = TrainingPictures(prepared.pictures, prepared.masks, masked=config.masked_loss)
-        return DescribedConcept(prepared, (), pictures, None)
-    concept = prepared.concept
-    selected = tuple(select_pictures(prepared.pictures, prepared.regions, concept.train_on, describers))
-    pictures = training_pictures(selected, prepared.masks, concept.train_on, masked_loss=config.masked_loss)
+    sources = find_pictures(concept.images)
+    masks, regions = find_masks(concept, len(sources)), find_regions(concept, len(sources))
+    words_are_known = words_are_known or concept.method is None
+    if words_are_known and regions is None:
+        return Findings((), TrainingPictures(sources, masks, masked=config.masked_loss), None)
+    selected = tuple(select_pictures(sources, regions, concept.train_on, describers))
+    pictures = training_pictures(selected, masks, concept.train_on, masked_loss=config.masked_loss)
     if words_are_known:
-        return DescribedConcept(prepared, selected, pictures, None)
+        return Findings(selected, pictures, None)
     candidates = find_candidates(
         str(concept.initializer),
         selected,
         describers,
         own=concept.candidates,
-        limits=initializer_limits(prepared, backbone),
+        limits=initializer_limits(backbone, concept, config),
         keep_boilerplate=config.learnable_property == "style",
     )
     if _needs_object(concept, candidates, pictures, describers, config):
         pictures = replace(pictures, masks=[object_in_the_middle(one.image, describers) for one in selected])
-    return DescribedConcept(prepared, selected, pictures, candidates)
+    return Findings(selected, pictures, candidates)
 
 
 def _needs_object(
@@ -108,7 +106,7 @@ def encode_pictures(
 
 def choose_words(
     backbone: Backbone,
-    described: Sequence[DescribedConcept],
+    findings: Sequence[Findings],
     latents: Sequence[PictureLatents],
     config: SupremeInitConfig,
     describers: Describers,
@@ -126,16 +124,16 @@ def choose_words(
     Raises:
         TrainingError: No candidate of a concept has a finite loss.
     """
-    chosen = [one.candidates for one in described]
+    chosen = [one.candidates for one in findings]
     asked = {index: found for index, found in enumerate(chosen) if found is not None and len(found.usable) > 1}
     if not asked:
         return chosen
-    texts = {index: _prompts(described[index].prepared, found) for index, found in asked.items()}
+    texts = {index: _prompts(found, config) for index, found in asked.items()}
     with ready_to_step(backbone, device, [prompt for prompts in texts.values() for prompt in prompts]):
         for index, found in asked.items():
             pictures, num_samples = latents[index], describers.config.score_samples
             if describers.config.score_object:
-                if pictures.object_mask is None and described[index].pictures.masks is not None:
+                if pictures.object_mask is None and findings[index].pictures.masks is not None:
                     found = replace(found, notes=(*found.notes, _NO_OBJECT))
                 pictures = replace(pictures, mask=pictures.object_mask)
             # At least one noise per picture, so that every picture counts.
@@ -156,5 +154,6 @@ def choose_words(
     return chosen
 
 
-def _prompts(prepared: PreparedConcept, candidates: Candidates) -> list[str]:
-    return [fill_template(prepared.validation_template, one.text, one.text) for one in candidates.usable]
+def _prompts(candidates: Candidates, config: SupremeInitConfig) -> list[str]:
+    template = validation_template(config)
+    return [fill_template(template, one.text, one.text) for one in candidates.usable]
