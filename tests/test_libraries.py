@@ -249,7 +249,7 @@ def test_what_is_gone_is_told_and_leaves_the_index(
     runs["cat and dog"].save(tmp_path)
     shutil.rmtree(tmp_path / "dog")
     runs["mug"].save(tmp_path)
-    assert "its index lists what is no longer there: dog" in caplog.text
+    assert "its index lists concepts that no longer exist: dog" in caplog.text
     assert listed(tmp_path) == ["<cat>", "<mug>"]
 
 

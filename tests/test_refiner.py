@@ -634,7 +634,9 @@ def test_models_that_are_no_causal_language_model(tmp_path: Path, language_model
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "../nowhere", "~/nowhere", Path("nowhere/model")])
 def test_folders_that_do_not_exist(name: str | Path) -> None:
-    with pytest.raises(DescriberError, match="expected a folder with a model or an id on the Hub, got .*no folder"):
+    with pytest.raises(
+        DescriberError, match="expected a folder with a model or an id on the Hub, got .*which is not a folder"
+    ):
         LocalRefiner(name)(CAPTION)
 
 

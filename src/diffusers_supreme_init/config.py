@@ -82,7 +82,7 @@ class SupremeInitConfig:
     )
     mixed_precision: str | None = field(
         default=None,
-        metadata={"help": "'no', 'fp16' or 'bf16' autocast; None: what `accelerate launch` was told. Rows stay fp32."},
+        metadata={"help": "'no', 'fp16' or 'bf16' autocast; None: as in `accelerate launch`. Rows stay fp32."},
     )
     gradient_checkpointing: bool = field(
         default=False, metadata={"help": "Recompute the denoiser's activations in the backward pass: less memory."}

@@ -276,7 +276,7 @@ def _draw(
             pictures[number].append(picture)
     if num_blocked:
         logger.warning(
-            "%d of %d pictures were blackened by the safety checker and count as they are", num_blocked, len(asked)
+            "%d of %d pictures were blackened by the safety checker and are included", num_blocked, len(asked)
         )
     return tuple(map(tuple, pictures))
 

@@ -105,7 +105,7 @@ def check_placeholder_token(placeholder_token: str, tokenizers: Sequence[PreTrai
             f"placeholder_token: expected no capitals (CLIP lower-cases prompts), got {token!r}; use {token.lower()!r}"
         )
     if token.isalpha():
-        raise PlaceholderTokenError(f"placeholder_token: expected no ordinary word, got {token!r}; use '<{token}>'")
+        raise PlaceholderTokenError(f"placeholder_token: {token!r} is an ordinary word; use '<{token}>'")
     for tokenizer in tokenizers:
         check_trigger_is_free(token, tokenizer)
     if token[0].isalnum() or token[-1].isalnum():
@@ -129,8 +129,8 @@ def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> N
         raise PlaceholderTokenError(f"placeholder_token: expected a name such as '<mug>', got {trigger!r}")
     if not holds_trigger(trigger, [trigger]):
         raise PlaceholderTokenError(
-            f"placeholder_token: expected a name that is found in any case, got {trigger!r}, whose small letters are "
-            f"others; choose e.g. '<concept>'"
+            f"placeholder_token: expected a name that is found in any case, got {trigger!r}, which becomes longer in "
+            "lower case; choose e.g. '<concept>'"
         )
     if find_trigger(tokenizer, trigger) is not None:
         raise PlaceholderTokenError(

@@ -24,7 +24,7 @@ class PixArtSigmaBackbone(DiffusionBackbone):
         self.check_latent_channels()
         if pipe.transformer.use_additional_conditions:
             raise UnsupportedPipelineError(
-                "expected a transformer that is told no sizes, got one of PixArt-alpha; train on a PixArt-Sigma model"
+                "expected a transformer without size conditioning, got one of PixArt-alpha; train on PixArt-Sigma"
             )
         self.resolution = config.sample_size * pipe.vae_scale_factor
         self.resolution_multiple = config.patch_size * pipe.vae_scale_factor

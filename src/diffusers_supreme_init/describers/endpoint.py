@@ -162,7 +162,7 @@ class EndpointRefiner:
                 f"expected a text in choices[0].message.content, got {type(content).__name__}; choose {way_out}"
             )
         if self._key.is_told_by(content):
-            raise _UnusableError("expected a caption, got one that tells the api_key; do not trust this server")
+            raise _UnusableError("expected a caption, got one that contains the api_key; do not trust this server")
         return content.strip()
 
     def _reason(self, answer: "_Answer") -> str:

@@ -118,5 +118,5 @@ class LocalRefiner:
         is_path = self._must_be_folder or name.startswith((".", "/")) or name.count("/") > 1 or "\\" in name
         if is_path and not os.path.isdir(name):
             raise DescriberError(
-                f"refiner: expected a folder with a model or an id on the Hub, got {name!r}, no folder"
+                f"refiner: expected a folder with a model or an id on the Hub, got {name!r}, which is not a folder"
             )

@@ -126,8 +126,7 @@ def refine(refiner: Refiner, caption: str) -> Refinement:
     if failure is None:
         return Refinement(text=str(answer).strip(), failure=None)
     warnings.warn(
-        f"refiner: expected better words for {_one_line(caption)!r}, got none ({failure}); going on with the caption "
-        "as it is",
+        f"refiner: expected better words for {_one_line(caption)!r}, got none ({failure}); the caption stays as it is",
         SupremeInitWarning,
         stacklevel=2,
     )

@@ -67,11 +67,11 @@ def read_index(data: bytes) -> dict[str, LibraryEntry | None] | None:
     listed = record.get("folders") if isinstance(record, dict) else None
     if not isinstance(listed, list):
         return None
-    told = record.get("concepts")
-    told = told if isinstance(told, dict) else {}
+    concepts = record.get("concepts")
+    concepts = concepts if isinstance(concepts, dict) else {}
     names = {name for name in listed if _is_folder_name(name)}
-    in_order = dict.fromkeys(name for name in (*told, *listed) if isinstance(name, str) and name in names)
-    return {name: _entry(told.get(name)) for name in in_order}
+    in_order = dict.fromkeys(name for name in (*concepts, *listed) if isinstance(name, str) and name in names)
+    return {name: _entry(concepts.get(name)) for name in in_order}
 
 
 def read_library(folder: Path) -> dict[str, LibraryEntry] | None:
@@ -88,7 +88,7 @@ def read_library(folder: Path) -> dict[str, LibraryEntry] | None:
         return None
     there = {name: weights for name in listed if (weights := weights_in(folder / name))}
     if gone := [name for name in listed if name not in there]:
-        logger.warning("%s: its index lists what is no longer there: %s", folder, ", ".join(gone))
+        logger.warning("%s: its index lists concepts that no longer exist: %s", folder, ", ".join(gone))
     return {name: listed[name] or _entry_of_files(folder / name, weights) for name, weights in there.items()}
 
 
@@ -143,12 +143,12 @@ def _entry_of_files(folder: Path, weights: Sequence[str]) -> LibraryEntry:
     return library_entry(read_embedding(folder / weights[0]), weights)
 
 
-def _entry(told: Any) -> LibraryEntry | None:
+def _entry(values: Any) -> LibraryEntry | None:
     """Return an entry of an index; None if it is missing or invalid, since users may edit an index by hand."""
-    if not isinstance(told, dict):
+    if not isinstance(values, dict):
         return None
-    token, count, weights = told.get("placeholder_token"), told.get("num_vectors"), told.get("weights")
-    texts = [told.get("description"), told.get("base_model")]
+    token, count, weights = values.get("placeholder_token"), values.get("num_vectors"), values.get("weights")
+    texts = [values.get("description"), values.get("base_model")]
     if not isinstance(token, str) or type(count) is not int or not isinstance(weights, list):
         return None
     if not weights or not set(map(str, weights)) <= set(WEIGHT_NAMES) or not all(_is_text(one) for one in texts):

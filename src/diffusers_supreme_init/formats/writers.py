@@ -146,7 +146,7 @@ def _of_comfyui(embeddings: Sequence[LearnedEmbedding]) -> tuple[dict[str, Tenso
         )
         raise EmbeddingFileError(
             f"comfyui: expected a different, known text encoder for each embedding, got {got}; pass "
-            f"encoder_keys={list(ENCODER_WIDTHS)[: len(embeddings)]} or alike"
+            f"encoder_keys=, e.g. {list(ENCODER_WIDTHS)[: len(embeddings)]}"
         )
     return {key: _rows(embedding) for key, embedding in known.items()}, known
 

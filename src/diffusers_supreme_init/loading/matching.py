@@ -122,9 +122,7 @@ def _trigger_of(request: ConceptRequest) -> str:
     if len(names) > 1:
         raise ConceptLoadError(f"expected files of one concept, got {names}; load them one by one with weight_name=")
     if names[0] is None:
-        raise EmbeddingFileError(
-            f"{request.source}: it does not say what its concept is called; pass token='<mug>' or alike"
-        )
+        raise EmbeddingFileError(f"{request.source}: it does not name its concept; pass token=, e.g. '<mug>'")
     return names[0]
 
 

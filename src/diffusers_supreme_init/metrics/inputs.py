@@ -72,7 +72,7 @@ def _checked(tensor: Tensor, where: str) -> Tensor:
         raise MetricError(f"{where}: expected floats in [0, 1], got {tensor.dtype}; divide 8-bit values by 255")
     tensor = tensor.detach().to("cpu", torch.float32)
     if not torch.isfinite(tensor).all():
-        raise MetricError(f"{where}: expected finite values, got NaN or infinity; the picture was not made well")
+        raise MetricError(f"{where}: expected finite values, got NaN or infinity; check how the picture was made")
     if tensor.numel() and (tensor.min() < 0 or tensor.max() > 1):
         raise MetricError(
             f"{where}: expected values in [0, 1], got [{tensor.min():.4g}, {tensor.max():.4g}]; turn [-1, 1] into "

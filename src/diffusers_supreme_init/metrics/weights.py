@@ -119,7 +119,7 @@ def _cached(url: str, kind: str) -> Path:
         return path
     if is_offline_mode():
         raise MetricError(
-            f"{kind}: expected {str(path)!r}, got no such file, and HF_HUB_OFFLINE forbids to download it; get {url} "
+            f"{kind}: expected {str(path)!r}, got no such file, and HF_HUB_OFFLINE forbids downloading it; get {url} "
             "elsewhere and pass weights='path/to/the/file'"
         )
     try:

@@ -231,8 +231,8 @@ def _settings_for_reading(settings: dict[str, Any]) -> dict[str, Any]:
     defaults = SupremeInitConfig()
     known = {item.name: getattr(defaults, item.name) for item in fields(SupremeInitConfig)}
     changed = {name: value for name, value in settings.items() if name not in known or value != known[name]}
-    told = {n: v for n, v in settings.items() if n not in changed and (n == "seed" or v not in (None, [], 0, False))}
-    return {**changed, **told}
+    others = {n: v for n, v in settings.items() if n not in changed and (n == "seed" or v not in (None, [], 0, False))}
+    return {**changed, **others}
 
 
 def _template(name: str) -> str:

@@ -120,7 +120,7 @@ def push_to_hub(
             try:
                 write_atomically(folder / name, data)
             except OutputError as error:
-                logger.warning("%s is published, but its card here does not say so: %s", repo_id, error)
+                logger.warning("%s is published, but its card in the folder could not be updated: %s", repo_id, error)
     return publication
 
 
@@ -146,7 +146,7 @@ def check_can_push(
     except HUB_FAILURES as error:
         is_nobody = isinstance(error, LocalTokenNotFoundError)
         if not is_nobody and status_of(error) not in (401, 403):
-            logger.warning("the Hub does not tell whether %s can be pushed to (%s)", repo_id, one_line(error))
+            logger.warning("the Hub did not report whether %s can be pushed to (%s)", repo_id, one_line(error))
             return
         raise PublishError(f"cannot push to {repo_id!r}: {one_line(error)}; {_ADVICE[401]}") from error
     role = account.get("auth", {}).get("accessToken", {}).get("role")
@@ -207,7 +207,7 @@ class _Push:
         state = f"{self.state[0].upper()}{self.state[1:]}{landed}"
         return (
             f"cannot push to {self.repo_id!r}: {one_line(error)}{advice}. {state}; the folder "
-            f"{str(self.folder)!r} is whole: push_to_hub({str(self.folder)!r}, {self.repo_id!r}) tries again"
+            f"{str(self.folder)!r} is complete: push_to_hub({str(self.folder)!r}, {self.repo_id!r}) tries again"
         )
 
     def _attempt(self, upload: Upload, message: str | None) -> Publication:

@@ -72,7 +72,7 @@ class RepositoryFiles:
             return None
         there = {name: entry for name, entry in listed.items() if self.weights(f"{name}/")}
         if gone := [name for name in listed if name not in there]:
-            logger.warning("%s: its index lists what is no longer there: %s", self.repo_id, ", ".join(gone))
+            logger.warning("%s: its index lists concepts that no longer exist: %s", self.repo_id, ", ".join(gone))
         return {name: entry or self._entry(name) for name, entry in there.items()}
 
     def _entry(self, name: str) -> LibraryEntry:

@@ -103,10 +103,12 @@ def _license_of(api: HfApi, base_model: str) -> dict[str, str]:
     except HUB_FAILURES as error:
         if isinstance(error, DeadlineError):
             raise
-        logger.warning("the card gets no licence: the Hub does not tell that of %s (%s)", base_model, one_line(error))
+        logger.warning(
+            "the card gets no licence: that of %s is unknown, since the Hub failed (%s)", base_model, one_line(error)
+        )
         return {}
-    told = {name: card_data.get(name) for name in LICENSE_NAMES} if card_data is not None else {}
-    fields = {name: value for name, value in told.items() if isinstance(value, str)}
+    reported = {name: card_data.get(name) for name in LICENSE_NAMES} if card_data is not None else {}
+    fields = {name: value for name, value in reported.items() if isinstance(value, str)}
     link = fields.get("license_link", "https://")
     if not link.startswith(("https://", "http://")):  # a file of the base model's repository
         fields["license_link"] = f"{api.endpoint}/{base_model}/blob/main/{link.removeprefix('./').lstrip('/')}"
