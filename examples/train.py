@@ -42,6 +42,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     check_can_push,
     check_can_save,
+    find_checkpoint,
     load_concepts,
 )
 
@@ -225,13 +226,6 @@ def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> 
     ]
 
 
-def is_resumed(config: SupremeInitConfig) -> bool:
-    """Whether a run goes on from a checkpoint; ``"latest"`` begins anew where there is none."""
-    if config.resume_from_checkpoint == "latest":
-        return Path(config.output_dir or "", "checkpoint.safetensors").is_file()
-    return config.resume_from_checkpoint is not None
-
-
 @contextlib.contextmanager
 def stopping_on_interrupt(trainer: SupremeInitTextualInversionTrainer) -> Iterator[None]:
     """Let the first Ctrl-C end training after the step, so that what was learned is saved; the second interrupts."""
@@ -264,7 +258,7 @@ def main(arguments: list[str] | None = None) -> list[Path]:
         # `save` would refuse to write over somebody else's card or another result; better now than after hours of
         # training. A resumed run replaces what it saved itself.
         tokens = [concept.placeholder_token for concept in concepts]
-        check_can_save(config.output_dir, tokens, overwrite=run.overwrite or is_resumed(config))
+        check_can_save(config.output_dir, tokens, overwrite=run.overwrite or find_checkpoint(config) is not None)
         describers = requested_describers(region_arguments, describer_config)
         trainer = SupremeInitTextualInversionTrainer(
             model.load(), concepts=concepts, describers=describers, config=config

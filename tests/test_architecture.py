@@ -93,6 +93,7 @@ LATER_NAMES = [
     "check_writable",
     "draw_sheet",
     "fill_template",
+    "find_checkpoint",
     "fit_to_square",
     "folder_name",
     "load_picture",

@@ -40,6 +40,7 @@ from .sharing.sheet import SheetRow, draw_sheet
 from .templates import VALIDATION_TEMPLATE, fill_template
 from .text.prompt_cleaning import as_written
 from .trainer import SupremeInitTextualInversionTrainer
+from .training.checkpoint import find_checkpoint
 from .training.previews import SAMPLE_PROMPTS
 from .training.progress import ConceptProgress
 from .training.proposals import InitializerProposal, propose_initializer
@@ -58,6 +59,7 @@ __all__ = [
     "ConceptProgress",
     "SupremeInitConfig",
     "SupremeInitTextualInversionTrainer",
+    "find_checkpoint",
     "load_concepts",
     # describe
     "DescriberConfig",
