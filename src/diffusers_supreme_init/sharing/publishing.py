@@ -14,7 +14,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError, RevisionNotFoundErro
 from ..errors import OutputError, PublishError
 from ..files import write_atomically
 from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, one_line, status_of, within
-from .repository import MovedError, RepositoryFiles, place
+from .repository import MovedError, RepositoryFiles, place_upload
 from .saved_folder import is_optional
 from .upload import Upload, read_upload, with_complete_cards
 
@@ -221,7 +221,9 @@ class _Push:
         there = RepositoryFiles(self.api, self.repo_id, head)
         if self.seen is None:
             self.base, self.seen = head, there.files
-        self.placed = place(upload, there, seen=self.seen, given_license=self.given_license, overwrite=self.overwrite)
+        self.placed = place_upload(
+            upload, there, seen=self.seen, given_license=self.given_license, overwrite=self.overwrite
+        )
         changes = _changes(self.placed, there)
         if not changes:
             return self._publication(head, is_new=head != self.base)

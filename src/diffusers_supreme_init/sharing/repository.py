@@ -80,7 +80,7 @@ class RepositoryFiles:
         return library_entry(read_embedding(self.fetch(f"{name}/", weights[0]) / weights[0]), weights)
 
 
-def place(
+def place_upload(
     upload: Upload,
     there: RepositoryFiles,
     *,

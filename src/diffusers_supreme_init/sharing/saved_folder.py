@@ -142,7 +142,7 @@ def publishable_files(folder: Path) -> list[str]:
     Raises:
         PublishError: There is no embedding or no card, or the folder holds both a single concept and several.
     """
-    if not (folders := published_folders(folder)):
+    if not (folders := publishable_folders(folder)):
         raise PublishError(
             f"expected a folder that save() wrote, got {str(folder)!r}, which holds no {WEIGHT_NAMES[0]}"
         )
@@ -156,7 +156,7 @@ def publishable_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def published_folders(folder: Path) -> list[Path]:
+def publishable_folders(folder: Path) -> list[Path]:
     """Return the folders of the concepts that are published together: the folder itself, or some below it.
 
     Raises:

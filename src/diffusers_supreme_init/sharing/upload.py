@@ -13,7 +13,7 @@ from ..formats.embedding_file import read_embedding
 from ..formats.library import LibraryEntry, library_entry
 from ..hub_connection import HUB_FAILURES, DeadlineError, one_line
 from .card_editing import LICENSE_NAMES, front_matter, read_card, with_license, with_repository
-from .saved_folder import publishable_files, published_folders
+from .saved_folder import publishable_files, publishable_folders
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def read_upload(folder: Path) -> Upload:
     """
     try:
         contents = {name: (folder / name).read_bytes() for name in publishable_files(folder)}
-        prefixes = ["" if one == folder else f"{one.name}/" for one in published_folders(folder)]
+        prefixes = ["" if one == folder else f"{one.name}/" for one in publishable_folders(folder)]
     except OSError as error:
         raise PublishError(f"cannot read {str(folder)!r}: {error}") from error
     for name in _cards(contents):
