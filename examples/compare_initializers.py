@@ -3,8 +3,8 @@
     python examples/compare_initializers.py --output_dir out/initializers
 
 Writes table.md, the fixed-noise loss of "class", "caption" and "auto" after some numbers of steps, and metrics.json,
-which also tells how often the candidate that is best before training is the best after it, and what a wrong choice
-costs. All candidates of a toy train in one batch, each as if it were alone.
+which also records how often the candidate that is best before training is the best after it, and the cost of a wrong
+choice. All candidates of a toy train in one batch, each as if it were alone.
 """
 
 import argparse

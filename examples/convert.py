@@ -3,8 +3,8 @@
     python examples/convert.py out/mug out/mug_comfyui.safetensors --format comfyui
     python examples/convert.py mug.pt out/mug --format diffusers --token "<mug>" --allow_pickle
 
-Read are the files of diffusers, this package, ComfyUI, A1111, sd-scripts, invoke-training and OneTrainer, which are
-told apart by what is in them. Without ``--overwrite`` nothing that exists is replaced.
+Reads the files of diffusers, this package, ComfyUI, A1111, sd-scripts, invoke-training and OneTrainer, and recognises
+them by their content. Existing files are replaced only with ``--overwrite``.
 """
 
 import argparse

@@ -95,7 +95,7 @@ def is_toybox(pipeline_name: str) -> bool:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keeps the paragraphs of the description, and tells the default of every option."""
+    """Keeps the paragraphs of the description, and shows the default of every option."""
 
 
 class _Parser(HfArgumentParser):

@@ -156,7 +156,7 @@ def set_up(run: ReproduceArguments) -> Experiment:
 
 
 def requested_groups(run: ReproduceArguments, experiment: Experiment) -> list[Group]:
-    """Return what is trained; what the pictures do not allow is left out and told."""
+    """Return the groups to train; those that the pictures do not allow are left out, and a line says so."""
     groups = [PAPER]
     for group in () if run.paper_only else BEYOND:
         if group.all_pictures and not experiment.has_more_pictures:

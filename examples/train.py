@@ -49,7 +49,7 @@ from diffusers_supreme_init import (
 
 @dataclass(kw_only=True)
 class ModelArguments:
-    """On what, and how it is loaded."""
+    """The pipeline to train on, and how it is loaded."""
 
     pretrained_model_name_or_path: str = field(
         default=TOYBOX_PIPELINE, metadata={"help": "Hub id or folder of the pipeline; default: the toybox."}
@@ -127,7 +127,7 @@ class ModelArguments:
 
 @dataclass(kw_only=True)
 class RunArguments:
-    """What to train."""
+    """The concepts to train, and where they are saved."""
 
     images: list[str] = field(default_factory=list, metadata={"help": "Pictures, or folders of pictures."})
     mask: list[str] = field(default_factory=list, metadata={"help": "One mask per picture, for --masked_loss."})
@@ -163,7 +163,7 @@ class RunArguments:
 
 @dataclass(kw_only=True)
 class HubArguments:
-    """What is published, and where."""
+    """Whether, where and how the result is published."""
 
     push_to_hub: bool = field(default=False, metadata={"help": "Publish the result on the Hub; needs --hub_model_id."})
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository to publish to, 'user/mug'."})
@@ -183,7 +183,7 @@ def check_hub_arguments(hub: HubArguments) -> None:
 
     Raises:
         ConfigError: An option is missing.
-        PublishError: The repository's name is none, or nobody is logged in who can push there.
+        PublishError: The name of the repository is invalid, or the logged-in user cannot push there.
     """
     if hub.push_to_hub != (hub.hub_model_id is not None):
         raise ConfigError("expected --push_to_hub and --hub_model_id together, got only one of them")
@@ -192,7 +192,7 @@ def check_hub_arguments(hub: HubArguments) -> None:
 
 
 def requested_concepts(run: RunArguments, region_arguments: RegionArguments) -> list[Concept]:
-    """Return the concepts that the options name; without any, the toybox's mug, which says its words itself.
+    """Return the concepts that the options name; without any, the toybox's mug, whose words the describers find.
 
     Raises:
         SupremeInitError: Options are missing or contradict each other.
