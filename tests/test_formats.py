@@ -537,14 +537,19 @@ def test_two_text_encoders_do_not_fit_where_there_is_room_for_one(
         ("mug", [mug()], "safetensors", "format: expected one of diffusers, comfyui, .*, got 'safetensors'"),
         ("mug", [], "diffusers", r"embeddings of one concept, got \[\]"),
         ("mug", [mug(), mug(placeholder_token="<cup>")], "diffusers", r"of one concept, got \['<mug>', '<cup>'\]"),
-        ("mug", [bare(CLIP_L)], "diffusers", "a concept with a name, got one without; pass token='<mug>'"),
+        ("mug", [bare(CLIP_L)], "diffusers", "a concept with a name, got one without; pass token=, e.g. '<mug>'"),
         ("mug", [bare(CLIP_L, " ")], "diffusers", "a concept with a name"),
         ("mug", [bare(CLIP_L, "a\nb")], "diffusers", r"can be typed, got 'a\\nb'"),
         ("mug.safetensors", [bare(CLIP_L, "__metadata__")], "per-token", "can be typed"),
         ("mug.safetensors", sdxl(), "diffusers", "expected a folder for 2 text encoders"),
         ("mug", [mug()], "kohya", "a target that ends in .safetensors .*, got '.*mug'"),
         ("mug.safetensors", [mug()], "a1111", "a1111: expected a target that ends in .pt"),
-        ("mug.safetensors", [bare(CLIP_L)], "comfyui", r"a text encoder of width 768; pass encoder_keys=\['clip_l'\]"),
+        (
+            "mug.safetensors",
+            [bare(CLIP_L)],
+            "comfyui",
+            r"a text encoder of width 768; pass encoder_keys=, e.g. \['clip_l'\]",
+        ),
         ("mug.safetensors", [mug(encoder=EncoderIdentity("X", 768, ""))], "comfyui", "got a X of width 768"),
         ("mug.safetensors", [mug(), mug()], "comfyui", "a different, known text encoder for each"),
         ("mug.safetensors", [mug(rows=CLIP_L / 0)], "comfyui", "finite rows"),
@@ -591,7 +596,7 @@ def test_a_new_name_is_written(tmp_path: Path) -> None:
     (comfy,) = convert_embedding(tmp_path / "ours", tmp_path / "cup.safetensors", format="comfyui", token="<cup>")
     for read, wanted in zip(read_embeddings(comfy), sdxl(placeholder_token="<cup>"), strict=True):
         assert_equal(read, wanted, but=("encoder_key",))
-    with pytest.raises(EmbeddingFileError, match="got one without; pass token='<mug>'"):
+    with pytest.raises(EmbeddingFileError, match="got one without; pass token=, e.g. '<mug>'"):
         convert_embedding({"emb_params": CLIP_L}, tmp_path / "nameless", format="diffusers")
 
 

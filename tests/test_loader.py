@@ -158,7 +158,7 @@ def test_renaming(pipe: Any, tmp_path: Path) -> None:
 
 
 def test_a_nameless_file_asks_for_a_name(pipe: Any, unchanged: Callable[[Any], None]) -> None:
-    with pytest.raises(EmbeddingFileError, match=r"does not say what its concept is called; pass token="):
+    with pytest.raises(EmbeddingFileError, match=r"does not name its concept; pass token="):
         unchanged(pipe) or pipe.load_multitoken_inversion({"emb_params": rows()})
 
 
