@@ -8,10 +8,10 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
-
-from diffusers import DiffusionPipeline, ModularPipeline
 
 from .errors import ConceptLoadError, SupremeInitWarning
 from .formats.embedding_file import LearnedEmbedding
@@ -117,9 +117,16 @@ class MultiTokenInversionLoaderMixin:
         _unload(self, token)
 
 
-def attach_to_diffusers() -> None:
-    """Add the methods of `MultiTokenInversionLoaderMixin` to every diffusers pipeline; existing methods are kept."""
-    for pipeline_class in (DiffusionPipeline, ModularPipeline):
+def attach_to_diffusers(module: ModuleType) -> None:
+    """Add the methods of `MultiTokenInversionLoaderMixin` to the pipeline class of a diffusers module.
+
+    `__init__.py` registers it to be called as soon as diffusers has imported the module. Existing methods are kept.
+    """
+    # This module imports `multitoken`, which has to be imported before the first pipeline is loaded: diffusers looks
+    # for the tokenizers of saved pipelines only in modules that are imported already.
+    module = import_module(module.__name__)  # waits if another thread is still importing it
+    for class_name in {"DiffusionPipeline", "ModularPipeline"} & vars(module).keys():
+        pipeline_class = getattr(module, class_name)
         for name in ("load_multitoken_inversion", "unload_multitoken_inversion"):
             if not hasattr(pipeline_class, name):
                 setattr(pipeline_class, name, getattr(MultiTokenInversionLoaderMixin, name))
