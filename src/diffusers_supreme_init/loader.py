@@ -24,7 +24,7 @@ from .text.changes import changed, refresh_config
 from .text.prompt_cleaning import why_lost
 from .text.text_pairs import TextPair, find_text_pairs
 from .text.vocabulary import ConceptVocabulary
-from .triggers import trigger_table
+from .triggers import folded, trigger_table
 
 
 class MultiTokenInversionLoaderMixin:
@@ -166,8 +166,8 @@ def _read_sources(
     tokens = [str(embeddings[0].placeholder_token) for _, embeddings in found]
     places = [repr(str(one)) for one in sources if isinstance(one, str | os.PathLike)]
     check_only(only, tokens, " and ".join(places) or "the given rows")
-    wanted = {token.lower() for token in only}
-    return [one for one, token in zip(found, tokens, strict=True) if token.lower() in wanted]
+    wanted = {folded(token) for token in only}
+    return [one for one, token in zip(found, tokens, strict=True) if folded(token) in wanted]
 
 
 def _read(files: ConceptFiles, options: SourceOptions) -> tuple[LearnedEmbedding, ...]:
@@ -202,8 +202,8 @@ def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
     vocabularies = [ConceptVocabulary(pair) for pair in pairs]
     loaded = list(dict.fromkeys(trigger for vocabulary in vocabularies for trigger in vocabulary.entries))
     wanted = loaded if token is None else [token] if isinstance(token, str) else list(token)
-    known = {trigger.lower() for trigger in loaded}
-    unknown = [trigger for trigger in wanted if trigger.lower() not in known]
+    known = {folded(trigger) for trigger in loaded}
+    unknown = [trigger for trigger in wanted if folded(trigger) not in known]
     if unknown:
         raise ConceptLoadError(
             f"unload: expected loaded concepts ({', '.join(loaded) or 'there are none'}), got {unknown}"

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTraine
 
 from .errors import SupremeInitWarning
 from .templates import describe_in_prompt
-from .triggers import ROW_NAME, TABLE_KEY, Entry, Triggers, has_token, trigger_table, triggers_of
+from .triggers import ROW_NAME, TABLE_KEY, Entry, Triggers, folded, has_token, trigger_table, triggers_of
 
 __all__ = [
     "MultiTokenMixin",
@@ -90,8 +90,8 @@ def add_triggers(
     tokenizer: PreTrainedTokenizerBase, entries: Mapping[str, Entry], processor: ProcessorMixin | None = None
 ) -> None:
     """Make a tokenizer also read these triggers, as row tokens (which it must already have) or as descriptions."""
-    new = {trigger.lower() for trigger in entries}
-    others = {known: entry for known, entry in trigger_table(tokenizer).items() if known.lower() not in new}
+    new = {folded(trigger) for trigger in entries}
+    others = {known: entry for known, entry in trigger_table(tokenizer).items() if folded(known) not in new}
     set_triggers(tokenizer, {**others, **entries}, processor)
 
 

@@ -23,7 +23,7 @@ from ..text.placeholders import (
     num_rows_that_fit,
 )
 from ..text.text_pairs import TextPair, identify_encoder
-from ..triggers import holds_trigger, trigger_table
+from ..triggers import folded, holds_trigger, trigger_table
 
 _TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 _VALIDATION_TEMPLATES = {"object": VALIDATION_TEMPLATE, "style": STYLE_TEMPLATES[0]}
@@ -71,7 +71,7 @@ def prepare_concepts(
     for concept in concepts:
         check_placeholder_token(concept.placeholder_token, tokenizers)
     tokens = [concept.placeholder_token for concept in concepts]
-    if len(set(tokens)) != len(tokens):
+    if len({folded(token) for token in tokens}) != len(tokens):
         raise ConfigError(f"concepts: expected different placeholder tokens, got {tokens}")
     return [_prepare(backbone, concept, config) for concept in concepts]
 
