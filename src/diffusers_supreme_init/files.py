@@ -26,6 +26,8 @@ CARD_NAME = "README.md"
 RECORD_NAME = "training.json"
 EVALUATION_NAME = "evaluation.json"
 
+_IS_NO_NAME = re.compile(r"learned_embeds|(embeddings?|(\w+_)?model|pytorch_lora_weights)\Z", re.IGNORECASE)
+_SAFETENSORS_SUFFIXES = (".safetensors", ".pti")  # cog-sdxl writes .pti
 _LONGEST_NAME = 60
 """In characters. At four bytes each, they and the digest still fit into the 255 bytes of a file name."""
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
@@ -46,6 +48,13 @@ def folder_name(placeholder_token: str) -> str:
         return plain
     digest = hashlib.sha256(placeholder_token.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{plain or 'concept'}-{digest}"
+
+
+def token_from_name(path: str | os.PathLike[str]) -> str | None:
+    """Return ``<mug>`` for ``mug.pt``, as other programs name concepts; None if any concept could have the name."""
+    stem = unicodedata.normalize("NFC", Path(path).stem)  # macOS returns names of files in decomposed letters
+    core = re.sub(r"[<>|\s\x00-\x1f\x7f]+", "-", stem).strip("-")
+    return None if not core or _IS_NO_NAME.match(core) else f"<{core}>"
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -121,7 +130,7 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     where = repr(str(path))
     if not os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
         raise EmbeddingFileError(f"expected an embedding file, got {where}, which does not exist")
-    if path.suffix.lower() != ".safetensors":
+    if path.suffix.lower() not in _SAFETENSORS_SUFFIXES:
         is_pickle = path.suffix.lower() in (".pt", ".bin", ".pth", ".ckpt")
         advice = (
             "; pickles can run code when they are opened: where you trust this one, pass allow_pickle=True, or "

@@ -34,6 +34,7 @@ but its particles follow a word without one."""
 
 _NO_TRIGGERS: Mapping[str, Entry] = MappingProxyType({})
 _NOTHING = re.compile(r"(?!)")
+_OF_COMFYUI = re.compile(r"(?<!\w)embedding:([^\s,:()\[\]]*[^\s,:()\[\].;!?])", re.IGNORECASE)
 
 
 def folded(trigger: str) -> str:
@@ -162,6 +163,25 @@ class Triggers:
         """Return the replacement of a word, or None if it is not a trigger."""
         spelling = self.spelling.get(folded(word))
         return None if spelling is None else self.table[spelling]
+
+
+def as_triggers(text: str, triggers: Triggers) -> str:
+    """Return a prompt in which concepts as ComfyUI writes them, ``embedding:mug``, are written as triggers, ``<mug>``.
+
+    ComfyUI's name is that of the file, with or without its ending. Names that are not concepts stay as they are.
+    """
+
+    def trigger_of(match: re.Match[str]) -> str:
+        name = match[1]
+        known = (triggers.spelling.get(folded(one)) for one in (name, f"<{name}>", *_without_ending(name)))
+        return next((trigger for trigger in known if trigger is not None), match[0])
+
+    return _OF_COMFYUI.sub(trigger_of, text) if "embedding:" in text.lower() else text
+
+
+def _without_ending(name: str) -> list[str]:
+    stem = re.sub(r"\.(safetensors|pt|bin)\Z", "", name, flags=re.IGNORECASE)
+    return [] if stem == name else [stem, f"<{stem}>"]
 
 
 _KNOWN: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, Triggers]" = weakref.WeakKeyDictionary()
