@@ -97,7 +97,8 @@ class MultiTokenInversionLoaderMixin:
             EmbeddingFileError: A file is missing, damaged, a pickle without `allow_pickle`, does not hold one concept
                 or does not name it; the Hub fails; or the sources lack a concept that `only` names.
             ConceptLoadError: A concept fits no text encoder or several different ones, or clashes with a loaded one;
-                or a text encoder cannot take rows (quantised, offloaded to disk, being trained).
+                a text encoder cannot take rows (quantised, offloaded to disk, being trained); the numbers of tokens
+                and concepts differ; or `text_encoder` or `tokenizer` is not one of the pipeline.
             PlaceholderTokenError: A placeholder token is a token of the vocabulary.
 
         Warns:
