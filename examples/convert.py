@@ -1,10 +1,12 @@
 """Convert a learned concept between the formats of other programs.
 
     python examples/convert.py out/mug out/mug_comfyui.safetensors --format comfyui
+    python examples/convert.py out/mug out/mug.safetensors --format invokeai
     python examples/convert.py mug.pt out/mug --format diffusers --token "<mug>" --allow_pickle
 
-Reads the files of diffusers, this package, ComfyUI, A1111, sd-scripts, invoke-training and OneTrainer, and recognises
-them by their content. Existing files are replaced only with ``--overwrite``.
+Files of diffusers, this package, ComfyUI, A1111 (also its pictures), sd-scripts, invoke-training, OneTrainer and
+cog-sdxl are read, and told apart by what is in them. Without ``--overwrite`` nothing that exists is replaced.
+docs/formats.md says which format each program wants.
 """
 
 import argparse
@@ -14,7 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from diffusers_supreme_init import EmbeddingFormat, SupremeInitError, convert_embedding, read_embeddings
+from diffusers_supreme_init import (
+    EmbeddingFormat,
+    EmbeddingProgram,
+    SupremeInitError,
+    convert_embedding,
+    read_embeddings,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,7 +35,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("source", help="A file, or a folder with learned_embeds.safetensors.")
     parser.add_argument("target", help="A file, .safetensors or .pt; for the format diffusers also a folder.")
-    parser.add_argument("--format", required=True, choices=get_args(EmbeddingFormat), help="What to write.")
+    formats = (*get_args(EmbeddingFormat), *get_args(EmbeddingProgram))
+    parser.add_argument("--format", required=True, choices=formats, help="The program to write for, or the format.")
     parser.add_argument("--token", help="The name of the concept, '<mug>'; default: the one in the file.")
     parser.add_argument(
         "--encoder_keys",

@@ -84,6 +84,7 @@ FIRST_NAMES = [
 ]
 LATER_NAMES = [
     "EDITING_PROMPTS",
+    "EmbeddingProgram",
     "SAMPLE_PROMPTS",
     "SheetRow",
     "VALIDATION_TEMPLATE",

@@ -28,6 +28,7 @@ from .file_names import folder_name
 from .files import check_writable, write_atomically
 from .formats.conversion import convert_embedding
 from .formats.embedding_file import LearnedEmbedding, read_embedding, write_embedding
+from .formats.programs import EmbeddingProgram
 from .formats.readers import EmbeddingFormat, read_embeddings
 from .formats.writers import write_embeddings
 from .loader import MultiTokenInversionLoaderMixin
@@ -81,6 +82,7 @@ __all__ = [
     "load_picture",
     # files
     "EmbeddingFormat",
+    "EmbeddingProgram",
     "LearnedEmbedding",
     "check_can_save",
     "check_writable",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +92,12 @@ def load_concepts(
     for number, line in enumerate(lines, start=1):
         if line.strip():
             row = _parse_line(line, column, f"{path.name}, line {number}")
-            rows.setdefault(row["placeholder_token"], []).append(row)
+            rows.setdefault(unicodedata.normalize("NFC", row["placeholder_token"]), []).append(row)
     if not rows:
         raise ConfigError(f"concepts: expected at least one line in {str(path)!r}, got an empty file")
     return [
         _to_concept(token, group, initializer or _one_initializer(token, group, initializer_column), path.parent)
-        for token, group in rows.items()
+        for token, group in ((group[0]["placeholder_token"], group) for group in rows.values())
     ]
 
 

@@ -1,9 +1,11 @@
-"""The names of all files and folders that this package writes; no other module decides one."""
+"""The names of all files and folders that this package writes, and the name that a file gives its concept."""
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 WEIGHT_NAME = "learned_embeds.safetensors"
 WEIGHT_NAMES = (WEIGHT_NAME, *(f"learned_embeds_{number}.safetensors" for number in (2, 3, 4)))
@@ -15,6 +17,7 @@ EVALUATION_NAME = "evaluation.json"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
 _NUMBERED_IMAGE = re.compile(r"(images|pictures)/\d+\.png")
+_IS_NO_NAME = re.compile(r"learned_embeds|(embeddings?|(\w+_)?model|pytorch_lora_weights)\Z", re.IGNORECASE)
 _LONGEST_NAME = 60
 """In characters. At four bytes each, they and the digest still fit into the 255 bytes of a file name."""
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
@@ -83,3 +86,10 @@ def concept_file_names(
     samples = [sample_name(index) for index in range(num_samples)]
     pictures = [picture_name(index) for index in range(num_pictures)]
     return sorted([*weights, CARD_NAME, RECORD_NAME, *samples, *pictures, *[EVALUATION_NAME] * is_evaluated])
+
+
+def token_from_name(path: str | os.PathLike[str]) -> str | None:
+    """Return ``<mug>`` for ``mug.pt``, as other programs name concepts; None if any concept could have the name."""
+    stem = unicodedata.normalize("NFC", Path(path).stem)  # macOS returns names of files in decomposed letters
+    core = re.sub(r"[<>|\s\x00-\x1f\x7f]+", "-", stem).strip("-")
+    return None if not core or _IS_NO_NAME.match(core) else f"<{core}>"

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .errors import EmbeddingFileError, OutputError
 
+_SAFETENSORS_SUFFIXES = (".safetensors", ".pti")  # cog-sdxl writes .pti
+
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write a file under a temporary name in the same folder, then rename it, so that it never exists incomplete.
@@ -90,7 +92,7 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     where = repr(str(path))
     if not os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
         raise EmbeddingFileError(f"expected an embedding file, got {where}, which does not exist")
-    if path.suffix.lower() != ".safetensors":
+    if path.suffix.lower() not in _SAFETENSORS_SUFFIXES:
         is_pickle = path.suffix.lower() in (".pt", ".bin", ".pth", ".ckpt")
         advice = (
             "; pickles can run code when they are opened: where you trust this one, pass allow_pickle=True, or "

@@ -3,6 +3,7 @@
 Everything is read and checked before the first row is written; a failed load leaves the pipeline unchanged.
 """
 
+import logging
 import os
 import re
 import warnings
@@ -11,12 +12,15 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import ConceptLoadError, SupremeInitWarning
+from .file_names import token_from_name
 from .formats.embedding_file import LearnedEmbedding
 from .formats.library import check_only
-from .formats.readers import read_embeddings
+from .formats.readers import read_concepts
 from .loading.matching import ConceptRequest, LoadedConcept, plan_load
 from .loading.sources import ConceptFiles, ConceptSource, SourceOptions, find_concepts
 from .multitoken import arm
@@ -24,7 +28,12 @@ from .text.changes import changed, refresh_config
 from .text.prompt_cleaning import why_lost
 from .text.text_pairs import TextPair, find_text_pairs
 from .text.vocabulary import ConceptVocabulary
-from .triggers import trigger_table
+from .triggers import folded, trigger_table
+
+logger = logging.getLogger(__name__)
+
+_Found: TypeAlias = tuple[ConceptSource, tuple[LearnedEmbedding, ...]]
+"""A concept with the source that holds it."""
 
 
 class MultiTokenInversionLoaderMixin:
@@ -37,7 +46,8 @@ class MultiTokenInversionLoaderMixin:
         token: str | Sequence[str] | None = None,
         only: str | Sequence[str] | None = None,
         description: str | bool = True,
-        text_encoder: str | None = None,
+        text_encoder: str | PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         allow_pickle: bool = False,
         weight_name: str | None = None,
         subfolder: str | None = None,
@@ -62,12 +72,15 @@ class MultiTokenInversionLoaderMixin:
                 ``(num_vectors, hidden_size)`` (with `token`), or a sequence of these.
                 Files may have any format that `read_embeddings` knows. All concepts of a folder or repository are
                 loaded.
-            token: The placeholder token to use instead of the file's own, one per concept.
+            token: The placeholder token to use instead of the file's own, one per concept; for rows without a name,
+                also one per row: each row becomes a concept of its own. A file that does not name its concept is named
+                after itself: ``mug.pt`` becomes ``<mug>``.
             only: Placeholder tokens of the concepts to load, ``["<mug>", "<cat>"]``; None: all that the sources hold.
             description: Words for text encoders without rows. True: the description in the file, if any; False: none;
                 or your own words, for a single concept.
-            text_encoder: Name of the only text encoder to load into, for a file of another program that does not name
-                one.
+            text_encoder: The only text encoder to load into, its name or the component itself, for a file of another
+                program that does not name one.
+            tokenizer: The tokenizer of `text_encoder`, which diffusers' own loader asks for; here it is only checked.
             allow_pickle: Also read ``.pt`` and ``.bin`` files, with PyTorch's restricted unpickler.
             weight_name: File name within a folder or repository; None: ``learned_embeds.safetensors`` (and ``_2``
                 ...).
@@ -85,7 +98,8 @@ class MultiTokenInversionLoaderMixin:
             EmbeddingFileError: A file is missing, damaged, a pickle without `allow_pickle`, does not hold one concept
                 or does not name it; the Hub fails; or the sources lack a concept that `only` names.
             ConceptLoadError: A concept fits no text encoder or several different ones, or clashes with a loaded one;
-                or a text encoder cannot take rows (quantised, offloaded to disk, being trained).
+                a text encoder cannot take rows (quantised, offloaded to disk, being trained); the numbers of tokens
+                and concepts differ; or `text_encoder` or `tokenizer` is not one of the pipeline.
             PlaceholderTokenError: A placeholder token is a token of the vocabulary.
 
         Warns:
@@ -93,10 +107,14 @@ class MultiTokenInversionLoaderMixin:
                 placeholder token from prompts before it tokenizes them.
         """
         options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token, allow_pickle)
-        requests = _requests(source, token, only, description, text_encoder, options)
         pairs = _text_pairs(self)
+        encoder_name = _encoder_name(pairs, text_encoder, tokenizer)
+        requests = _requests(source, token, only, description, encoder_name, options)
         plan = plan_load(pairs, requests)
-        _warn(self, plan.reports, description is not False)  # before any change: a warning may be turned into an error
+        # Whoever passes a component loads into the others by calls of their own, as with diffusers' loader.
+        is_complete = isinstance(text_encoder, str | None) and tokenizer is None
+        # Before any change: a warning may be turned into an error.
+        _warn(self, plan.reports, description is not False and is_complete)
         with changed(self, pairs, plan.changes):
             return plan.reports
 
@@ -143,10 +161,10 @@ def _requests(
     sources: list[ConceptSource] = list(source) if isinstance(source, list | tuple) else [cast(ConceptSource, source)]
     if not isinstance(description, str | bool):
         raise ConceptLoadError(f"description: expected a text, True or False, got {description!r}")
-    found = _read_sources(sources, [only] if isinstance(only, str) else only, options)
+    found = _read_sources(sources, [only] if isinstance(only, str) else only, options, has_token=bool(token))
     tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in found]
     if len(tokens) != len(found):
-        raise ConceptLoadError(f"token: expected one for each of {len(found)} concepts, got {len(tokens)}")
+        found = _one_per_row(found, len(tokens))
     if isinstance(description, str) and len(found) != 1:
         raise ConceptLoadError(f"description: expected True or False for {len(found)} concepts, got one text")
     return [
@@ -161,33 +179,101 @@ def _requests(
     ]
 
 
+def _one_per_row(found: Sequence[_Found], num_tokens: int) -> list[_Found]:
+    """Return a concept for each row of the only one in `found`, as diffusers reads rows and a list of tokens.
+
+    Raises:
+        ConceptLoadError: There are several concepts, or the only one has a name or another number of rows.
+    """
+    counts = {part.num_vectors for _, embeddings in found for part in embeddings}
+    is_nameless = all(part.placeholder_token is None for _, embeddings in found for part in embeddings)
+    if len(found) != 1 or not is_nameless or counts != {num_tokens}:
+        rows = f" or for each of its {min(counts)} rows" if len(found) == 1 and is_nameless else ""
+        raise ConceptLoadError(f"token: expected one for each of {len(found)} concepts{rows}, got {num_tokens}")
+    ((source, embeddings),) = found
+    return [
+        (source, tuple(replace(part, rows=part.rows[index : index + 1]) for part in embeddings))
+        for index in range(num_tokens)
+    ]
+
+
 def _read_sources(
-    sources: Sequence[ConceptSource], only: Sequence[str] | None, options: SourceOptions
-) -> list[tuple[ConceptSource, tuple[LearnedEmbedding, ...]]]:
+    sources: Sequence[ConceptSource], only: Sequence[str] | None, options: SourceOptions, *, has_token: bool
+) -> list[_Found]:
     """Return the concepts that `only` names, each with its source, in the order of the sources; None: all concepts."""
     # Each of several sources may hold some of the concepts, so `only` is checked once all of them are read.
     chosen = only if len(sources) == 1 else None
-    found = [(source, _read(files, options)) for source in sources for files in find_concepts(source, options, chosen)]
+    found = [
+        (source, concept)
+        for source in sources
+        for files in find_concepts(source, options, chosen)
+        for concept in _read(files, options, has_token)
+    ]
     if only is None:
         return found
     tokens = [str(embeddings[0].placeholder_token) for _, embeddings in found]
     places = [repr(str(one)) for one in sources if isinstance(one, str | os.PathLike)]
     check_only(only, tokens, " and ".join(places) or "the given rows")
-    wanted = {token.lower() for token in only}
-    return [one for one, token in zip(found, tokens, strict=True) if token.lower() in wanted]
+    wanted = {folded(token) for token in only}
+    return [one for one, token in zip(found, tokens, strict=True) if folded(token) in wanted]
 
 
-def _read(files: ConceptFiles, options: SourceOptions) -> tuple[LearnedEmbedding, ...]:
-    embeddings: list[LearnedEmbedding] = []
-    for file in files:
-        # A foreign file in diffusers' own format names its text encoder only by the number in the file name.
-        number = re.fullmatch(r"learned_embeds_(\d)\.\w+", Path(file).name) if not isinstance(file, Mapping) else None
-        for part in read_embeddings(file, allow_pickle=options.allow_pickle):
-            is_unmarked = number is not None and part.encoder is None and part.encoder_key is None
-            embeddings.append(
-                replace(part, encoder_key=f"text_encoder_{number[1]}") if is_unmarked and number else part
+def _read(files: ConceptFiles, options: SourceOptions, has_token: bool) -> list[tuple[LearnedEmbedding, ...]]:
+    """Return the concepts in some files: one in several files, or those of one file."""
+    of_files = [read_concepts(file, allow_pickle=options.allow_pickle) for file in files]
+    if len(files) == 1:
+        return [_marked(concept, files[0], has_token) for concept in of_files[0]]
+    found = [_marked(concepts[0], file, has_token) for file, concepts in zip(files, of_files, strict=True)]
+    return [tuple(part for parts in found for part in parts)]
+
+
+def _marked(
+    parts: tuple[LearnedEmbedding, ...], file: str | os.PathLike[str] | Mapping[str, Any], has_token: bool
+) -> tuple[LearnedEmbedding, ...]:
+    """Return the parts of a concept with what only the name of their file says: the text encoder, or the concept."""
+    if isinstance(file, Mapping):
+        return parts
+    # A foreign file in diffusers' own format names its text encoder only by the number in the file name.
+    if (number := re.fullmatch(r"learned_embeds_(\d)\.\w+", Path(file).name)) is not None:
+        key = f"text_encoder_{number[1]}"
+        return tuple(
+            replace(part, encoder_key=key) if part.encoder is None and part.encoder_key is None else part
+            for part in parts
+        )
+    name = None if has_token or any(part.placeholder_token for part in parts) else token_from_name(file)
+    if name is None:
+        return parts
+    logger.warning("%s does not name its concept, which becomes %s; token= gives it another name", file, name)
+    return tuple(replace(part, placeholder_token=name) for part in parts)
+
+
+def _encoder_name(
+    pairs: Sequence[TextPair], text_encoder: str | PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None
+) -> str | None:
+    """Return the name of the text encoder to load into, which may be given as the component; None: any.
+
+    Raises:
+        ConceptLoadError: The component is not one of the pipeline's, or the tokenizer is not that of the text encoder.
+    """
+    name = text_encoder if isinstance(text_encoder, str) else None
+    if text_encoder is not None and name is None:
+        encoder = getattr(text_encoder, "_orig_mod", text_encoder)  # `torch.compile(encoder)` wraps it
+        name = next((pair.encoder_name for pair in pairs if pair.encoder is encoder), None)
+        if name is None:
+            names = ", ".join(pair.encoder_name for pair in pairs)
+            raise ConceptLoadError(
+                f"text_encoder: expected a text encoder of this pipeline or its name ({names}), got a "
+                f"{type(text_encoder).__name__} that is not one of them"
             )
-    return tuple(embeddings)
+    if tokenizer is None:
+        return name
+    owners = [pair.encoder_name for pair in pairs if any(slot.tokenizer is tokenizer for slot in pair.slots)]
+    if not owners or (name is not None and name not in owners):
+        raise ConceptLoadError(
+            f"tokenizer: expected the tokenizer of {name or 'a text encoder of this pipeline'}, got a "
+            f"{type(tokenizer).__name__} that is not; leave it out"
+        )
+    return name or owners[0]
 
 
 def _text_pairs(pipe: Any) -> list[TextPair]:
@@ -209,8 +295,8 @@ def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
     vocabularies = [ConceptVocabulary(pair) for pair in pairs]
     loaded = list(dict.fromkeys(trigger for vocabulary in vocabularies for trigger in vocabulary.entries))
     wanted = loaded if token is None else [token] if isinstance(token, str) else list(token)
-    known = {trigger.lower() for trigger in loaded}
-    unknown = [trigger for trigger in wanted if trigger.lower() not in known]
+    known = {folded(trigger) for trigger in loaded}
+    unknown = [trigger for trigger in wanted if folded(trigger) not in known]
     if unknown:
         raise ConceptLoadError(
             f"unload: expected loaded concepts ({', '.join(loaded) or 'there are none'}), got {unknown}"

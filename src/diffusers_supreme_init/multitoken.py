@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTraine
 
 from .errors import SupremeInitWarning
 from .templates import append_description
-from .triggers import ROW_NAME, TABLE_KEY, Entry, Triggers, has_token, trigger_table, triggers_of
+from .triggers import ROW_NAME, TABLE_KEY, Entry, Triggers, as_triggers, folded, has_token, trigger_table, triggers_of
 
 __all__ = [
     "MultiTokenMixin",
@@ -90,8 +90,8 @@ def add_triggers(
     tokenizer: PreTrainedTokenizerBase, entries: Mapping[str, Entry], processor: ProcessorMixin | None = None
 ) -> None:
     """Make a tokenizer also read these triggers, as row tokens (which it must already have) or as descriptions."""
-    new = {trigger.lower() for trigger in entries}
-    others = {known: entry for known, entry in trigger_table(tokenizer).items() if known.lower() not in new}
+    new = {folded(trigger) for trigger in entries}
+    others = {known: entry for known, entry in trigger_table(tokenizer).items() if folded(known) not in new}
     set_triggers(tokenizer, {**others, **entries}, processor)
 
 
@@ -178,6 +178,7 @@ class MultiTokenMixin:
 
     def _expand_text(self, text: str) -> str:
         triggers = triggers_of(self)  # type: ignore[arg-type]
+        text = as_triggers(text, triggers) if triggers.table else text
         # Repeated until nothing changes: the words that replace one trigger may complete another, and expanding twice
         # must give the same as expanding once. The loader ensures that no description contains a trigger; the bound is
         # for a tokenizer_config.json that was written by hand.

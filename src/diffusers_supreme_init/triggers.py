@@ -28,8 +28,21 @@ TABLE_KEY = "multitoken"
 ROW_NAME = r"<[^<>|\s]+\|\d+>"
 """Pattern of row names, the internal row tokens: ``<mug|0>``."""
 
+_WITHOUT_SPACES = (
+    *("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "BOPOMOFO", "YI SYLLABLE"),
+    *("HANGUL", "HALFWIDTH HANGUL", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"),
+)
+"""How the Unicode names of characters begin that may stand right beside a word of another script. Korean has spaces,
+but its particles follow a word without one."""
+
 _NO_TRIGGERS: Mapping[str, Entry] = MappingProxyType({})
 _NOTHING = re.compile(r"(?!)")
+_OF_COMFYUI = re.compile(r"(?<!\w)embedding:([^\s,:()\[\]]*[^\s,:()\[\].;!?])", re.IGNORECASE)
+
+
+def folded(trigger: str) -> str:
+    """Return the form in which triggers are compared: in lower case, with composed letters (Unicode NFC)."""
+    return unicodedata.normalize("NFC", trigger.lower())
 
 
 def is_row_name(text: str) -> bool:
@@ -67,8 +80,8 @@ def row_table(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
 
 
 def find_trigger(tokenizer: PreTrainedTokenizerBase, trigger: str) -> str | None:
-    """Return the registered spelling of `trigger`, which matches case-insensitively, or None."""
-    return triggers_of(tokenizer).spelling.get(trigger.lower())
+    """Return the registered spelling of `trigger`, which matches as `folded`, or None."""
+    return triggers_of(tokenizer).spelling.get(folded(trigger))
 
 
 def has_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
@@ -152,9 +165,10 @@ def check_trigger_is_free(trigger: str, tokenizer: PreTrainedTokenizerBase) -> N
 
 
 class TriggerFinder:
-    """Finds triggers in texts, case-insensitively; of several at one place, the longest.
+    """Finds triggers in texts, whatever their case and however their letters are composed; the longest at each place.
 
-    A trigger that begins or ends with a letter, digit or underscore is not found inside a longer word.
+    A trigger that begins or ends with a letter, digit or underscore is not found inside a longer word. Characters of
+    scripts without spaces (``_WITHOUT_SPACES``) do not make a word longer.
 
     The time depends on the text, not on the number of triggers. A regular expression with one alternative per trigger
     would try all of them at every ``<``, with which nearly all triggers begin.
@@ -166,7 +180,7 @@ class TriggerFinder:
         Args:
             triggers: The triggers, none of them empty.
         """
-        self._known = frozenset(trigger.lower() for trigger in triggers)
+        self._known = frozenset(folded(trigger) for trigger in triggers)
         lengths: defaultdict[str, set[int]] = defaultdict(set)
         for trigger in self._known:
             lengths[trigger[0]].add(len(trigger))
@@ -176,6 +190,14 @@ class TriggerFinder:
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the ``(start, end)`` of each trigger in a text, from left to right; triggers do not overlap."""
+        if unicodedata.is_normalized("NFC", text):
+            yield from self._spans(text)
+            return
+        composed, places = _compose(text)
+        for start, end in self._spans(composed):
+            yield places[start], places[end]
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         position = 0
         while (match := self._starts.search(text, position)) is not None:
             position = match.start() + 1
@@ -187,7 +209,7 @@ class TriggerFinder:
         for length in self._lengths.get(text[start].lower(), ()):
             word = text[start : start + length]
             # At the end of a text, `word` is shorter than `length`; lower-casing can make it longer again.
-            is_known = len(word) == length and word.lower() in self._known
+            is_known = len(word) == length and folded(word) in self._known
             if is_known and _is_whole(text, start, start + length):
                 return start + length
         return None
@@ -201,8 +223,8 @@ class Triggers:
 
     @cached_property
     def spelling(self) -> dict[str, str]:
-        """``{trigger in lower case: trigger}``."""
-        return {trigger.lower(): trigger for trigger in self.table}
+        """``{folded trigger: trigger}``."""
+        return {folded(trigger): trigger for trigger in self.table}
 
     @cached_property
     def finder(self) -> TriggerFinder:
@@ -211,8 +233,27 @@ class Triggers:
 
     def entry(self, word: str) -> Entry | None:
         """Return the replacement of a word, or None if it is not a trigger."""
-        spelling = self.spelling.get(word.lower())
+        spelling = self.spelling.get(folded(word))
         return None if spelling is None else self.table[spelling]
+
+
+def as_triggers(text: str, triggers: Triggers) -> str:
+    """Return a prompt in which concepts as ComfyUI writes them, ``embedding:mug``, are written as triggers, ``<mug>``.
+
+    ComfyUI's name is that of the file, with or without its ending. Names that are not concepts stay as they are.
+    """
+
+    def trigger_of(match: re.Match[str]) -> str:
+        name = match[1]
+        known = (triggers.spelling.get(folded(one)) for one in (name, f"<{name}>", *_without_ending(name)))
+        return next((trigger for trigger in known if trigger is not None), match[0])
+
+    return _OF_COMFYUI.sub(trigger_of, text) if "embedding:" in text.lower() else text
+
+
+def _without_ending(name: str) -> list[str]:
+    stem = re.sub(r"\.(safetensors|pt|bin)\Z", "", name, flags=re.IGNORECASE)
+    return [] if stem == name else [stem, f"<{stem}>"]
 
 
 _KNOWN: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, Triggers]" = weakref.WeakKeyDictionary()
@@ -240,4 +281,24 @@ def _is_whole(text: str, start: int, end: int) -> bool:
 
 
 def _is_letter(character: str) -> bool:
-    return character.isalnum() or character == "_"
+    """Whether a character is part of a word; an accent of its own belongs to the word before it."""
+    if character.isascii():
+        return character.isalnum() or character == "_"
+    is_accent = unicodedata.category(character).startswith("M")
+    name = unicodedata.name(character, "")
+    return (character.isalnum() or is_accent) and not name.startswith((*_WITHOUT_SPACES, "VARIATION SELECTOR"))
+
+
+def _compose(text: str) -> tuple[str, list[int]]:
+    """Return a text in Unicode's composed form (NFC), and for each place in it the place in `text`."""
+    composed, places, start = "", [], 0
+    for end in range(1, len(text) + 1):
+        part = unicodedata.normalize("NFC", text[start:end])
+        after = text[end : end + 1]
+        is_accent = after != "" and unicodedata.combining(after) != 0
+        if is_accent or unicodedata.normalize("NFC", part + after) != part + unicodedata.normalize("NFC", after):
+            continue  # accents belong to the letter before them, and Korean letters to their syllable
+        composed += part
+        places += [min(start + index, end - 1) for index in range(len(part))]
+        start = end
+    return composed, [*places, len(text)]

@@ -1,5 +1,6 @@
 """Selected pictures -> candidate descriptions, each with a record of what was removed from it."""
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -118,7 +119,8 @@ class _Collector:
         candidate = Candidate(
             text=text, source=source, raw=wording.raw, score=score, removed=wording.removed, num_cut=num_cut
         )
-        self.usable.setdefault(text, candidate)
+        key = text.casefold()  # answers of models that differ only in case are one; a user may want to compare two
+        self.usable.setdefault(text if source == "text" and key in self.usable else key, candidate)
 
     def _refined(self, caption: str) -> Wording | None:
         """Return the refined caption; None without a refiner, or if its answer is unusable."""
@@ -137,6 +139,15 @@ class _Collector:
             return wording
         self.notes.append(f"refiner: {problem}; kept the caption")
         return None
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _name_of(label: str, synonym: str) -> str:
+    """Return what labels of the same words have in common; a label that names nothing has only itself."""
+    try:
+        return clean_label(label, synonym=synonym).text.casefold()
+    except DescriberError:
+        return label
 
 
 def _problem(wording: Wording) -> str | None:
@@ -186,7 +197,8 @@ def find_candidates(
     num_labels = config.num_labels if automatic else 1
     if method in ("class", "auto") and num_labels:
         crops = [picture.crop for picture in pictures]
-        collector.add_labels(describers.classifier.describe(crops, num_labels=num_labels))
+        name_of = str.strip if config.candidate_labels else functools.partial(_name_of, synonym=config.label_synonym)
+        collector.add_labels(describers.classifier.describe(crops, num_labels=num_labels, name_of=name_of))
     num_captions = config.num_captions if automatic else 1
     if method in ("caption", "auto") and num_captions:
         for picture in pictures:

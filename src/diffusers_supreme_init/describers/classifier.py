@@ -1,7 +1,7 @@
 """Pictures -> class labels, by an image classifier or by comparing pictures with given labels."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
@@ -26,12 +26,16 @@ class LabelModel(abc.ABC):
     name: str
     labels: Sequence[str]
 
-    def describe(self, images: Sequence[Image.Image], *, num_labels: int = 5) -> list[Description]:
+    def describe(
+        self, images: Sequence[Image.Image], *, num_labels: int = 5, name_of: Callable[[str], str] = str.strip
+    ) -> list[Description]:
         """Return the most probable labels, best first.
 
         Args:
             images: RGB pictures of one thing; their probabilities are averaged.
             num_labels: Number of labels; at most all are returned.
+            name_of: Labels with the same name count as one, for which the most probable of them stands: ImageNet has
+                "sunglasses" twice. Their probabilities are added.
 
         Raises:
             DescriberError: The model fails on a picture.
@@ -39,9 +43,14 @@ class LabelModel(abc.ABC):
         batches = [list(images[start : start + _BATCH_SIZE]) for start in range(0, len(images), _BATCH_SIZE)]
         with answering(self.name, "classifier"), torch.no_grad():
             probabilities = torch.cat([self._probabilities(batch).float().cpu() for batch in batches]).mean(0)
-        values, indices = probabilities.topk(min(num_labels, len(self.labels)))
-        best = zip(values.tolist(), indices.tolist(), strict=True)
-        return [Description(self.labels[index], value) for value, index in best]
+        groups: dict[str, list[int]] = {}
+        for index in probabilities.argsort(descending=True, stable=True).tolist():
+            groups.setdefault(name_of(self.labels[index]), []).append(index)
+        answers = [
+            Description(self.labels[group[0]], min(probabilities[group].sum().item(), 1.0))
+            for group in groups.values()
+        ]
+        return sorted(answers, key=lambda answer: -answer.score)[:num_labels]
 
     @abc.abstractmethod
     def _probabilities(self, images: list[Image.Image]) -> Tensor:

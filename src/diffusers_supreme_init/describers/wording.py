@@ -12,7 +12,7 @@ class Wording:
     """Cleaned words and the answer they come from.
 
     Attributes:
-        text: The words, in lower case, without leading or trailing punctuation; ``""`` if nothing is left.
+        text: The words, in the case they had, without leading or trailing punctuation; ``""`` if nothing is left.
         raw: The model's answer.
         removed: Boilerplate that was removed, in the order in which it was found.
     """
@@ -24,6 +24,14 @@ class Wording:
 
 _WORDNET_ID = re.compile(r"^n\d{8}[\s:_-]+")
 _PLACEHOLDER_LABEL = re.compile(r"label[_ ]?\d+|n?\d+", re.IGNORECASE)
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+[/|]\s+")
+_OR = re.compile(r"\s+or\s+", re.IGNORECASE)
+_ASIDE = re.compile(r"\s*\(([^()]*)\)")
+_FIRST_WORD = re.compile(
+    r"\A(?:an?|the|my|your|his|her|its|our|their|one|two|three|some|this|that|these|those|there|it|in|on|at|with)(?=\s)",
+    re.IGNORECASE,
+)
+"""Words that have a capital only because a sentence begins with them."""
 _QUOTES = " \t\"'`*_#>“”‘’«»"
 _THOUGHTS = re.compile(r"<think>.*?</think>|^.*?</think>|<think>.*$", re.DOTALL)
 _MEDIUM = (
@@ -60,9 +68,12 @@ def clean_label(label: str, *, synonym: str = "first") -> Wording:
     """Turn a class label into a name.
 
     ImageNet labels are WordNet synsets, comma-separated lists of names; the paper does not say which name to use.
+    Others join names by "or" or a slash, and explain them in brackets. The case stays, since T5 reads it.
 
     >>> clean_label("n02123045 tabby, tabby cat").text
     'tabby'
+    >>> clean_label("gas mask or respirator").text, clean_label("vaulted or arched ceiling").text
+    ('gas mask', 'arched ceiling')
 
     Args:
         label: As written in the model's configuration.
@@ -72,38 +83,46 @@ def clean_label(label: str, *, synonym: str = "first") -> Wording:
         DescriberError: The label is a number such as ``"LABEL_3"``: the model does not name its classes.
     """
     without_id = _WORDNET_ID.sub("", label.strip()).replace("_", " ")
-    names = [name.strip() for name in without_id.split(",") if name.strip()]
+    asides = [aside.strip() for aside in _ASIDE.findall(without_id) if aside.strip()]
+    names: list[str] = []
+    complete: list[str] = []
+    for part in _SEPARATOR.split(_ASIDE.sub("", without_id).strip()):
+        alternatives = [one for one in _OR.split(part.strip()) if one]
+        names += alternatives
+        # Of "vaulted or arched ceiling" only the last is a name.
+        complete += [one for one in alternatives if len(one.split()) >= len(alternatives[-1].split())]
     if not names or _PLACEHOLDER_LABEL.fullmatch(label.strip()):
         raise DescriberError(
             f"classifier: expected class names, got {label!r}; use a model whose configuration has id2label, or pass "
             "candidate_labels"
         )
-    chosen = {"first": names[0], "last": names[-1], "all": " ".join(names)}[synonym]
-    dropped = () if synonym == "all" else tuple(name for name in names if name != chosen)
-    return Wording(chosen.lower(), label, dropped)
+    chosen = {"first": complete[0], "last": complete[-1], "all": " ".join(names)}[synonym]
+    dropped = asides if synonym == "all" else [*(name for name in names if name != chosen), *asides]
+    return Wording(chosen, label, tuple(dropped))
 
 
 def clean_caption(caption: str, *, boilerplate: bool = True) -> Wording:
     """Remove from a caption the parts that do not describe the object.
 
-    Always removed: thoughts of reasoning models, all lines but the first, markup, quotes, final punctuation, capitals.
-    With `boilerplate`, also: openings such as "there is" and "a close up of", BLIP-large's made-up word "arafed", and
-    plain backgrounds at the end, which captioners mention for objects that were cut out.
+    Always removed: thoughts of reasoning models, all lines but the first, markup, quotes, final punctuation. With
+    `boilerplate`, also: openings such as "there is" and "a close up of", BLIP-large's made-up word "arafed", and plain
+    backgrounds at the end, which captioners mention for objects that were cut out. Words keep their case, since T5
+    reads it, except for an article or the like that begins the sentence.
 
     >>> clean_caption('"There is a red mug on a white background."').text
     'a red mug'
     """
     text = _THOUGHTS.sub(" ", caption)
     text = next((line for line in text.splitlines() if line.strip(_QUOTES)), "")
-    text = _trim(" ".join(text.split()).lower())
+    text = _trim(" ".join(text.split()))
     removed: list[str] = []
     while boilerplate:
         pattern = next((pattern for pattern in (*_LEADS, _TAIL) if pattern.search(text)), None)
         if pattern is None:
             break
-        removed += [match.strip(" ,") for match in pattern.findall(text)]
+        removed += [match.strip(" ,").lower() for match in pattern.findall(text)]
         text = _trim(pattern.sub("", text))
-    return Wording(text, caption, tuple(removed))
+    return Wording(_FIRST_WORD.sub(lambda word: word[0].lower(), text), caption, tuple(removed))
 
 
 def tells_surroundings(text: str) -> bool:

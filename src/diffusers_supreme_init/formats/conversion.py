@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import EmbeddingFileError, OutputError
 from ..file_names import WEIGHT_NAMES
 from ..files import write_atomically
+from .programs import EmbeddingProgram
 from .readers import ENCODER_WIDTHS, EmbeddingFormat, read_embeddings
 from .writers import file_contents
 
@@ -17,7 +18,7 @@ def convert_embedding(
     source: str | os.PathLike[str] | Mapping[str, Any],
     target: str | os.PathLike[str],
     *,
-    format: EmbeddingFormat,  # noqa: A002 - the usual name of this argument
+    format: EmbeddingFormat | EmbeddingProgram,  # noqa: A002 - the usual name of this argument
     token: str | None = None,
     allow_pickle: bool = False,
     encoder_keys: Sequence[str] | None = None,
@@ -32,19 +33,19 @@ def convert_embedding(
     Args:
         source: Anything that `read_embeddings` reads; it is never overwritten.
         target: A file; for ``"diffusers"`` a folder, or a ``.safetensors`` file if there is one text encoder.
-        format: The format to write; `EmbeddingFormat` lists the programs that read each.
+        format: The program to write for, or the format; `EmbeddingFormat` lists the programs that read each.
         token: The placeholder token to write instead of the file's own; needed if the file does not name its concept
             but `format` does.
         allow_pickle: Whether `source` may be a pickle.
         encoder_keys: Key of each embedding's text encoder, ``["clip_l"]``, in the order of `read_embeddings`; needed
-            for ``"comfyui"`` if the file does not name its text encoders.
+            for ``"comfyui"`` and formats with the same keys, if the file does not name its text encoders.
         overwrite: Whether existing files are replaced.
 
     Returns:
         The files that were written.
 
     Raises:
-        EmbeddingFileError: The source cannot be read, or the format cannot hold it.
+        EmbeddingFileError: The source cannot be read, the format cannot hold it, or the program cannot read it.
         OutputError: The target exists, is the source, or cannot be written; or other embedding files in the target
             folder would become part of the concept.
     """

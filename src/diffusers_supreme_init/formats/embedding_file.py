@@ -124,7 +124,8 @@ def own_embedding(tensors: Mapping[Any, Any], metadata: Mapping[str, str], where
     if len(tensors) != 1:
         raise EmbeddingFileError(
             f"{where}: expected exactly one tensor, got {len(tensors)} ({', '.join(map(str, list(tensors)[:6]))}); "
-            "pass one of them as a state dict {placeholder_token: tensor}"
+            "pass one of them as a state dict {placeholder_token: tensor}, or, if they are the rows of one concept, "
+            "stack them (torch.stack)"
         )
     ((token, rows),) = tensors.items()
     if not isinstance(token, str) or not isinstance(rows, Tensor):

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import EmbeddingFileError
 from ..file_names import CARD_NAME, RECORD_NAME, WEIGHT_NAMES
 from ..files import json_bytes
+from ..triggers import folded
 from .embedding_file import LearnedEmbedding, read_embedding
 
 logger = logging.getLogger(__name__)
@@ -115,9 +116,9 @@ def choose_folders(entries: Mapping[str, LibraryEntry], only: Sequence[str] | No
     """
     if only is None:
         return list(entries)
-    folders = {entry.placeholder_token.lower(): folder for folder, entry in entries.items()}
+    folders = {folded(entry.placeholder_token): folder for folder, entry in entries.items()}
     check_only(only, [entry.placeholder_token for entry in entries.values()], where)
-    return list(dict.fromkeys(folders[token.lower()] for token in only))
+    return list(dict.fromkeys(folders[folded(token)] for token in only))
 
 
 def check_only(only: Sequence[str], tokens: Sequence[str], where: str) -> None:
@@ -133,8 +134,8 @@ def check_only(only: Sequence[str], tokens: Sequence[str], where: str) -> None:
     """
     if not only:
         raise EmbeddingFileError("only: expected at least one token, got none; leave it out to load all")
-    known = {token.lower() for token in tokens}
-    if unknown := [token for token in only if token.lower() not in known]:
+    known = {folded(token) for token in tokens}
+    if unknown := [token for token in only if folded(token) not in known]:
         some = ", ".join(tokens[:20]) + (f" and {len(tokens) - 20} more" if len(tokens) > 20 else "")
         raise EmbeddingFileError(f"only: expected some of {some} in {where}, got {', '.join(unknown)}")
 

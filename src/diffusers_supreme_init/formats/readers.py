@@ -1,10 +1,12 @@
 """Files in any `EmbeddingFormat` -> `LearnedEmbedding`, one per text encoder.
 
 The keys are those of other programs: ``embedding_key`` of ComfyUI's tokenizers, ``string_to_param`` of A1111 and
-rinongal, ``emb_params`` of sd-scripts and invoke-training, ``emp_params``, ``t5`` and ``gemma`` of OneTrainer, and the
-multi-vector names of diffusers, ``<mug>_1``. `writers` writes the same formats.
+rinongal, ``emb_params`` of sd-scripts and invoke-training, ``emp_params``, ``t5`` and ``gemma`` of OneTrainer,
+``text_encoders_0`` of cog-sdxl, ``bundle_emb.<mug>.clip_l`` in LoRA files of OneTrainer, and the multi-vector names of
+diffusers, ``<mug>_1``. `writers` writes the formats.
 """
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -19,18 +21,23 @@ from ..errors import EmbeddingFileError
 from ..file_names import WEIGHT_NAME, WEIGHT_NAMES
 from ..files import read_safetensors
 from .embedding_file import METADATA_KEY, LearnedEmbedding, checked_rows, own_embedding, own_fields, read_embedding
+from .picture_file import PICTURE_SUFFIXES, read_picture
+
+logger = logging.getLogger(__name__)
 
 EmbeddingFormat: TypeAlias = Literal["diffusers", "comfyui", "kohya", "onetrainer", "a1111", "per-token"]
 """Embedding formats, with the programs that read each and its contents:
 
 * ``"diffusers"``: `load_textual_inversion` and this package. ``{placeholder_token: (num_vectors, hidden_size)}`` in
   ``learned_embeds.safetensors``; the rows of a second text encoder are in ``learned_embeds_2.safetensors``.
-* ``"comfyui"``: ComfyUI, A1111 (SDXL), sd-scripts (SDXL), OneTrainer (SDXL and later), diffusers' advanced scripts.
+* ``"comfyui"``: ComfyUI; for SDXL also A1111, Forge, SD.Next, InvokeAI, sd-scripts, diffusers' advanced scripts.
   One file, one ``(num_vectors, hidden_size)`` per text encoder under its key, ``clip_l``, ``clip_g``, ``t5xxl`` ...
-* ``"kohya"``: sd-scripts and invoke-training. ``{"emb_params": (num_vectors, hidden_size)}``, without a name.
-* ``"onetrainer"``: OneTrainer (SD 1 and 2). ``{"emp_params": (num_vectors, hidden_size)}``, without a name.
+* ``"kohya"``: sd-scripts, invoke-training, InvokeAI, Forge and SD.Next (SD 1 and 2). ``{"emb_params": (num_vectors,
+  hidden_size)}``, without a name.
+* ``"onetrainer"``: OneTrainer. ``{"emp_params": (num_vectors, hidden_size)}`` for SD 1 and 2; for all others ComfyUI's
+  contents, but under ``t5`` and ``gemma`` instead of ``t5xxl`` and ``gemma2_2b``. Without a name.
 * ``"a1111"``: A1111 and rinongal's original code. A pickle of ``{"string_to_param": {"*": (num_vectors,
-  hidden_size)}, "name": name, ...}``.
+  hidden_size)}, "name": name, ...}``; for SDXL what ``"comfyui"`` is.
 * ``"per-token"``: the paper's own code and diffusers. One ``(hidden_size,)`` per row, under the keys ``<0>``, ``<1>``
   ... (the paper's own code), ``_v0``, ``_v1`` ..., or ``<mug>``, ``<mug>_1`` ... (diffusers' names of rows, the first
   of which names the concept).
@@ -48,6 +55,7 @@ ENCODER_WIDTHS = {
     "pile_t5xl": 2048,
     "mt5xl": 2048,
     "qwen25_7b": 3584,
+    "qwen3_4b": 2560,
 }
 """``{key of a text encoder: width of its rows}``; embeddings are returned in this order."""
 
@@ -58,8 +66,20 @@ NAMELESS_TOKENS = ("<0>", "_v0")
 
 PICKLE_SUFFIXES = (".pt", ".bin", ".pth", ".ckpt")
 
-_ALIASES = {"t5": "t5xxl", "gemma": "gemma2_2b"}
-"""OneTrainer's keys -> ComfyUI's, if they differ."""
+ONETRAINER_NAMES = {"t5xxl": "t5", "gemma2_2b": "gemma"}
+"""ComfyUI's keys -> OneTrainer's, if they differ."""
+
+_ALIASES = {
+    **{name: key for key, name in ONETRAINER_NAMES.items()},
+    "text_encoders_0": "clip_l",  # cog-sdxl
+    "text_encoders_1": "clip_g",
+}
+"""Keys of other programs -> ComfyUI's."""
+
+_BUNDLE = "bundle_emb."
+"""Start of the keys of embeddings in a LoRA file, ``bundle_emb.<mug>.clip_l``."""
+_BUNDLED_PICKLE = ".string_to_param.*"
+"""End of such a key if an embedding of A1111 was bundled."""
 
 _PLAIN_WORDS = ("llama", "gemma")
 """Keys that may also be the name of a concept. A lone one counts as a key only if its rows have that key's width."""
@@ -71,7 +91,8 @@ def read_embeddings(
     """Read one concept in any `EmbeddingFormat`, which is recognised by the keys; rows keep their dtype.
 
     Args:
-        source: A file, a folder with ``learned_embeds.safetensors`` (and ``_2`` ...), or the contents of a file.
+        source: A file, a folder with ``learned_embeds.safetensors`` (and ``_2`` ...), a picture in which A1111 saved an
+            embedding, a LoRA file with one in it, or the contents of a file.
         allow_pickle: Whether pickles (``.pt``, ``.bin``) may be opened. Even then only tensors and plain values are
             loaded, and no code in the pickle runs.
 
@@ -79,21 +100,83 @@ def read_embeddings(
         One embedding per text encoder, rows ``(num_vectors, hidden_size)``.
 
     Raises:
-        EmbeddingFileError: The source is missing, damaged, a pickle without `allow_pickle`, or in none of the formats.
+        EmbeddingFileError: The source is missing, damaged, a pickle without `allow_pickle`, in none of the formats, or
+            a LoRA file with several concepts.
+    """
+    concepts = read_concepts(source, allow_pickle=allow_pickle)
+    if len(concepts) > 1:
+        where = "the given state dict" if isinstance(source, Mapping) else repr(str(source))
+        names = [str(embeddings[0].placeholder_token) for embeddings in concepts]
+        raise EmbeddingFileError(
+            f"{where}: expected one concept, got {len(names)} ({', '.join(names[:6])}); load them with "
+            f"pipe.load_multitoken_inversion, or one of them with only=[{names[0]!r}]"
+        )
+    return concepts[0]
+
+
+def read_concepts(
+    source: str | os.PathLike[str] | Mapping[str, Any], *, allow_pickle: bool = False
+) -> list[tuple[LearnedEmbedding, ...]]:
+    """Read all concepts of a source as `read_embeddings` does; only a LoRA file can hold more than one.
+
+    Raises:
+        EmbeddingFileError: See `read_embeddings`.
     """
     if isinstance(source, Mapping):
-        return _read(dict(source), {}, "the given state dict")
+        return _read_all(dict(source), {}, "the given state dict")
     path = Path(source)
     where = repr(str(path))
     if os.path.isdir(path):  # Path.is_dir raises an error on texts that are too long for a path
         files = [path / name for name in WEIGHT_NAMES if (path / name).is_file()]
         if not files:
             raise EmbeddingFileError(f"expected {WEIGHT_NAME} in {where}, got no such file; name the file itself")
-        return tuple(read_embedding(file) for file in files)
+        return [tuple(read_embedding(file) for file in files)]
     if path.suffix.lower() in PICKLE_SUFFIXES and os.path.isfile(path):
-        return _read(_unpickle(path, allow_pickle, where), {}, where)
+        return _read_all(_unpickle(path, allow_pickle, where), {}, where)
+    if path.suffix.lower() in PICTURE_SUFFIXES and os.path.isfile(path):
+        return [_read(read_picture(path), {}, where)]
     tensors, metadata = read_safetensors(path)
-    return _read(tensors, metadata, where)
+    return _read_all(tensors, metadata, where)
+
+
+def _read_all(
+    content: Mapping[Any, Any], metadata: Mapping[str, str], where: str
+) -> list[tuple[LearnedEmbedding, ...]]:
+    bundles = _bundles(content, where)
+    if not bundles:
+        return [_read(content, metadata, where)]
+    others = len(content) - sum(len(tensors) for tensors in bundles.values())
+    if others:
+        logger.warning(
+            "%s is a LoRA: only the embeddings in it are read (%s); load its other %d tensors with load_lora_weights",
+            where,
+            ", ".join(bundles),
+            others,
+        )
+    return [
+        tuple(replace(one, placeholder_token=name) for one in _read(tensors, {}, f"{where}, {name}"))
+        for name, tensors in bundles.items()
+    ]
+
+
+def _bundles(content: Mapping[Any, Any], where: str) -> dict[str, dict[str, Any]]:
+    """Return ``{placeholder_token: {key: tensor}}`` of the embeddings in a LoRA file; empty if there are none."""
+    bundles: dict[str, dict[str, Any]] = {}
+    for full_key, value in content.items():
+        if not isinstance(full_key, str) or not full_key.startswith(_BUNDLE):
+            continue
+        rest = full_key.removeprefix(_BUNDLE)
+        if rest.endswith(_BUNDLED_PICKLE):
+            name, key = rest.removesuffix(_BUNDLED_PICKLE), KOHYA_KEY
+        else:
+            name, _, key = rest.rpartition(".")
+        if not name or key.removesuffix("_out") not in {*ENCODER_WIDTHS, *_ALIASES, KOHYA_KEY, ONETRAINER_KEY}:
+            raise EmbeddingFileError(
+                f"{where}: expected keys such as 'bundle_emb.<mug>.clip_l' for the embeddings in a LoRA file, got "
+                f"{full_key[:80]!r}"
+            )
+        bundles.setdefault(name, {})[key] = value
+    return bundles
 
 
 def _read(content: Mapping[Any, Any], metadata: Mapping[str, str], where: str) -> tuple[LearnedEmbedding, ...]:
@@ -108,7 +191,7 @@ def _read(content: Mapping[Any, Any], metadata: Mapping[str, str], where: str) -
     if set(content) in ({KOHYA_KEY}, {ONETRAINER_KEY}):
         ((key, rows),) = content.items()
         return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{key}"), where),)
-    keys = _encoder_keys(content, metadata)
+    keys = _encoder_keys(content, metadata, where)
     if keys:
         return tuple(
             _foreign(content[key], metadata.get(f"{METADATA_KEY}.{key}"), f"{where}, {key}", encoder_key=encoder_key)
@@ -118,6 +201,10 @@ def _read(content: Mapping[Any, Any], metadata: Mapping[str, str], where: str) -
     if tokens:
         rows = torch.cat([checked_rows(content[token], f"{where}, {token}") for token in tokens])
         return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{tokens[0]}"), where, name=name),)
+    if len(content) > 1 and any(re.search(r"(\A|[._])lora(_|\Z)", key) for key in content):
+        raise EmbeddingFileError(
+            f"{where}: expected an embedding, got a LoRA without one in it; load it with load_lora_weights"
+        )
     return (own_embedding(content, metadata, where),)
 
 
@@ -166,10 +253,21 @@ def _refuse_output_embeddings(content: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _encoder_keys(content: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return ``{encoder_key: key}`` in the order of `ENCODER_WIDTHS`; empty unless all keys name text encoders."""
-    found = {_ALIASES.get(key, key): key for key in content}
-    if not set(found) <= set(ENCODER_WIDTHS) or len(found) != len(content):
+def _encoder_keys(content: Mapping[str, Any], metadata: Mapping[str, str], where: str) -> dict[str, str]:
+    """Return ``{encoder_key: key}`` in the order of `ENCODER_WIDTHS`; empty unless all keys name text encoders.
+
+    Raises:
+        EmbeddingFileError: Two names of one text encoder, ``t5`` and ``t5xxl``, hold different rows.
+    """
+    found: dict[str, str] = {}
+    for key in content:
+        first = found.setdefault(_ALIASES.get(key, key), key)
+        if first != key and not _hold_the_same(content[first], content[key]):
+            raise EmbeddingFileError(
+                f"{where}: expected the same rows under {first!r} and {key!r}, two names of one text encoder, got "
+                "different ones; pass one of them as a state dict"
+            )
+    if not set(found) <= set(ENCODER_WIDTHS):
         return {}
     if len(content) == 1:
         ((encoder_key, key),) = found.items()
@@ -194,7 +292,8 @@ def _tokens_in_order(content: Mapping[str, Any]) -> tuple[list[str], str | None]
     stock = [first, *(f"{first}_{index}" for index in range(1, len(content)))]
     if set(stock) == set(content) and first not in NAMELESS_TOKENS:
         return stock, first
-    numbered = {key: re.fullmatch(r"(.*?)(0|[1-9][0-9]{0,5})([^0-9]*)", key, re.DOTALL) for key in content}
+    # <cat1> and <cat2> are the names of two concepts: only numbers without a word are numbers of rows.
+    numbered = {key: re.fullmatch(r"(<|_v)(0|[1-9][0-9]{0,5})(>?)", key) for key in content}
     parts = {key: (match[1], match[3], int(match[2])) for key, match in numbered.items() if match}
     if len(parts) != len(content) or len({part[:2] for part in parts.values()}) != 1:
         return [], None
@@ -202,6 +301,11 @@ def _tokens_in_order(content: Mapping[str, Any]) -> tuple[list[str], str | None]
     start = parts[tokens[0]][2]
     is_consecutive = [parts[token][2] for token in tokens] == list(range(start, start + len(tokens)))
     return (tokens, None) if is_consecutive else ([], None)
+
+
+def _hold_the_same(one: Any, other: Any) -> bool:
+    are_dense = bool(_shape(one)) and bool(_shape(other))
+    return are_dense and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

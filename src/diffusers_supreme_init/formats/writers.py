@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,15 @@ from .embedding_file import (
     embedding_bytes,
     own_json,
 )
-from .readers import ENCODER_WIDTHS, KOHYA_KEY, ONETRAINER_KEY, PICKLE_SUFFIXES, EmbeddingFormat
+from .programs import EmbeddingProgram, check_has_both_of_xl, format_for, is_stable_diffusion
+from .readers import (
+    ENCODER_WIDTHS,
+    KOHYA_KEY,
+    ONETRAINER_KEY,
+    ONETRAINER_NAMES,
+    PICKLE_SUFFIXES,
+    EmbeddingFormat,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +46,12 @@ _KEYS_BY_IDENTITY = {
     ("LlamaModel", 4096): "llama",
     ("LlamaForCausalLM", 4096): "llama",
     ("Gemma2Model", 2304): "gemma2_2b",
+    ("Qwen2_5_VLForConditionalGeneration", 3584): "qwen25_7b",
+    ("Qwen3Model", 2560): "qwen3_4b",
 }
 """``{(class name without "WithProjection", hidden_size): key of the text encoder}``."""
+
+_ONETRAINER_KEYS = ("clip_l", "clip_g", "t5xxl", "llama", "gemma2_2b")
 
 _FAMILIES = (("clip_l", "t5xxl"), ("llama", "clip_l"), ("clip_l", "clip_g", "t5xxl", "llama"))
 """Keys of text encoders in the order of a pipeline's components; `_weight_names` names the pipelines."""
@@ -48,21 +60,22 @@ _FAMILIES = (("clip_l", "t5xxl"), ("llama", "clip_l"), ("clip_l", "clip_g", "t5x
 def write_embeddings(
     path: str | os.PathLike[str],
     embeddings: Sequence[LearnedEmbedding],
-    format: EmbeddingFormat,  # noqa: A002 - the usual name of this argument
+    format: EmbeddingFormat | EmbeddingProgram,  # noqa: A002 - the usual name of this argument
 ) -> list[Path]:
     """Write one concept, each file atomically; equal concepts give equal bytes.
 
     Args:
         path: A file, ``.safetensors`` or ``.pt``; for ``"diffusers"`` a folder, or a ``.safetensors`` file if there is
-            one text encoder; for ``"a1111"`` always a pickle, ``.pt``.
+            one text encoder; for ``"a1111"`` a pickle, ``.pt``, unless the concept is one of SDXL.
         embeddings: One per text encoder, rows ``(num_vectors, hidden_size)``.
-        format: The format to write.
+        format: The format to write, or the program to write for.
 
     Returns:
         The files: one per text encoder for ``"diffusers"``, otherwise one.
 
     Raises:
-        EmbeddingFileError: The format cannot hold the concept, or the rows are unusable; nothing is written.
+        EmbeddingFileError: The format cannot hold the concept, the program cannot read it, or the rows are unusable;
+            nothing is written.
         OutputError: A file cannot be written.
     """
     return [write_atomically(file, data) for file, data in file_contents(Path(path), embeddings, format).items()]
@@ -72,11 +85,10 @@ def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_nam
     """Return ``{file: contents}`` of a concept; all checks are made here, before anything is written.
 
     Raises:
-        EmbeddingFileError: The format cannot hold the concept, or the rows are unusable.
+        EmbeddingFileError: The format cannot hold the concept, the program cannot read it, or the rows are unusable.
     """
-    if format_name not in get_args(EmbeddingFormat):
-        formats = ", ".join(get_args(EmbeddingFormat))
-        raise EmbeddingFileError(f"format: expected one of {formats}, got {format_name!r}")
+    keys = [encoder_key_of(embedding) for embedding in embeddings]
+    format_name = format_for(format_name, path, embeddings, keys)
     tokens = list(dict.fromkeys(embedding.placeholder_token for embedding in embeddings))
     if len(tokens) != 1:
         raise EmbeddingFileError(f"expected embeddings of one concept, got {tokens}; give them one name with token=")
@@ -90,6 +102,8 @@ def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_nam
         return {file: embedding_bytes(embedding) for file, embedding in zip(files, embeddings, strict=True)}
     if format_name == "comfyui":
         return {path: _file(path, *_of_comfyui(embeddings))}
+    if format_name == "onetrainer" and not is_stable_diffusion(embeddings, keys):
+        return {path: _file(path, *_of_onetrainer(embeddings, keys))}
     if len(embeddings) != 1:
         raise EmbeddingFileError(
             f"{format_name}: expected one text encoder, got {len(embeddings)}; write format='comfyui' or 'diffusers'"
@@ -98,6 +112,13 @@ def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_nam
     if format_name == "a1111":
         return {path: _of_a1111(path, embeddings[0], rows)}
     if format_name == "per-token":
+        if len(rows) > 1:
+            logger.warning(
+                "%s: ComfyUI, InvokeAI and sd-scripts will read only the first of its %d rows, and A1111 none; write "
+                "format='kohya' or the program's name for them",
+                path,
+                len(rows),
+            )
         names = _row_names(tokens[0], len(rows))
         tensors = {name: row.clone() for name, row in zip(names, rows, strict=True)}
     else:
@@ -149,6 +170,21 @@ def _of_comfyui(embeddings: Sequence[LearnedEmbedding]) -> tuple[dict[str, Tenso
             f"encoder_keys=, e.g. {list(ENCODER_WIDTHS)[: len(embeddings)]}"
         )
     return {key: _rows(embedding) for key, embedding in known.items()}, known
+
+
+def _of_onetrainer(
+    embeddings: Sequence[LearnedEmbedding], keys: Sequence[str | None]
+) -> tuple[dict[str, Tensor], dict[str, LearnedEmbedding]]:
+    check_has_both_of_xl("onetrainer", embeddings, keys)
+    unknown = [key or "an unknown text encoder" for key in keys if key not in _ONETRAINER_KEYS]
+    if unknown:
+        raise EmbeddingFileError(
+            f"onetrainer: expected rows for some of {', '.join(_ONETRAINER_KEYS)}, which it trains, got them for "
+            f"{', '.join(unknown)}; pass encoder_keys=['clip_l'] or alike where the file does not say it"
+        )
+    rows, noted = _of_comfyui(embeddings)
+    names = {key: ONETRAINER_NAMES.get(key, key) for key in rows}
+    return {names[key]: rows[key] for key in rows}, {names[key]: noted[key] for key in noted}
 
 
 def _of_a1111(path: Path, embedding: LearnedEmbedding, rows: Tensor) -> bytes:

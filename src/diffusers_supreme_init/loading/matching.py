@@ -12,7 +12,7 @@ from ..formats.embedding_file import LearnedEmbedding
 from ..text.changes import Change
 from ..text.text_pairs import EncoderIdentity, TextPair, identify_encoder
 from ..text.vocabulary import ConceptVocabulary
-from ..triggers import Entry, Triggers, check_trigger_is_free, find_trigger, trigger_table
+from ..triggers import Entry, Triggers, check_trigger_is_free, find_trigger, folded, trigger_table
 
 _ARCHITECTURE_OF_KEY = {"clip": "CLIP", "t5": "T5", "umt5": "UMT5", "llama": "Llama", "gemma": "Gemma", "qwen": "Qwen"}
 """Start of a foreign file's key (``clip_l``, ``t5xxl``, ``gemma2_2b``) -> start of the text encoder's class name."""
@@ -96,9 +96,9 @@ def plan_load(pairs: Sequence[TextPair], requests: Sequence[ConceptRequest]) -> 
     names: set[str] = set()
     for request in requests:
         trigger = _trigger_of(request)
-        if trigger.lower() in names:
+        if folded(trigger) in names:
             raise ConceptLoadError(f"{trigger}: expected different names, got it twice; rename one with token=")
-        names.add(trigger.lower())
+        names.add(folded(trigger))
         served, unused = _serve(trigger, request, pairs, identify)
         for index, embedding in served.items():
             check(index)
@@ -279,7 +279,7 @@ def _check_descriptions(pairs: Sequence[TextPair], plan: LoadPlan) -> None:
         for described, words in table.items():
             if isinstance(words, str) and (found := next(triggers.finder.spans(words), None)) is not None:
                 raise ConceptLoadError(
-                    f"{triggers.spelling[words[slice(*found)].lower()]}: the description of {described} holds this "
+                    f"{triggers.spelling[folded(words[slice(*found)])]}: the description of {described} holds this "
                     f"word ({words!r}), as {pair.encoder_name} reads it; rename the concept with token=, or pass "
                     "description=False"
                 )

@@ -87,7 +87,7 @@ def find_concepts(
     if (
         isinstance(source, os.PathLike)
         or str(source).count("/") != 1
-        or path.suffix in (".safetensors", ".bin", ".pt")
+        or path.suffix in (".safetensors", ".pti", ".bin", ".pt")
     ):
         raise EmbeddingFileError(
             f"expected a file, a folder or a Hub id 'user/name', got {str(source)!r}: it does not exist"
@@ -220,8 +220,8 @@ def _what_there_is(repo_id: str, options: SourceOptions) -> str:
     folders = sorted({file.parent.as_posix() for file in files if file.name in WEIGHT_NAMES and len(file.parts) > 1})
     if folders:
         return f"; it has {', '.join(folders[:6])}: pass subfolder={folders[0]!r}"
-    names = sorted(file.as_posix() for file in files if file.suffix in (".safetensors", ".bin", ".pt"))
-    pickled = ", allow_pickle=True" if names and not names[0].endswith(".safetensors") else ""
+    names = sorted(file.as_posix() for file in files if file.suffix in (".safetensors", ".pti", ".bin", ".pt"))
+    pickled = ", allow_pickle=True" if names and names[0].endswith((".bin", ".pt")) else ""
     return f"; it has {', '.join(names[:6])}: pass weight_name={names[0]!r}{pickled}" if names else ""
 
 

@@ -104,7 +104,7 @@ def cut_to_tokens(text: str, limits: Sequence[TokenLimit]) -> tuple[str, int]:
         return text, 0
     words = text.split()
     while len(words) > 1 and (
-        words[-1] in _DANGLING_WORDS or any(limit.num_beyond(" ".join(words)) for limit in limits)
+        words[-1].lower() in _DANGLING_WORDS or any(limit.num_beyond(" ".join(words)) for limit in limits)
     ):
         words.pop()
     left = " ".join(words)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import ConceptLoadError
 from ..multitoken import add_triggers, remove_triggers
-from ..triggers import Entry, has_token, row_names, row_table, trigger_table
+from ..triggers import Entry, folded, has_token, row_names, row_table, trigger_table
 from .encoder_record import (
     Cut,
     EncoderRecord,
@@ -50,7 +50,7 @@ class ConceptVocabulary:
         # These concepts were loaded into the encoder by another pipeline, which has tokenizers of its own.
         self._unknown = {one: names for one, names in held.items() if any(one not in table for table in tables)}
         self.entries: dict[str, Entry] = {**trigger_table(self.pair.tokenizer), **self._unknown}
-        self._spelling = {trigger.lower(): trigger for trigger in self.entries}
+        self._spelling = {folded(trigger): trigger for trigger in self.entries}
         if self._record is not None and not self._unknown:
             connect(self.pair.encoder, [slot.tokenizer for slot in self.pair.slots])
 
@@ -60,8 +60,8 @@ class ConceptVocabulary:
         return {trigger: entry for trigger, entry in self.entries.items() if isinstance(entry, list)}
 
     def spelling(self, trigger: str) -> str | None:
-        """Return the registered spelling of a trigger, which matches case-insensitively, or None."""
-        return self._spelling.get(trigger.lower())
+        """Return the registered spelling of a trigger, which matches as `folded`, or None."""
+        return self._spelling.get(folded(trigger))
 
     def is_known(self, trigger: str) -> bool:
         """Whether all tokenizers know a trigger; False if only the encoder does, through another pipeline."""

@@ -16,7 +16,7 @@ from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, 
 from ..text.initialization import Initialization, continue_from, find_saved_embedding, initialize
 from ..text.text_pairs import TextPair, identify_encoder
 from ..text.tokenization import TokenLimit, check_description_fits, check_rows_fit, num_rows_that_fit
-from ..triggers import check_placeholder_token, holds_trigger, trigger_table
+from ..triggers import check_placeholder_token, folded, holds_trigger, trigger_table
 
 _TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 _VALIDATION_TEMPLATES = {"object": VALIDATION_TEMPLATE, "style": STYLE_TEMPLATES[0]}
@@ -42,7 +42,7 @@ def check_concepts(
     for concept in concepts:
         check_placeholder_token(concept.placeholder_token, tokenizers)
     tokens = [concept.placeholder_token for concept in concepts]
-    if len(set(tokens)) != len(tokens):
+    if len({folded(token) for token in tokens}) != len(tokens):
         raise ConfigError(f"concepts: expected different placeholder tokens, got {tokens}")
     found = {concept.placeholder_token: _check(backbone, concept, config) for concept in concepts}
     return {token: initializations for token, initializations in found.items() if initializations is not None}
