@@ -170,7 +170,7 @@ def test_damaged_metadata_are_refused(tmp_path: Path, own: str) -> None:
 @pytest.mark.parametrize(
     ("token", "message"),
     [
-        (None, "a concept with a name, got one without; pass token=, e.g. '<mug>'"),
+        (None, "a concept with a name, got one without; pass e.g. token='<mug>'"),
         (" ", "a concept with a name"),
         ("__metadata__", "a placeholder token that can be typed, got '__metadata__'"),
         ("a\0b", "can be typed"),

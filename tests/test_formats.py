@@ -537,7 +537,7 @@ def test_two_text_encoders_do_not_fit_where_there_is_room_for_one(
         ("mug", [mug()], "safetensors", "format: expected one of diffusers, comfyui, .*, got 'safetensors'"),
         ("mug", [], "diffusers", r"embeddings of one concept, got \[\]"),
         ("mug", [mug(), mug(placeholder_token="<cup>")], "diffusers", r"of one concept, got \['<mug>', '<cup>'\]"),
-        ("mug", [bare(CLIP_L)], "diffusers", "a concept with a name, got one without; pass token=, e.g. '<mug>'"),
+        ("mug", [bare(CLIP_L)], "diffusers", "a concept with a name, got one without; pass e.g. token='<mug>'"),
         ("mug", [bare(CLIP_L, " ")], "diffusers", "a concept with a name"),
         ("mug", [bare(CLIP_L, "a\nb")], "diffusers", r"can be typed, got 'a\\nb'"),
         ("mug.safetensors", [bare(CLIP_L, "__metadata__")], "per-token", "can be typed"),
@@ -548,7 +548,7 @@ def test_two_text_encoders_do_not_fit_where_there_is_room_for_one(
             "mug.safetensors",
             [bare(CLIP_L)],
             "comfyui",
-            r"a text encoder of width 768; pass encoder_keys=, e.g. \['clip_l'\]",
+            r"a text encoder of width 768; pass e.g. encoder_keys=\['clip_l'\]",
         ),
         ("mug.safetensors", [mug(encoder=EncoderIdentity("X", 768, ""))], "comfyui", "got a X of width 768"),
         ("mug.safetensors", [mug(), mug()], "comfyui", "a different, known text encoder for each"),
@@ -596,7 +596,7 @@ def test_a_new_name_is_written(tmp_path: Path) -> None:
     (comfy,) = convert_embedding(tmp_path / "ours", tmp_path / "cup.safetensors", format="comfyui", token="<cup>")
     for read, wanted in zip(read_embeddings(comfy), sdxl(placeholder_token="<cup>"), strict=True):
         assert_equal(read, wanted, but=("encoder_key",))
-    with pytest.raises(EmbeddingFileError, match="got one without; pass token=, e.g. '<mug>'"):
+    with pytest.raises(EmbeddingFileError, match="got one without; pass e.g. token='<mug>'"):
         convert_embedding({"emb_params": CLIP_L}, tmp_path / "nameless", format="diffusers")
 
 
@@ -665,7 +665,7 @@ def test_mistakes_on_the_command_line_are_one_line(
         ([source, target, "--format", "ckpt"], "error: argument --format: invalid choice: 'ckpt'"),
         ([source, target, "--format", "kohya", "--pickle"], "error: unrecognized arguments: --pickle"),
         ([source, target, "--format", "kohya"], "error: .* is a pickle"),
-        ([source, target, "--format", "diffusers", "--allow_pickle"], "error: .* pass --token '<mug>'"),
+        ([source, target, "--format", "diffusers", "--allow_pickle"], "error: .* pass e.g. --token '<mug>'"),
         ([source, source, "--format", "a1111", "--allow_pickle"], "error: .* it is the source"),
     ]:
         with pytest.raises(SystemExit, match=message) as info:

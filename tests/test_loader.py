@@ -158,7 +158,7 @@ def test_renaming(pipe: Any, tmp_path: Path) -> None:
 
 
 def test_a_nameless_file_asks_for_a_name(pipe: Any, unchanged: Callable[[Any], None]) -> None:
-    with pytest.raises(EmbeddingFileError, match=r"does not name its concept; pass token="):
+    with pytest.raises(EmbeddingFileError, match=r"does not name its concept; pass e.g. token="):
         unchanged(pipe) or pipe.load_multitoken_inversion({"emb_params": rows()})
 
 

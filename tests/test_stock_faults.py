@@ -325,7 +325,7 @@ def test_b17_rows_of_another_shape_are_refused(
 
 def test_b17_rows_without_a_name_are_loaded_or_refused_in_words(pipe: Any) -> None:
     made = rows(pipe)
-    with pytest.raises(EmbeddingFileError, match="does not name its concept; pass token="):
+    with pytest.raises(EmbeddingFileError, match="does not name its concept; pass e.g. token="):
         pipe.load_multitoken_inversion(made)
     with pytest.raises(EmbeddingFileError, match=r"got shape \(1, \d, 32\)"):
         pipe.load_multitoken_inversion([made[None]], token="<mug>")

@@ -320,7 +320,7 @@ def _warn(pipe: Any, reports: Sequence[LoadedConcept], is_description_wanted: bo
         if report.missing and is_description_wanted:
             warnings.warn(
                 f"{token}: {', '.join(report.missing)} will read it as letters, since there are neither rows nor a "
-                "description for it; pass description=, e.g. 'a red mug', or description=False to accept this",
+                "description for it; pass e.g. description='a red mug', or description=False to accept this",
                 SupremeInitWarning,
                 stacklevel=3,
             )

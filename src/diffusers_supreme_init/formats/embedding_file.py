@@ -196,7 +196,7 @@ def checked_token(token: str | None) -> str:
             safetensors reserves.
     """
     if token is None or not token.strip():
-        raise EmbeddingFileError("expected a concept with a name, got one without; pass token=, e.g. '<mug>'")
+        raise EmbeddingFileError("expected a concept with a name, got one without; pass e.g. token='<mug>'")
     if token == "__metadata__" or any(unicodedata.category(character) in ("Cc", "Cs") for character in token):
         raise EmbeddingFileError(f"expected a placeholder token that can be typed, got {token!r}; pass token='<mug>'")
     return token

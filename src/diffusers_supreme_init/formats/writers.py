@@ -166,8 +166,8 @@ def _of_comfyui(embeddings: Sequence[LearnedEmbedding]) -> tuple[dict[str, Tenso
             f"a {encoder} of width {one.hidden_size}" for encoder, one in zip(encoders, embeddings, strict=True)
         )
         raise EmbeddingFileError(
-            f"comfyui: expected a different, known text encoder for each embedding, got {got}; pass "
-            f"encoder_keys=, e.g. {list(ENCODER_WIDTHS)[: len(embeddings)]}"
+            f"comfyui: expected a different, known text encoder for each embedding, got {got}; pass e.g. "
+            f"encoder_keys={list(ENCODER_WIDTHS)[: len(embeddings)]}"
         )
     return {key: _rows(embedding) for key, embedding in known.items()}, known
 

@@ -122,7 +122,7 @@ def _trigger_of(request: ConceptRequest) -> str:
     if len(names) > 1:
         raise ConceptLoadError(f"expected files of one concept, got {names}; load them one by one with weight_name=")
     if names[0] is None:
-        raise EmbeddingFileError(f"{request.source}: it does not name its concept; pass token=, e.g. '<mug>'")
+        raise EmbeddingFileError(f"{request.source}: it does not name its concept; pass e.g. token='<mug>'")
     return names[0]
 
 
