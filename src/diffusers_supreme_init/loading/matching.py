@@ -10,8 +10,9 @@ from torch import Tensor
 from ..errors import ConceptLoadError, EmbeddingFileError, PlaceholderTokenError
 from ..formats.embedding_file import LearnedEmbedding
 from ..text.changes import Change
+from ..text.encoder_identity import EncoderIdentity
 from ..text.placeholders import check_trigger_is_free
-from ..text.text_pairs import EncoderIdentity, TextPair, identify_encoder
+from ..text.text_pairs import TextPair, identify_encoder
 from ..text.vocabulary import ConceptVocabulary
 from ..triggers import Entry, Triggers, find_trigger, trigger_table
 
