@@ -2,12 +2,16 @@
 
 python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--stop-after N]
     [--float64] [--pipeline FOLDER]
+python run_training.py --fork
 """
 
 import argparse
 import json
 import os
 import signal
+import sys
+import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +62,25 @@ def kill_at_save(save_to_die: int) -> None:
     os.fsync = fsync
 
 
-def main() -> None:
+def fork_for_each_line() -> None:
+    """For each line of JSON, ``[output file, arguments]``, run in a fork of this process, and print how it ended."""
+    for line in sys.stdin:
+        output_path, arguments = json.loads(line)
+        if (process := os.fork()) == 0:
+            output = os.open(output_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            try:
+                main(arguments)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("settings", type=json.loads)
@@ -68,7 +90,7 @@ def main() -> None:
     parser.add_argument("--float64", action="store_true")
     parser.add_argument("--pipeline", type=Path, help="folder of a pipeline; default: a tiny Stable Diffusion")
     parser.add_argument("--describers", type=json.loads, help="folders of describers; the words are found by them")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     torch.set_num_threads(1)
     pipe = build_tiny_pipeline()
     if arguments.pipeline is not None:
@@ -103,4 +125,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["--fork"]:
+        fork_for_each_line()
+    else:
+        main()

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from diffusers_supreme_init import EmbeddingFileError, LearnedEmbedding, OutputError, read_embedding, write_embedding
 from diffusers_supreme_init.file_names import weight_name_for
 from diffusers_supreme_init.formats.embedding_file import METADATA_KEY
-from diffusers_supreme_init.text.text_pairs import EncoderIdentity
+from diffusers_supreme_init.text.encoder_identity import EncoderIdentity
 
 ROWS = torch.randn(3, HIDDEN_SIZE, generator=torch.Generator().manual_seed(0))
 

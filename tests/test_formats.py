@@ -32,7 +32,7 @@ from diffusers_supreme_init.formats.conversion import convert_embedding
 from diffusers_supreme_init.formats.embedding_file import read_embedding, write_embedding
 from diffusers_supreme_init.formats.readers import EmbeddingFormat, read_embeddings
 from diffusers_supreme_init.formats.writers import write_embeddings
-from diffusers_supreme_init.text.text_pairs import EncoderIdentity
+from diffusers_supreme_init.text.encoder_identity import EncoderIdentity
 
 FORMATS: tuple[EmbeddingFormat, ...] = get_args(EmbeddingFormat)
 PAIRS = list(itertools.permutations(FORMATS, 2))

@@ -34,6 +34,16 @@ assert libraries == {"diffusers_supreme_init", "lazy_loader", "wrapt"}, librarie
     run(code, line)
 
 
+def test_reading_writing_and_publishing_files_import_no_models() -> None:
+    code = """
+import sys
+from diffusers_supreme_init import check_can_save, convert_embedding, push_to_hub, read_embedding, write_embeddings
+heavy = {"accelerate", "diffusers", "peft", "scipy", "transformers"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+    run(code)
+
+
 def test_importing_diffusers_later_attaches_the_loader_before_anything_is_loaded(
     pipe: StableDiffusionPipeline, tmp_path: Path
 ) -> None:

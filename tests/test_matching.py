@@ -14,7 +14,8 @@ from tiny.families import RecordIds, run
 from tiny.text import clip_text_encoder
 
 from diffusers_supreme_init import ConceptLoadError, PlaceholderTokenError, SupremeInitWarning, write_embedding
-from diffusers_supreme_init.text.text_pairs import EncoderIdentity, find_text_pairs
+from diffusers_supreme_init.text.encoder_identity import EncoderIdentity
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 
 def sd_concept(folder: Path, **changes: Any) -> Path:

@@ -1,8 +1,10 @@
 """Killed at any moment and resumed, or split over processes, a run ends with the same rows."""
 
+import functools
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -50,6 +52,31 @@ def run(output_dir: Path, *arguments: str, **settings: Any) -> subprocess.Comple
     )
 
 
+@functools.cache
+def forking_process() -> subprocess.Popen[str]:
+    """Return a process that has imported everything; it ends when its input is closed, with this one."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, WORKER, "--fork"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def run_forked(output_dir: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Do what `run` does, without seconds of imports.
+
+    What it leaves behind is always compared with, or resumed by, a process that was started anew, whose strings have
+    other hashes.
+    """
+    process, output = forking_process(), output_dir.with_name(f"{output_dir.name}.txt")
+    given = command(output_dir, *arguments, **settings)[2:]
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps([str(output), given]) + "\n")
+    process.stdin.flush()
+    ready, _, _ = select.select([process.stdout], [], [], 600)
+    assert ready, f"{given} did not end in 600 s"
+    return subprocess.CompletedProcess(given, int(process.stdout.readline()), stderr=output.read_text())
+
+
 def results(output_dir: Path) -> dict[str, bytes]:
     """Return the bytes of every embedding file, snapshots included."""
     return {str(path.relative_to(output_dir)): path.read_bytes() for path in sorted(output_dir.rglob("learned_*"))}
@@ -66,7 +93,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 def resume_after(kills: list[tuple[str, int]], output_dir: Path) -> dict[str, bytes]:
     for option, number in kills:
-        killed = run(output_dir, option, str(number))
+        killed = run_forked(output_dir, option, str(number))
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     finished = run(output_dir)
     assert finished.returncode == 0, finished.stderr
@@ -82,7 +109,7 @@ def test_three_kills_change_no_byte(uninterrupted: dict[str, bytes], tmp_path: P
 def test_a_stop_changes_no_byte(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
     # Between two validations, in the warm-up; then before the first early stopping could be.
     for step in (1, 4):
-        stopped = run(tmp_path, "--stop-after", str(step), checkpointing_steps=0)
+        stopped = run_forked(tmp_path, "--stop-after", str(step), checkpointing_steps=0)
         assert stopped.returncode == 0, stopped.stderr
         saved = [read_embedding(tmp_path / name / "learned_embeds.safetensors").training for name in "abc"]
         assert [(one["status"], one["steps"]) for one in saved] == [("stopped", step)] * 3
@@ -122,7 +149,7 @@ def test_kills_change_no_byte_in_any_family(family_option: list[str], tmp_path: 
     assert len(expected) >= 6
     # In a step, and while the checkpoint of the next one is written.
     for option, number in (("--kill-at-step", 2), ("--kill-at-save", 2)):
-        killed = run(tmp_path / "killed", option, str(number), *family_option, **FAMILY_SETTINGS)
+        killed = run_forked(tmp_path / "killed", option, str(number), *family_option, **FAMILY_SETTINGS)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     finished = run(tmp_path / "killed", *family_option, **FAMILY_SETTINGS)
     assert finished.returncode == 0, finished.stderr
@@ -173,7 +200,7 @@ def test_several_processes_stop_after_the_same_step(tmp_path: Path) -> None:
 
 def check_launched_equals_plain(tmp_path: Path, num_processes: int, *arguments: str, **settings: Any) -> None:
     settings = SETTINGS | {"early_stopping_patience": 0, "max_forward_batch_size": 4} | settings
-    plain = run(tmp_path / "plain", "--float64", *arguments, **settings)
+    plain = run_forked(tmp_path / "plain", "--float64", *arguments, **settings)
     assert plain.returncode == 0, plain.stderr
     # `accelerate launch --cpu` starts one process whatever --num_processes says (accelerate 1.15). Its launcher of
     # several processes is --multi_gpu; the environment variable puts them on the CPU.

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..config import SupremeInitConfig
 from ..errors import ConfigError, UnsupportedPipelineError
+from ..text.encoder_identity import EncoderIdentity
 from ..text.prompt_cleaning import as_written
-from ..text.text_pairs import EncoderIdentity, TextPair, find_text_pairs, identify_encoder
+from ..text.text_pairs import TextPair, find_text_pairs, identify_encoder
 from .defaults import FamilyDefaults
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import EmbeddingFileError
 from ..files import read_safetensors, safetensors_bytes, write_atomically
-from ..text.text_pairs import EncoderIdentity
+from ..text.encoder_identity import EncoderIdentity
 from ..version import __version__
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..errors import ConceptLoadError, EmbeddingFileError, PlaceholderTokenError
 from ..formats.embedding_file import LearnedEmbedding
 from ..text.changes import Change
-from ..text.text_pairs import EncoderIdentity, TextPair, identify_encoder
+from ..text.encoder_identity import EncoderIdentity
+from ..text.text_pairs import TextPair, identify_encoder
 from ..text.vocabulary import ConceptVocabulary
 from ..triggers import Entry, Triggers, check_trigger_is_free, find_trigger, folded, trigger_table
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..triggers import trigger_table
+from .encoder_identity import EncoderIdentity
 
 _ENCODER_NAME = re.compile(r"text_encoder|\Abert\Z")
 """Names of components that read a prompt: ``text_encoder``, ``text_encoder_2``, ``prior_text_encoder``; ``bert`` in
@@ -81,34 +82,6 @@ class TextPair:
         return weight[torch.tensor(self.row_ids(trigger), device=weight.device)].clone()
 
 
-@dataclass(frozen=True)
-class EncoderIdentity:
-    """The properties that must be equal for the rows of one text encoder to mean the same in another.
-
-    Attributes:
-        class_name: Class of the text encoder, e.g. ``"CLIPTextModel"``.
-        hidden_size: Width of a row.
-        vocabulary: SHA-256 over the tokenizer's own vocabulary, without added tokens.
-    """
-
-    class_name: str
-    hidden_size: int
-    vocabulary: str
-
-    def serves(self, other: "EncoderIdentity") -> bool:
-        """Whether rows that were made for this encoder mean the same in another.
-
-        Classes that differ only in the head on top of the transformer count as equal, because a head does not affect
-        the input rows. Stable Diffusion 1 has OpenAI's CLIP-L as ``CLIPTextModel``, Stable Diffusion 3 as
-        ``CLIPTextModelWithProjection``.
-        """
-        return (_architecture(self.class_name), self.hidden_size, self.vocabulary) == (
-            _architecture(other.class_name),
-            other.hidden_size,
-            other.vocabulary,
-        )
-
-
 def find_text_pairs(pipe: Any) -> list[TextPair]:
     """Return a pipeline's text encoders with their tokenizers, in the order of the pipeline's components.
 
@@ -164,8 +137,3 @@ def _input_embedding(encoder: PreTrainedModel) -> nn.Embedding | None:
     named = [part for name, part in encoder.named_modules() if _EMBEDDING_NAME.search(name)]
     found = [part for part in named if isinstance(part, nn.Embedding)]
     return found[0] if len(found) == 1 else None
-
-
-def _architecture(class_name: str) -> str:
-    """Return a class name without its suffix for the head: ``CLIP``, ``T5``, ``Qwen3``, ``Qwen2_5_VL``."""
-    return re.sub(r"(For[A-Z]\w*|(Text)?(Encoder)?(Model)?(WithProjection)?)\Z", "", class_name)
