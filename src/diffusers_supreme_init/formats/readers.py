@@ -90,8 +90,8 @@ def read_embeddings(
     """Read one concept in any `EmbeddingFormat`, which is recognised by the keys; rows keep their dtype.
 
     Args:
-        source: A file, a folder with ``learned_embeds.safetensors`` (and ``_2`` ...), a picture in which A1111 saved an
-            embedding, a LoRA file with one in it, or the contents of a file.
+        source: A file, a folder with ``learned_embeds.safetensors`` (and ``_2`` ...), a picture in which A1111 saved
+            an embedding, a LoRA file with one in it, or the contents of a file.
         allow_pickle: Whether pickles (``.pt``, ``.bin``) may be opened. Even then only tensors and plain values are
             loaded, and no code in the pickle runs.
 
