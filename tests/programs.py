@@ -2,7 +2,7 @@
 
 Each function returns ``{width: rows}``, the rows that the program would put into its text encoders; where it would
 take too few rows, or none, so does the function. `UnreadableError` stands for an error or a skipped file. The facts
-are of July 2026:
+come from snapshots of their repositories, the newest of August 2026:
 
 * ComfyUI: ``load_embed`` and the ``embedding_key`` of its tokenizers (``comfy/sd1_clip.py``, ``comfy/text_encoders``).
 * A1111: ``EmbeddingDatabase.load_from_file``; Forge: ``create_embedding_from_data`` and each engine's expected width.

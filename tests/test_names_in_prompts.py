@@ -91,6 +91,13 @@ def test_one_name_in_two_forms_is_one_name(
     pipe.unload_multitoken_inversion(other)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_cleaning_that_composes_letters_loses_no_name(form: str) -> None:
+    pipe = FAMILY["pixart_sigma"].build()
+    token = normal(form, "café-concept")
+    pipe.load_multitoken_inversion({token: rows_for(pair_of(pipe, "text_encoder"))}, description=False)
+
+
 def test_training_data_may_write_one_name_in_two_forms(pipe: Any, tmp_path: Path) -> None:
     lines = []
     for form in FORMS:

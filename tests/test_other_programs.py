@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import random
 import runpy
 import zlib
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from diffusers_supreme_init import (
     read_embeddings,
     write_embeddings,
 )
-from diffusers_supreme_init.text.text_pairs import EncoderIdentity
+from diffusers_supreme_init.text.encoder_identity import EncoderIdentity
 
 WIDTHS = {"clip_l": 768, "clip_h": 1024, "clip_g": 1280, "t5xxl": 4096, "gemma2_2b": 2304, "llama": 4096}
 CLASSES = {
@@ -447,6 +448,22 @@ def test_pictures_are_loaded_converted_and_named(pipe: Any, tmp_path: Path) -> N
 def test_pictures_with_something_else_in_them_are_refused(tmp_path: Path, data: bytes, write: Any) -> None:
     with pytest.raises(EmbeddingFileError):
         read_embeddings(write(tmp_path / "mug.png", data))
+
+
+@pytest.mark.parametrize("write", [with_chunk, with_pixels])
+def test_damaged_pictures_are_read_or_refused(tmp_path: Path, write: Any) -> None:
+    draw = random.Random(0)
+    whole = write(tmp_path / "mug.png", a1111_json(rows(16, 2))).read_bytes()
+    for number in range(200):
+        data = bytearray(whole)
+        for _ in range(draw.randrange(1, 6)):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        (tmp_path / "damaged.png").write_bytes(data[: draw.randrange(len(data))] if number % 5 == 0 else data)
+        try:
+            (read,) = read_embeddings(tmp_path / "damaged.png")
+        except EmbeddingFileError:
+            continue
+        assert torch.isfinite(read.rows).all()
 
 
 def test_ordinary_pictures_hold_none(tmp_path: Path) -> None:

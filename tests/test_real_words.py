@@ -89,7 +89,7 @@ def test_the_vocabulary_is_that_of_stable_diffusion() -> None:
 )
 def test_photographs_get_their_words(describers: Describers, name: str, words: str) -> None:
     proposal = propose_initializer(photograph(name), "class", describers=describers)
-    assert proposal.description == words
+    assert proposal.text == words
 
 
 @needs_real_parts

@@ -99,7 +99,7 @@ def test_t5_gets_the_words_as_they_were_said_and_clip_the_same_rows_as_ever() ->
 def test_words_keep_their_case_up_to_the_proposal(method: str) -> None:
     describers = describers_of(Guesses({0: 1.0}, ["Egyptian Mau", "tabby"]), Says("A photo of an Egyptian Mau."))
     proposal = propose_initializer(random_picture(), method, describers=describers)
-    assert proposal.description.endswith("Egyptian Mau")
+    assert proposal.text.endswith("Egyptian Mau")
 
 
 def test_answers_that_differ_in_case_alone_are_one(pipe: Any) -> None:
@@ -153,7 +153,7 @@ def test_own_labels_are_merged_as_they_are(pipe: Any) -> None:
     model = Guesses({0: 0.3, 1: 0.3, 2: 0.4}, ["a red or blue mug", "a red or blue mug ", "a cup, with a handle"])
     describers = describers_of(model, candidate_labels=["a red or blue mug", "a cup, with a handle"])
     proposal = propose_initializer(random_picture(), "class", describers=describers)
-    assert proposal.description == "a red or blue mug"
+    assert proposal.text == "a red or blue mug"
 
 
 @pytest.mark.parametrize(

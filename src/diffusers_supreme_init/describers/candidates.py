@@ -119,8 +119,9 @@ class _Collector:
         candidate = Candidate(
             text=text, source=source, raw=wording.raw, score=score, removed=wording.removed, num_cut=num_cut
         )
-        key = text.casefold()  # answers of models that differ only in case are one; a user may want to compare two
-        self.usable.setdefault(text if source == "text" and key in self.usable else key, candidate)
+        # Answers of models that differ only in case are one; a user may want to compare two such texts.
+        if source == "text" or text.casefold() not in {known.casefold() for known in self.usable}:
+            self.usable.setdefault(text, candidate)
 
     def _refined(self, caption: str) -> Wording | None:
         """Return the refined caption; None without a refiner, or if its answer is unusable."""

@@ -25,9 +25,10 @@ PICTURE_SUFFIXES = (".png", ".webp", ".avif", ".jxl")
 
 _TEXT_CHUNK = "sd-ti-embedding"
 _TENSOR_KEY = "TORCHTENSOR"
-_MAX_HALVES = 1 << 24
-"""Most half bytes in a block: 8 MB compressed. Embeddings have a few hundred kilobytes."""
-_MAX_JSON_BYTES = 1 << 28
+_MAX_PIXELS = 1 << 26
+_MAX_HALVES = 1 << 22
+"""Most half bytes in a block: 4 MB compressed. Embeddings have a few hundred kilobytes."""
+_MAX_JSON_BYTES = 1 << 26
 
 
 def read_picture(path: Path) -> dict[str, Any]:
@@ -40,7 +41,11 @@ def read_picture(path: Path) -> dict[str, Any]:
     try:
         with Image.open(path) as picture:
             chunk = getattr(picture, "text", {}).get(_TEXT_CHUNK)
-            data = _bytes_in_pixels(np.asarray(picture.convert("RGB"))) if chunk is None else base64.b64decode(chunk)
+            is_small = picture.width * picture.height <= _MAX_PIXELS
+            if chunk is not None:
+                data: bytes | None = base64.b64decode(chunk)
+            else:
+                data = _bytes_in_pixels(np.asarray(picture.convert("RGB"))) if is_small else None
         content = None if data is None else json.loads(data, object_hook=_tensors)
     except Exception as error:  # a damaged picture can make pillow and zlib raise almost anything
         raise EmbeddingFileError(

@@ -98,6 +98,10 @@ def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_nam
         is_file = path.suffix.lower() == ".safetensors" and not path.is_dir()
         if is_file and len(embeddings) > 1:
             raise EmbeddingFileError(f"{path}: expected a folder for {len(embeddings)} text encoders, got a file name")
+        if path.suffix.lower() in PICKLE_SUFFIXES and not path.is_dir():
+            raise EmbeddingFileError(
+                f"diffusers: expected a folder or a .safetensors file as target, got {str(path)!r}"
+            )
         files = [path] if is_file else [path / name for name in _weight_names(embeddings)]
         return {file: embedding_bytes(embedding) for file, embedding in zip(files, embeddings, strict=True)}
     if format_name == "comfyui":

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..triggers import folded
+
 _REWRITING = {"enable_prompt_rewrite": None, "use_pe": "pe"}
 """Arguments that let a language model rewrite the prompt (LongCat-Image, ERNIE-Image), and the component they need."""
 
@@ -55,7 +57,7 @@ def _are_installed(*names: str) -> bool:
 
 
 def _survives(token: str, clean: Callable[[str], str]) -> bool:
-    return token.lower() in clean(f"a photo of {token} on the beach").lower()
+    return folded(token) in folded(clean(f"a photo of {token} on the beach"))
 
 
 @functools.cache
