@@ -34,7 +34,7 @@ reproduce: $(INSTALLED)  ## the paper's experiment on the toybox, one seed: read
 	$(BIN)/python examples/reproduce_paper.py --output_dir out/reproduce --seeds 0
 
 test: $(INSTALLED)  ## the fast tests (minutes)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours stay in one process, and share what a module sets up
 
 test-slow: $(INSTALLED)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
