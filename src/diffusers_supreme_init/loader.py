@@ -3,37 +3,26 @@
 Everything is read and checked before the first row is written; a failed load leaves the pipeline unchanged.
 """
 
-import logging
 import os
-import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import ConceptLoadError, SupremeInitWarning
-from .file_names import token_from_name
-from .formats.embedding_file import LearnedEmbedding
-from .formats.library import check_only
-from .formats.readers import read_concepts
 from .loading.matching import ConceptRequest, LoadedConcept, plan_load
-from .loading.sources import ConceptFiles, ConceptSource, SourceOptions, find_concepts
+from .loading.reading import one_per_row, read_sources
+from .loading.sources import ConceptSource, SourceOptions
 from .multitoken import arm
 from .text.changes import changed, refresh_config
 from .text.prompt_cleaning import why_lost
 from .text.text_pairs import TextPair, find_text_pairs
 from .text.vocabulary import ConceptVocabulary
 from .triggers import folded, trigger_table
-
-logger = logging.getLogger(__name__)
-
-_Found: TypeAlias = tuple[ConceptSource, tuple[LearnedEmbedding, ...]]
-"""A concept with the source that holds it."""
 
 
 class MultiTokenInversionLoaderMixin:
@@ -79,7 +68,8 @@ class MultiTokenInversionLoaderMixin:
             description: Words for text encoders without rows. True: the description in the file, if any; False: none;
                 or your own words, for a single concept.
             text_encoder: The only text encoder to load into, its name or the component itself, for a file of another
-                program that does not name one.
+                program that does not name one. Given the component, no warning says that others lack the rows: as with
+                diffusers' own loader, each gets them by a call of its own.
             tokenizer: The tokenizer of `text_encoder`, which diffusers' own loader asks for; here it is only checked.
             allow_pickle: Also read ``.pt`` and ``.bin`` files, with PyTorch's restricted unpickler.
             weight_name: File name within a folder or repository; None: ``learned_embeds.safetensors`` (and ``_2``
@@ -161,10 +151,10 @@ def _requests(
     sources: list[ConceptSource] = list(source) if isinstance(source, list | tuple) else [cast(ConceptSource, source)]
     if not isinstance(description, str | bool):
         raise ConceptLoadError(f"description: expected a text, True or False, got {description!r}")
-    found = _read_sources(sources, [only] if isinstance(only, str) else only, options, has_token=bool(token))
+    found = read_sources(sources, [only] if isinstance(only, str) else only, options, has_token=bool(token))
     tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in found]
     if len(tokens) != len(found):
-        found = _one_per_row(found, len(tokens))
+        found = one_per_row(found, len(tokens))
     if isinstance(description, str) and len(found) != 1:
         raise ConceptLoadError(f"description: expected True or False for {len(found)} concepts, got one text")
     return [
@@ -177,74 +167,6 @@ def _requests(
         )
         for (one_source, embeddings), one_token in zip(found, tokens, strict=True)
     ]
-
-
-def _one_per_row(found: Sequence[_Found], num_tokens: int) -> list[_Found]:
-    """Return a concept for each row of the only one in `found`, as diffusers reads rows and a list of tokens.
-
-    Raises:
-        ConceptLoadError: There are several concepts, or the only one has a name or another number of rows.
-    """
-    counts = {part.num_vectors for _, embeddings in found for part in embeddings}
-    is_nameless = all(part.placeholder_token is None for _, embeddings in found for part in embeddings)
-    if len(found) != 1 or not is_nameless or counts != {num_tokens}:
-        rows = f" or for each of its {min(counts)} rows" if len(found) == 1 and is_nameless else ""
-        raise ConceptLoadError(f"token: expected one for each of {len(found)} concepts{rows}, got {num_tokens}")
-    ((source, embeddings),) = found
-    return [
-        (source, tuple(replace(part, rows=part.rows[index : index + 1]) for part in embeddings))
-        for index in range(num_tokens)
-    ]
-
-
-def _read_sources(
-    sources: Sequence[ConceptSource], only: Sequence[str] | None, options: SourceOptions, *, has_token: bool
-) -> list[_Found]:
-    """Return the concepts that `only` names, each with its source, in the order of the sources; None: all concepts."""
-    # Each of several sources may hold some of the concepts, so `only` is checked once all of them are read.
-    chosen = only if len(sources) == 1 else None
-    found = [
-        (source, concept)
-        for source in sources
-        for files in find_concepts(source, options, chosen)
-        for concept in _read(files, options, has_token)
-    ]
-    if only is None:
-        return found
-    tokens = [str(embeddings[0].placeholder_token) for _, embeddings in found]
-    places = [repr(str(one)) for one in sources if isinstance(one, str | os.PathLike)]
-    check_only(only, tokens, " and ".join(places) or "the given rows")
-    wanted = {folded(token) for token in only}
-    return [one for one, token in zip(found, tokens, strict=True) if folded(token) in wanted]
-
-
-def _read(files: ConceptFiles, options: SourceOptions, has_token: bool) -> list[tuple[LearnedEmbedding, ...]]:
-    """Return the concepts in some files: one in several files, or those of one file."""
-    of_files = [read_concepts(file, allow_pickle=options.allow_pickle) for file in files]
-    if len(files) == 1:
-        return [_marked(concept, files[0], has_token) for concept in of_files[0]]
-    found = [_marked(concepts[0], file, has_token) for file, concepts in zip(files, of_files, strict=True)]
-    return [tuple(part for parts in found for part in parts)]
-
-
-def _marked(
-    parts: tuple[LearnedEmbedding, ...], file: str | os.PathLike[str] | Mapping[str, Any], has_token: bool
-) -> tuple[LearnedEmbedding, ...]:
-    """Return the parts of a concept with what only the name of their file says: the text encoder, or the concept."""
-    if isinstance(file, Mapping):
-        return parts
-    # A foreign file in diffusers' own format names its text encoder only by the number in the file name.
-    if (number := re.fullmatch(r"learned_embeds_(\d)\.\w+", Path(file).name)) is not None:
-        key = f"text_encoder_{number[1]}"
-        return tuple(
-            replace(part, encoder_key=key) if part.encoder is None and part.encoder_key is None else part
-            for part in parts
-        )
-    name = None if has_token or any(part.placeholder_token for part in parts) else token_from_name(file)
-    if name is None:
-        return parts
-    logger.warning("%s does not name its concept, which becomes %s; token= gives it another name", file, name)
-    return tuple(replace(part, placeholder_token=name) for part in parts)
 
 
 def _encoder_name(
