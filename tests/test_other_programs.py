@@ -637,5 +637,5 @@ def test_names_that_any_concept_could_have_are_no_names(
 ) -> None:
     safetensors.torch.save_file({"emb_params": rows(HIDDEN_SIZE)}, tmp_path / name)
     unchanged(pipe)
-    with pytest.raises(EmbeddingFileError, match="does not say what its concept is called; pass token="):
+    with pytest.raises(EmbeddingFileError, match="does not name its concept; pass e.g. token="):
         pipe.load_multitoken_inversion(tmp_path / name)

@@ -4,6 +4,8 @@ A trigger is a word such as ``<mug>`` that a tokenizer replaces by the row token
 The table is kept in the tokenizer's ``init_kwargs``, and so it is saved in ``tokenizer_config.json``.
 """
 
+from __future__ import annotations
+
 import re
 import unicodedata
 import warnings
@@ -13,11 +15,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TypeAlias
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import PlaceholderTokenError, SupremeInitWarning
+
+if TYPE_CHECKING:  # whoever only compares names, as libraries of files do, imports no models
+    from transformers import PreTrainedTokenizerBase
 
 Entry: TypeAlias = list[str] | str
 """The replacement of a trigger: the names of its rows, or the words of its description."""
@@ -256,7 +259,7 @@ def _without_ending(name: str) -> list[str]:
     return [] if stem == name else [stem, f"<{stem}>"]
 
 
-_KNOWN: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, Triggers]" = weakref.WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, Triggers] = weakref.WeakKeyDictionary()
 
 
 def triggers_of(tokenizer: PreTrainedTokenizerBase) -> Triggers:
