@@ -48,7 +48,11 @@ from diffusers_supreme_init.metrics import (
     PromptMetric,
 )
 
-TOYBOX_EDITING_PROMPTS = tuple(f"a photo of a {{}} on a {color} background" for color in ("mint", "lavender", "gray"))
+TOYBOX_EDITING_PROMPTS = (
+    *(f"a photo of a {{}} on a {color} background" for color in ("mint", "lavender", "gray")),
+    "a photo of a {} with green trim",
+    "a photo of a {} with a blue moon",
+)
 PUBLISHED = "published"
 FREE_OPTIONS = frozenset({"seeds", "output_dir", "paper_only"})
 """Options that earlier results may differ in."""
@@ -72,7 +76,7 @@ class ReproduceArguments:
     num_concepts: int | None = field(default=None, metadata={"help": "Only the first so many concepts."})
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Seeds; each is a whole experiment."})
     max_train_steps: int = field(default=150, metadata={"help": "Steps of the paper's settings."})
-    steps_beyond: int = field(default=60, metadata={"help": "Steps of the comparisons that go beyond the paper."})
+    steps_beyond: int = field(default=100, metadata={"help": "Steps of the comparisons that go beyond the paper."})
     paper_only: bool = field(default=False, metadata={"help": "Leave out what goes beyond the paper."})
     learning_rate: float | None = field(default=None, metadata={"help": "Default: that of the model family."})
     train_batch_size: int = field(default=SupremeInitConfig().train_batch_size, metadata={"help": "As in training."})
