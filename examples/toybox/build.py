@@ -114,7 +114,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", nargs="?", choices=STAGES, help="default: all, in this order")
     parser.add_argument("--check", action="store_true", help="measure the committed models instead of training")
-    parser.add_argument("--vae-steps", type=int, default=5_000)
+    parser.add_argument("--vae-steps", type=int, default=6_000)
     parser.add_argument("--text-encoder-steps", type=int, default=1_200)
     parser.add_argument("--denoiser-steps", type=int, default=14_000, help="more than before continues a finished run")
     parser.add_argument("--classifier-steps", type=int, default=1_500)
