@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from describe import TOYBOX_PICTURE, TOYBOX_PIPELINE, is_toybox, load_pipeline, parse
+from describe import TOYBOX_GUIDANCE_SCALE, TOYBOX_PICTURE, TOYBOX_PIPELINE, is_toybox, load_pipeline, parse
 from generate import draw
 from PIL import Image, ImageDraw, ImageFont
 
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
             raise ConfigError(f"steps: expected numbers of at least 0, got {run.steps}")
         run.steps = sorted(set(run.steps))
         if run.guidance_scale is None and is_toybox(run.pretrained_model_name_or_path):
-            run.guidance_scale = 4.0
+            run.guidance_scale = TOYBOX_GUIDANCE_SCALE
         check_writable(run.output_dir)
         picture = load_picture(run.image).image
         pipe = load_pipeline(run.pretrained_model_name_or_path, run.dtype)

@@ -48,7 +48,7 @@ from matplotlib import pyplot as plt  # noqa: E402  # after the choice of its ba
 PICTURE = TOYBOX / "concepts" / "mug.png"
 TOKEN, STAR_TOKEN = "<mug>", "<star>"
 CONFIG = SupremeInitConfig(learning_rate=5e-3, validation_samples=32, validation_steps=["0", "5", "10", "every:20"])
-SAMPLING = {"num_inference_steps": 30, "guidance_scale": 4.0}
+SAMPLING = {"num_inference_steps": 30, "guidance_scale": 2.5}
 NUM_JUDGED, NUM_SHOWN = 12, 5
 EDITS = ("with yellow trim", "with a purple heart", "on a gray background")
 FROM_WORDS, FROM_STAR = "#0072b2", "#d55e00"  # distinguishable with any colour vision (Okabe and Ito)

@@ -43,6 +43,7 @@ from diffusers_supreme_init.describers import Mask
 TOYBOX = Path(__file__).parent / "toybox"
 TOYBOX_PIPELINE = str(TOYBOX / "pipeline")
 TOYBOX_PICTURE = str(TOYBOX / "concepts" / "mug.png")
+TOYBOX_GUIDANCE_SCALE = 2.5  # more makes its colors glaring, as with all models of velocity that end in pure noise
 
 
 @dataclass(kw_only=True)

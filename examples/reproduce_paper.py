@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from describe import TOYBOX, TOYBOX_PIPELINE, is_toybox, load_pipeline, parse
+from describe import TOYBOX, TOYBOX_GUIDANCE_SCALE, TOYBOX_PIPELINE, is_toybox, load_pipeline, parse
 from experiment.report import Facts, write_report
 from experiment.runs import Experiment, Measurement, find_words, run_group, seconds_per_step
 from experiment.settings import BEYOND, PAPER, Group
@@ -85,7 +85,7 @@ class ReproduceArguments:
     resolution: int | None = field(default=None, metadata={"help": "Side of the pictures; default: the model's."})
     num_image_seeds: int = field(default=1, metadata={"help": "Pictures per prompt and run."})
     num_inference_steps: int | None = field(default=None, metadata={"help": "Default: 15 for the toybox, else 30."})
-    guidance_scale: float | None = field(default=None, metadata={"help": "Default: 4 for the toybox, else 7.5."})
+    guidance_scale: float | None = field(default=None, metadata={"help": "Default: 2.5 for the toybox, else 7.5."})
     lpips: str | None = field(default=None, metadata={"help": "VGG16 weights for LPIPS: a file, or 'published'."})
     sifid: str | None = field(default=None, metadata={"help": "Inception weights for SIFID: a file, or 'published'."})
     clip: str | None = field(default=None, metadata={"help": "CLIP for CLIP-I and CLIP-T: Hub id or folder."})
@@ -139,7 +139,8 @@ def set_up(run: ReproduceArguments) -> Experiment:
     names = ("max_train_steps", "learning_rate", "train_batch_size", "max_forward_batch_size", "validation_samples")
     config = SupremeInitConfig(**{name: getattr(run, name) for name in (*names, "resolution")})
     config = replace(config, learning_rate=backbone_for(pipe).learning_rate(config))  # the report names it
-    num_inference_steps, guidance_scale = (15, 4.0) if is_toybox(run.pretrained_model_name_or_path) else (30, 7.5)
+    on_toybox = is_toybox(run.pretrained_model_name_or_path)
+    num_inference_steps, guidance_scale = (15, TOYBOX_GUIDANCE_SCALE) if on_toybox else (30, 7.5)
     if run.num_inference_steps is not None:
         num_inference_steps = run.num_inference_steps
     if run.guidance_scale is not None:
@@ -149,7 +150,7 @@ def set_up(run: ReproduceArguments) -> Experiment:
         concepts=concepts,
         metrics=metrics,
         config=config,
-        editing_prompts=TOYBOX_EDITING_PROMPTS if is_toybox(run.pretrained_model_name_or_path) else EDITING_PROMPTS,
+        editing_prompts=TOYBOX_EDITING_PROMPTS if on_toybox else EDITING_PROMPTS,
         sampling={
             "num_inference_steps": num_inference_steps,
             "guidance_scale": guidance_scale,

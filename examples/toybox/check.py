@@ -50,7 +50,7 @@ class GenerationSettings:
     """How the measured pictures are generated."""
 
     num_inference_steps: int = 30
-    guidance_scale: float = 4.0
+    guidance_scale: float = 2.5
     seed: int = 0
 
 
