@@ -22,9 +22,9 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 # The rooms of the design, from the ground up: a room imports only from lower floors.
 FLOORS = [
-    ["errors", "randomness", "version"],
-    ["config", "files", "hub_connection", "pictures", "templates", "triggers"],
-    ["multitoken"],
+    ["errors", "file_kinds", "randomness", "version"],
+    ["field_values", "files", "hub_connection", "pictures", "templates", "triggers"],
+    ["config", "multitoken"],
     ["text"],
     ["backbones", "describers", "formats"],
     ["concepts", "loading", "objective"],
