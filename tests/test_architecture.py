@@ -22,9 +22,9 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 # The rooms of the design, from the ground up: a room imports only from lower floors.
 FLOORS = [
-    ["errors", "file_kinds", "randomness", "version"],
-    ["field_values", "files", "hub_connection", "pictures", "templates", "triggers"],
-    ["config", "multitoken"],
+    ["errors", "randomness", "version"],
+    ["hub_connection", "inputs", "templates", "triggers"],
+    ["config", "files", "multitoken", "pictures"],
     ["text"],
     ["backbones", "describers", "formats"],
     ["concepts", "loading", "objective"],

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .errors import ConfigError
-from .field_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, NOT_EMPTY, UP_TO_1, Range, settle
+from .inputs.field_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, NOT_EMPTY, UP_TO_1, Range, settle
 
 LR_SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")
 MIXED_PRECISIONS = ("no", "fp16", "bf16")

@@ -87,5 +87,10 @@ def shown(value: object, longest: int = 80) -> str:
     return f"{'an' if name[:1].lower() in set('aeiou') else 'a'} {name}"
 
 
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line, at most 300 characters; without a message, its class name."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

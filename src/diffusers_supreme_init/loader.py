@@ -13,16 +13,18 @@ from typing import Any, cast
 
 from diffusers import DiffusionPipeline, ModularPipeline
 
-from .errors import ConceptLoadError, SupremeInitWarning
+from .errors import ConceptLoadError, SupremeInitWarning, shown
 from .formats.embedding_file import LearnedEmbedding
 from .formats.library import check_only
 from .formats.readers import read_embeddings
+from .inputs.paths import looks_like_path
 from .loading.matching import ConceptRequest, LoadedConcept, plan_load
 from .loading.sources import ConceptFiles, ConceptSource, SourceOptions, find_concepts
 from .multitoken import arm
 from .text.changes import changed, refresh_config
 from .text.prompt_cleaning import why_lost
 from .text.text_pairs import TextPair, find_text_pairs
+from .text.torch_state import own_torch_state
 from .text.vocabulary import ConceptVocabulary
 from .triggers import trigger_table
 
@@ -97,7 +99,7 @@ class MultiTokenInversionLoaderMixin:
         pairs = _text_pairs(self)
         plan = plan_load(pairs, requests)
         _warn(self, plan.reports, description is not False)  # before any change: a warning may be turned into an error
-        with changed(self, pairs, plan.changes):
+        with own_torch_state(), changed(self, pairs, plan.changes):
             return plan.reports
 
     def unload_multitoken_inversion(self, token: str | Sequence[str] | None = None) -> None:
@@ -135,7 +137,9 @@ def _requests(
 ) -> list[ConceptRequest]:
     sources: list[ConceptSource] = list(source) if isinstance(source, list | tuple) else [cast(ConceptSource, source)]
     if not isinstance(description, str | bool):
-        raise ConceptLoadError(f"description: expected a text, True or False, got {description!r}")
+        raise ConceptLoadError(f"description: expected a text, True or False, got {shown(description)}")
+    if isinstance(description, str) and looks_like_path(description):
+        raise ConceptLoadError(f"description: expected words, got {shown(description)}, which looks like a path")
     found = _read_sources(sources, [only] if isinstance(only, str) else only, options)
     tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in found]
     if len(tokens) != len(found):

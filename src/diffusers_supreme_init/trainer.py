@@ -16,12 +16,13 @@ from accelerate.utils import ProjectConfiguration
 
 from .backbones import backbone_for
 from .concepts import Concept
-from .config import SupremeInitConfig, is_scheduled
+from .config import DescriberConfig, SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
-from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError
+from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError, shown
 from .evaluation import Evaluation
 from .files import check_writable
 from .hub_connection import check_repo_id
+from .inputs.paths import local_path
 from .objective.phases import NO_PROMPT, check_trainable, ready_to_step
 from .pictures import PictureSource
 from .sharing.publishing import Publication, push_to_hub
@@ -29,6 +30,7 @@ from .sharing.results import result_folders, weight_names, write_snapshots
 from .sharing.saved_folder import is_saved_folder
 from .sharing.saving import FinishedRun, save_run
 from .text.prompt_cleaning import why_lost
+from .text.torch_state import own_torch_state
 from .training.beginning import begin_concepts
 from .training.checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
 from .training.drawing import SAMPLE_PROMPTS, draw_previews, preview_prompts
@@ -105,11 +107,16 @@ class SupremeInitTextualInversionTrainer:
             SupremeInitError: One of its subclasses; the message says what was expected, what was got and what to do.
 
         Warns:
-            SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; or a
-                placeholder token is not delimited.
+            SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; a placeholder
+                token is not delimited; a mask is not used; or pictures of a folder cannot be read.
         """
         self.pipe = pipe
+        if config is not None and not isinstance(config, SupremeInitConfig):
+            raise ConfigError(
+                f"config: expected a SupremeInitConfig, got {shown(config)}; pass SupremeInitConfig(...)"
+            )
         self.config = config or SupremeInitConfig()
+        self.config.__post_init__()  # its fields may have been changed since it was made
         self.accelerator = accelerator
         single = {
             "images": images,
@@ -127,8 +134,8 @@ class SupremeInitTextualInversionTrainer:
             concepts = [_single_concept(given)]
         elif given:
             raise ConfigError("expected either concepts= or the arguments of a single concept, got both")
-        self.concepts = list(concepts)
-        self.describers = describers
+        self.concepts = [concepts] if isinstance(concepts, Concept) else _listed(concepts)
+        self.describers = Describers(describers) if isinstance(describers, DescriberConfig) else describers
         self.results: list[ConceptProgress] = []
         self._backbone = backbone_for(pipe, self.config.train_text_encoders)
         self._backbone.check_config(self.config)
@@ -140,11 +147,14 @@ class SupremeInitTextualInversionTrainer:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)
         check_can_add(self._backbone)
-        self._prepared = prepare_concepts(self._backbone, self.concepts, self.config)
+        with own_torch_state():
+            self._prepared = prepare_concepts(self._backbone, self.concepts, self.config)
+        self._warn_of_unused_masks()
         for concept in self.concepts:
             if (why := why_lost(pipe, concept.placeholder_token)) is not None:
                 warnings.warn(f"{concept.placeholder_token}: {why}", SupremeInitWarning, stacklevel=2)
 
+    @own_torch_state()
     def train(self, after_step: Callable[[int, Mapping[str, float]], None] | None = None) -> list[ConceptProgress]:
         """Train all concepts and leave them loaded on the pipeline.
 
@@ -260,7 +270,7 @@ class SupremeInitTextualInversionTrainer:
         """
         if not self.results or self.accelerator is None or self._finished is None:
             raise TrainingError("expected a trained concept; call train() before save()")
-        output_dir = Path(output_dir)
+        output_dir = local_path(output_dir)
         if self.accelerator.is_main_process:
             save_run(
                 FinishedRun(self._backbone, self.concepts, self.results, self.config, self._seconds, self._finished),
@@ -342,7 +352,7 @@ class SupremeInitTextualInversionTrainer:
 
     def _folder_to_publish(self, repo_id: str, output_dir: str | os.PathLike[str] | None) -> Path:
         if output_dir is not None:
-            return Path(output_dir)
+            return local_path(output_dir)
         if self._saved_dirs:
             return self._saved_dirs[-1]
         if self.config.output_dir is not None:
@@ -397,6 +407,23 @@ class SupremeInitTextualInversionTrainer:
             for tracker in accelerator.trackers:
                 tracker.finish()
 
+    def _warn_of_unused_masks(self) -> None:
+        if self.config.masked_loss:
+            return
+        compares = self.describers is None or self.describers.config.score_object
+        unused = [
+            one.placeholder_token
+            for one in self._prepared
+            if one.masks is not None and not (compares and one.compares_words)
+        ]
+        if unused:
+            warnings.warn(
+                f"{', '.join(unused)}: the mask is not used without SupremeInitConfig(masked_loss=True); pass it, or "
+                "leave the mask out",
+                SupremeInitWarning,
+                stacklevel=3,
+            )
+
     def _tell(self, concepts: Sequence[ConceptProgress], accelerator: Accelerator) -> None:
         """Log each concept's rows, the readers of its description, and the resolution, rate, dtype and device."""
         if not accelerator.is_main_process:
@@ -426,6 +453,15 @@ class SupremeInitTextualInversionTrainer:
                 logger.info("%s: fixed-noise loss %.4f after %d steps", concept.placeholder_token, mean, step)
         if accelerator.trackers and values:
             accelerator.log(values, step=step)
+
+
+def _listed(concepts: Any) -> list[Concept]:
+    given = list(concepts) if isinstance(concepts, Sequence) and not isinstance(concepts, str) else [concepts]
+    if wrong := [one for one in given if not isinstance(one, Concept)]:
+        raise ConfigError(
+            f"concepts: expected a list of Concept, got {shown(wrong[0])}; load_concepts reads a metadata.jsonl"
+        )
+    return given
 
 
 def _single_concept(given: dict[str, Any]) -> Concept:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import EmbeddingFileError, OutputError
 from ..files import WEIGHT_NAMES, write_atomically
+from ..inputs.paths import local_path
 from .readers import ENCODER_WIDTHS, EmbeddingFormat, read_embeddings
 from .writers import file_contents
 
@@ -57,15 +58,17 @@ def convert_embedding(
         embeddings = tuple(replace(one, encoder_key=key) for one, key in zip(embeddings, keys, strict=True))
     if token is not None:
         embeddings = tuple(replace(embedding, placeholder_token=token) for embedding in embeddings)
-    contents = file_contents(Path(target), embeddings, format)
-    _check_targets(source, Path(target), contents, overwrite)
+    where = local_path(target)
+    contents = file_contents(where, embeddings, format)
+    _check_targets(source, where, contents, overwrite)
     return [write_atomically(path, data) for path, data in contents.items()]
 
 
 def _check_targets(
     source: str | os.PathLike[str] | Mapping[str, Any], target: Path, contents: Mapping[Path, bytes], overwrite: bool
 ) -> None:
-    sources = [] if isinstance(source, Mapping) else [Path(source), *(Path(source) / name for name in WEIGHT_NAMES)]
+    path = None if isinstance(source, Mapping) else local_path(source)
+    sources = [] if path is None else [path, *(path / name for name in WEIGHT_NAMES)]
     for path in contents:
         if path.exists() and any(one.is_file() and one.samefile(path) for one in sources):
             raise OutputError(f"cannot write {str(path)!r}: it is the source; choose another target")

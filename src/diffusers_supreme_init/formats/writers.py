@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import EmbeddingFileError
-from ..files import safetensors_bytes, write_atomically
+from ..files import PICKLE_SUFFIXES, safetensors_bytes, write_atomically
+from ..inputs.paths import local_path
 from .embedding_file import (
     METADATA_KEY,
     LearnedEmbedding,
@@ -25,7 +26,7 @@ from .embedding_file import (
     own_json,
     weight_name_for,
 )
-from .readers import ENCODER_WIDTHS, KOHYA_KEY, ONETRAINER_KEY, PICKLE_SUFFIXES, EmbeddingFormat
+from .readers import ENCODER_WIDTHS, KOHYA_KEY, ONETRAINER_KEY, EmbeddingFormat
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def write_embeddings(
         EmbeddingFileError: The format cannot hold the concept, or the rows are unusable; nothing is written.
         OutputError: A file cannot be written.
     """
-    return [write_atomically(file, data) for file, data in file_contents(Path(path), embeddings, format).items()]
+    return [write_atomically(file, data) for file, data in file_contents(local_path(path), embeddings, format).items()]
 
 
 def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_name: str) -> dict[Path, bytes]:

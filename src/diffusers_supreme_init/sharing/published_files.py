@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
 
-from ..errors import PublishError
+from ..errors import PublishError, one_line
 from ..files import CARD_NAME, WEIGHT_NAMES
 from ..formats.embedding_file import read_embedding
 from ..formats.library import LibraryEntry, library_entry
-from ..hub_connection import HUB_FAILURES, DeadlineError, one_line
+from ..hub_connection import HUB_FAILURES, DeadlineError
 from .front_matter import front_matter, with_fields
 from .model_card import SNIPPET_MARK, code_literal
 from .saved_folder import concept_folders, publishable_files

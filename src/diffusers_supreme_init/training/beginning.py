@@ -12,7 +12,7 @@ from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..describers import Describers
 from ..describers.candidates import Candidates, record_of
-from ..errors import DescriberError, RegionError
+from ..errors import DescriberError, PictureError, RegionError
 from ..objective.latents import PictureLatents
 from ..objective.losses import autocast_dtype
 from ..templates import fill_template
@@ -62,7 +62,7 @@ def begin_concepts(
         is_known = concept.placeholder_token in known
         try:
             described.append(describe_concept(concept, backbone, describers, config, words_are_known=is_known))
-        except (RegionError, DescriberError) as error:
+        except (PictureError, RegionError, DescriberError) as error:
             raise type(error)(f"{concept.placeholder_token}: {error}") from error
     # Released now, because the pipeline needs the memory.
     describers.release()

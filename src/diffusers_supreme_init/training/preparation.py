@@ -9,9 +9,10 @@ from ..backbones import Backbone
 from ..concepts import METHODS, Concept, find_masks, find_regions
 from ..config import SupremeInitConfig
 from ..describers import Region
-from ..errors import ConfigError, InitializerError, SupremeInitWarning
+from ..errors import ConfigError, InitializerError, PictureError, SupremeInitWarning, shown
 from ..formats.embedding_file import LearnedEmbedding
 from ..formats.readers import read_embeddings
+from ..inputs.paths import looks_like_path
 from ..pictures import PictureSource, find_pictures
 from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
 from ..text.initialization import Initialization, continue_from, find_saved_embedding, initialize
@@ -50,6 +51,12 @@ class PreparedConcept:
     templates: tuple[str, ...]
     validation_template: str
     initializations: dict[str, Initialization] | None
+
+    @property
+    def compares_words(self) -> bool:
+        """Whether describers may find several candidates, which are compared on the object."""
+        method = self.concept.method
+        return method == "auto" or (method == "caption" and len(self.pictures) > 1)
 
     @property
     def placeholder_token(self) -> str:
@@ -127,9 +134,12 @@ def check_fit(backbone: Backbone, prepared: PreparedConcept, initializations: Ma
 
 
 def _prepare(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> PreparedConcept:
-    pictures = find_pictures(concept.images)
-    if isinstance(concept.candidates, str) or not all(isinstance(text, str) for text in concept.candidates):
-        raise ConfigError(f"candidates: expected a list of texts, got {concept.candidates!r}; pass ['a red mug']")
+    try:
+        pictures = find_pictures(concept.images)
+    except PictureError as error:
+        raise PictureError(f"{concept.placeholder_token}: {error}") from error
+    if paths := [text for text in concept.candidates if looks_like_path(text)]:
+        raise ConfigError(f"candidates: expected words, got {shown(paths[0])}, which looks like a path")
     if concept.candidates and concept.method != "auto":
         raise ConfigError(
             f"{concept.placeholder_token}: expected candidates only with initializer='auto', got them with "

@@ -15,7 +15,7 @@ from enum import Enum
 from types import NoneType
 from typing import Any, TypeAlias, get_args
 
-from .errors import ConfigError, shown
+from ..errors import ConfigError, shown
 
 Range: TypeAlias = tuple[str, Callable[[Any], bool]]
 """What a value has to be, in words and as a test."""
