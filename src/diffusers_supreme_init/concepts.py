@@ -13,7 +13,7 @@ from .describers import Region
 from .errors import ConfigError, PictureError, RegionError, SupremeInitWarning, one_line, shown
 from .inputs.field_values import settle
 from .inputs.file_kinds import kind_of_file
-from .inputs.paths import local_path
+from .inputs.paths import expanded
 from .inputs.picture_numbers import mask_from_array
 from .pictures import PictureSource, find_pictures
 
@@ -112,7 +112,7 @@ def load_concepts(
     """
     if not isinstance(metadata_path, str | os.PathLike):
         raise ConfigError(f"concepts: expected the path of a metadata.jsonl, got {shown(metadata_path)}")
-    path = local_path(metadata_path)
+    path = expanded(metadata_path)
     path = path / "metadata.jsonl" if path.is_dir() else path
     column = None if initializer is not None else initializer_column
     lines: dict[str, list[_Line]] = {}

@@ -250,6 +250,8 @@ def evaluate(
 
 
 def _check_loaded(pipe: Any, placeholder_token: str) -> None:
+    if not isinstance(placeholder_token, str):
+        raise ConfigError(f"placeholder_token: expected the name of a concept, got {shown(placeholder_token)}")
     tokenizers = [slot.tokenizer for pair in find_text_pairs(pipe) for slot in pair.slots]
     for tokenizer in tokenizers:  # after diffusers' own loader, the token has no trigger of ours
         if find_trigger(tokenizer, placeholder_token) is not None or has_token(tokenizer, placeholder_token):

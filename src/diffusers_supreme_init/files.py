@@ -16,9 +16,9 @@ import safetensors.torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .errors import EmbeddingFileError, OutputError, one_line
+from .errors import EmbeddingFileError, OutputError, PlaceholderTokenError, one_line, shown
 from .inputs.file_kinds import PICKLE, SAFETENSORS, kind_of_file
-from .inputs.paths import local_path
+from .inputs.paths import expanded, local_path
 
 WEIGHT_NAME = "learned_embeds.safetensors"
 WEIGHT_NAMES = (WEIGHT_NAME, *(f"learned_embeds_{number}.safetensors" for number in (2, 3, 4)))
@@ -43,6 +43,10 @@ def folder_name(placeholder_token: str) -> str:
     Different tokens get different names, even on disks that ignore case or normalise Unicode. The names are allowed
     everywhere: they contain only letters, digits, ``-`` and ``_``, and Windows does not reserve them for devices.
     """
+    if not isinstance(placeholder_token, str):
+        raise PlaceholderTokenError(
+            f"placeholder_token: expected a name such as '<mug>', got {shown(placeholder_token)}"
+        )
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", placeholder_token).casefold())
     plain = re.sub(r"[^\w-]", "", folded)[:_LONGEST_NAME].strip("-")
     could_be_digest = re.search(r"-[0-9a-f]{12}\Z", plain) is not None
@@ -122,7 +126,7 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
         EmbeddingFileError: The file is missing, damaged or something else, or its name does not end in
             ``.safetensors``.
     """
-    path = local_path(source)
+    path = expanded(source)
     where = repr(str(path))
     if not os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
         raise EmbeddingFileError(f"expected an embedding file, got {where}, which does not exist")

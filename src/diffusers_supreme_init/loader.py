@@ -97,7 +97,10 @@ class MultiTokenInversionLoaderMixin:
         options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token, allow_pickle)
         requests = _requests(source, token, only, description, text_encoder, options)
         pairs = _text_pairs(self)
-        plan = plan_load(pairs, requests)
+        try:
+            plan = plan_load(pairs, requests)
+        except ConceptLoadError as error:
+            raise ConceptLoadError(f"{error}{_encoders_without_tokenizer(self, pairs)}") from error
         _warn(self, plan.reports, description is not False)  # before any change: a warning may be turned into an error
         with own_torch_state(), changed(self, pairs, plan.changes):
             return plan.reports
@@ -140,8 +143,9 @@ def _requests(
         raise ConceptLoadError(f"description: expected a text, True or False, got {shown(description)}")
     if isinstance(description, str) and looks_like_path(description):
         raise ConceptLoadError(f"description: expected words, got {shown(description)}, which looks like a path")
-    found = _read_sources(sources, [only] if isinstance(only, str) else only, options)
-    tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in found]
+    given = _texts("token", token)
+    found = _read_sources(sources, _texts("only", only), options)
+    tokens: list[str | None] = [*given] if given else [None for _ in found]
     if len(tokens) != len(found):
         raise ConceptLoadError(f"token: expected one for each of {len(found)} concepts, got {len(tokens)}")
     if isinstance(description, str) and len(found) != 1:
@@ -190,9 +194,11 @@ def _read(files: ConceptFiles, options: SourceOptions) -> tuple[LearnedEmbedding
 def _text_pairs(pipe: Any) -> list[TextPair]:
     pairs = find_text_pairs(pipe)
     if not pairs:
+        readers = {name: part for name, part in pipe.components.items() if re.search("text_encoder|tokenizer", name)}
+        found = [f"no {name}" if part is None else f"{name} ({type(part).__name__})" for name, part in readers.items()]
         raise ConceptLoadError(
-            f"expected a pipeline with a text encoder and its tokenizer, got {type(pipe).__name__} with "
-            f"{', '.join(name for name, part in pipe.components.items() if part is not None) or 'no components'}"
+            f"expected a pipeline with a text encoder and its tokenizer, both of transformers, got "
+            f"{type(pipe).__name__} with {', '.join(found) or 'neither'}"
         )
     for pair in pairs:
         for slot in pair.slots:
@@ -201,11 +207,30 @@ def _text_pairs(pipe: Any) -> list[TextPair]:
     return pairs
 
 
+def _encoders_without_tokenizer(pipe: Any, pairs: Sequence[TextPair]) -> str:
+    known = {pair.encoder_name for pair in pairs}
+    parts = pipe.components.items()
+    names = [
+        name for name, part in parts if name.startswith("text_encoder") and part is not None and name not in known
+    ]
+    return f"; not counted, for lack of a tokenizer of transformers: {', '.join(names)}" if names else ""
+
+
+def _texts(name: str, value: Any) -> list[str] | None:
+    """Return an argument that may be one text or several."""
+    if value is None or isinstance(value, str):
+        return None if value is None else [value]
+    if not isinstance(value, list | tuple | set | frozenset) or not all(isinstance(one, str) for one in value):
+        raise ConceptLoadError(f"{name}: expected a text or a list of texts, got {shown(value)}")
+    return list(value)
+
+
 def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
     pairs = _text_pairs(pipe)
     vocabularies = [ConceptVocabulary(pair) for pair in pairs]
     loaded = list(dict.fromkeys(trigger for vocabulary in vocabularies for trigger in vocabulary.entries))
-    wanted = loaded if token is None else [token] if isinstance(token, str) else list(token)
+    asked = _texts("token", token)
+    wanted = loaded if asked is None else asked
     known = {trigger.lower() for trigger in loaded}
     unknown = [trigger for trigger in wanted if trigger.lower() not in known]
     if unknown:

@@ -42,6 +42,8 @@ _OTHER_HOMES = {"ChatGLMTokenizer": "diffusers.pipelines.kolors.tokenizer"}
 """Modules of tokenizer classes that are not in ``transformers``."""
 
 _ARMED: "weakref.WeakSet[Any]" = weakref.WeakSet()
+_TOLD: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
+"""Words that users were warned of, by tokenizer."""
 
 
 def attaches_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -186,7 +188,25 @@ class MultiTokenMixin:
             if expanded == text:
                 break
             text = expanded
+        if triggers.table:
+            self._warn_of_look_alikes(text, triggers)
         return text
+
+    def _warn_of_look_alikes(self, text: str, triggers: Triggers) -> None:
+        """Warn, once per word, of what looks like a concept and is read as letters: ``<mugg>`` beside ``<mug>``."""
+        told = _TOLD.setdefault(self, set())
+        for word, close in triggers.look_alikes(text):
+            if word in told or has_token(self, word):  # type: ignore[arg-type]
+                continue
+            for other in armed_tokenizers():  # a pipeline reads the same prompt with several
+                if not triggers.spelling.keys().isdisjoint(triggers_of(other).spelling):
+                    _TOLD.setdefault(other, set()).add(word)
+            advice = f"did you mean {close!r}?" if close else f"loaded are {', '.join([*triggers.table][:10])}"
+            warnings.warn(
+                f"{word!r} in the prompt is not a loaded concept and is read as letters; {advice}",
+                SupremeInitWarning,
+                stacklevel=3,
+            )
 
     def _replace(self, text: str, triggers: Triggers) -> str:
         done = ""

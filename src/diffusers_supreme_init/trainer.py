@@ -143,6 +143,9 @@ class SupremeInitTextualInversionTrainer:
         self._finished: datetime | None = None
         self._saved_dirs: list[Path] = []
         self._stop_requested = threading.Event()
+        for name, part, attribute in (("describers", describers, "release"), ("accelerator", accelerator, "device")):
+            if part is not None and not isinstance(part, DescriberConfig) and not hasattr(part, attribute):
+                raise ConfigError(f"{name}: expected an object of class {name.capitalize()}, got {shown(part)}")
         if accelerator is not None and self.config.report_to is not None:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)

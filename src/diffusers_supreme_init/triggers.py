@@ -4,6 +4,7 @@ A trigger is a word such as ``<mug>`` that a tokenizer replaces by the row token
 The table is kept in the tokenizer's ``init_kwargs``, and so it is saved in ``tokenizer_config.json``.
 """
 
+import difflib
 import re
 import weakref
 from collections import defaultdict
@@ -23,6 +24,9 @@ TABLE_KEY = "multitoken"
 
 ROW_NAME = r"<[^<>|\s]+\|\d+>"
 """Pattern of row names, the internal row tokens: ``<mug|0>``."""
+
+_WORDS_OF_PIPELINES = frozenset({"<image>", "<img>", "<person>", "<sop>", "<eop>"})
+"""Words that pipelines of diffusers add to prompts themselves."""
 
 _NO_TRIGGERS: Mapping[str, Entry] = MappingProxyType({})
 _NOTHING = re.compile(r"(?!)")
@@ -136,6 +140,29 @@ class Triggers:
         """The finder of these triggers in texts."""
         return TriggerFinder(self.table)
 
+    @cached_property
+    def cores(self) -> dict[str, str]:
+        """``{trigger without its delimiters, in lower case: trigger}``."""
+        return {_core(trigger): trigger for trigger in self.table}
+
+    @cached_property
+    def alike(self) -> re.Pattern[str]:
+        """Pattern of words between the delimiters of a trigger, ``<`` and ``>`` always among them."""
+        ends = {(one[0], one[-1]) for one in self.table if len(one) > 2 and not (one[0] + one[-1]).isalnum()}
+        pairs = sorted((first, last) for first, last in ends if not (_is_letter(first) or _is_letter(last)))
+        others = [rf"{re.escape(a)}[^\s{re.escape(a + b)}]{{1,60}}{re.escape(b)}" for a, b in pairs if a != "<"]
+        return re.compile("|".join([r"<[^<>\n]{1,60}>", *others]))
+
+    def look_alikes(self, text: str) -> Iterator[tuple[str, str | None]]:
+        """Yield the words of a text that look like a trigger and are none, each with the trigger that it resembles.
+
+        A word in ``<`` and ``>`` without spaces looks like one in any case, other words only if they resemble one.
+        """
+        for word in self.alike.findall(text):
+            close = difflib.get_close_matches(_core(word), self.cores, n=1, cutoff=0.6)
+            if close or (re.fullmatch(r"<[^\s/|!]\S*>", word) and word not in _WORDS_OF_PIPELINES):
+                yield word, self.cores[close[0]] if close else None
+
     def entry(self, word: str) -> Entry | None:
         """Return the replacement of a word, or None if it is not a trigger."""
         spelling = self.spelling.get(word.lower())
@@ -152,6 +179,10 @@ def triggers_of(tokenizer: PreTrainedTokenizerBase) -> Triggers:
     if triggers is None or triggers.table is not table:
         triggers = _KNOWN[tokenizer] = Triggers(table)
     return triggers
+
+
+def _core(trigger: str) -> str:
+    return re.sub(r"\A[\W_]+|[\W_]+\Z", "", trigger).lower() or trigger
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:

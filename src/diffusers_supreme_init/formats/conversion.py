@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import EmbeddingFileError, OutputError
+from ..errors import EmbeddingFileError, OutputError, shown
 from ..files import WEIGHT_NAMES, write_atomically
-from ..inputs.paths import local_path
+from ..inputs.paths import expanded, local_path
 from .readers import ENCODER_WIDTHS, EmbeddingFormat, read_embeddings
 from .writers import file_contents
 
@@ -44,6 +44,7 @@ def convert_embedding(
         The files that were written.
 
     Raises:
+        ConfigError: `target` is not a path.
         EmbeddingFileError: The source cannot be read, or the format cannot hold it.
         OutputError: The target exists, is the source, or cannot be written; or other embedding files in the target
             folder would become part of the concept.
@@ -57,6 +58,8 @@ def convert_embedding(
             )
         embeddings = tuple(replace(one, encoder_key=key) for one, key in zip(embeddings, keys, strict=True))
     if token is not None:
+        if not isinstance(token, str):
+            raise EmbeddingFileError(f"token: expected a name such as '<mug>', got {shown(token)}")
         embeddings = tuple(replace(embedding, placeholder_token=token) for embedding in embeddings)
     where = local_path(target)
     contents = file_contents(where, embeddings, format)
@@ -67,7 +70,7 @@ def convert_embedding(
 def _check_targets(
     source: str | os.PathLike[str] | Mapping[str, Any], target: Path, contents: Mapping[Path, bytes], overwrite: bool
 ) -> None:
-    path = None if isinstance(source, Mapping) else local_path(source)
+    path = None if isinstance(source, Mapping) else expanded(source)
     sources = [] if path is None else [path, *(path / name for name in WEIGHT_NAMES)]
     for path in contents:
         if path.exists() and any(one.is_file() and one.samefile(path) for one in sources):

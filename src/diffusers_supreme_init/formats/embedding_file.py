@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import EmbeddingFileError
+from ..errors import EmbeddingFileError, shown
 from ..files import WEIGHT_NAME, read_safetensors, safetensors_bytes, write_atomically
 from ..text.text_pairs import EncoderIdentity
 from ..version import __version__
@@ -201,6 +201,8 @@ def checked_token(token: str | None) -> str:
         EmbeddingFileError: The token is None or empty, contains control characters, or is ``__metadata__``, which
             safetensors reserves.
     """
+    if token is not None and not isinstance(token, str):
+        raise EmbeddingFileError(f"expected a name such as '<mug>', got {shown(token)}")
     if token is None or not token.strip():
         raise EmbeddingFileError("expected a concept with a name, got one without; pass token='<mug>' or alike")
     if token == "__metadata__" or any(unicodedata.category(character) in ("Cc", "Cs") for character in token):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import EmbeddingFileError, shown
 from ..files import PICKLE_SUFFIXES, WEIGHT_NAME, WEIGHT_NAMES, read_safetensors
 from ..inputs.file_kinds import PICKLE, SAFETENSORS, kind_of_file
-from ..inputs.paths import local_path
+from ..inputs.paths import expanded
 from .embedding_file import METADATA_KEY, LearnedEmbedding, checked_rows, own_embedding, own_fields, read_embedding
 
 EmbeddingFormat: TypeAlias = Literal["diffusers", "comfyui", "kohya", "onetrainer", "a1111", "per-token"]
@@ -84,7 +84,7 @@ def read_embeddings(
         return _read(dict(source), {}, "the given state dict")
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
         raise EmbeddingFileError(f"expected a file, a folder or a state dict, got {shown(source)}")
-    path = local_path(source)
+    path = expanded(source)
     where = repr(str(path))
     if os.path.isdir(path):  # Path.is_dir raises an error on texts that are too long for a path
         files = [path / name for name in WEIGHT_NAMES if (path / name).is_file()]

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from ..errors import EmbeddingFileError
+from ..errors import EmbeddingFileError, shown
 from ..files import PICKLE_SUFFIXES, safetensors_bytes, write_atomically
 from ..inputs.paths import local_path
 from .embedding_file import (
@@ -77,7 +77,7 @@ def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_nam
     """
     if format_name not in get_args(EmbeddingFormat):
         formats = ", ".join(get_args(EmbeddingFormat))
-        raise EmbeddingFileError(f"format: expected one of {formats}, got {format_name!r}")
+        raise EmbeddingFileError(f"format: expected one of {formats}, got {shown(format_name)}")
     tokens = list(dict.fromkeys(embedding.placeholder_token for embedding in embeddings))
     if len(tokens) != 1:
         raise EmbeddingFileError(f"expected embeddings of one concept, got {tokens}; give them one name with token=")

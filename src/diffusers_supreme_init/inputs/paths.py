@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from ..errors import ConfigError, shown
+
 _SUFFIXES = (
     *("safetensors", "pt", "pth", "bin", "ckpt", "pkl", "npy", "npz", "onnx", "gguf", "h5"),
     *("png", "jpg", "jpeg", "jfif", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif", "jp2", "svg", "psd"),
@@ -16,9 +18,21 @@ _STARTS_LIKE_A_PATH = re.compile(
 _SLASH = re.compile(r"[/\\]")
 
 
-def local_path(path: str | os.PathLike[str]) -> Path:
+def expanded(path: str | os.PathLike[str]) -> Path:
     """Return a path; ``~`` is the home folder."""
     return Path(os.path.expanduser(path))
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that can be written to; ``~`` is the home folder.
+
+    Raises:
+        ConfigError: It is not a path.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ConfigError(f"expected a path, got {shown(path)}")
+    return expanded(text)
 
 
 def starts_like_path(text: str) -> bool:

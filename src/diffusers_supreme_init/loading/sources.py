@@ -23,7 +23,7 @@ from ..files import PICKLE_SUFFIXES, RECORD_NAME, WEIGHT_NAMES
 from ..formats.library import LibraryEntry, choose_folders, find_concept_folders, read_index, read_library
 from ..formats.readers import KOHYA_KEY, pickle_advice
 from ..hub_connection import HUB_FAILURES
-from ..inputs.paths import local_path, starts_like_path
+from ..inputs.paths import expanded, starts_like_path
 
 ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor] | Tensor
 ConceptFiles: TypeAlias = Sequence[str | os.PathLike[str] | Mapping[str, Tensor]]
@@ -66,6 +66,9 @@ def find_concepts(
         EmbeddingFileError: There is no such file, folder, repository or concept; the Hub fails; or `weight_name` or
             `subfolder` leads out of the source.
     """
+    for place in (options.weight_name, options.subfolder, options.revision):
+        if place is not None and not isinstance(place, str):
+            raise EmbeddingFileError(f"weight_name, subfolder, revision: expected texts, got {shown(place)}")
     if isinstance(source, Tensor):
         return [[{KOHYA_KEY: source}]]  # rows without a name
     if isinstance(source, Mapping):
@@ -77,7 +80,7 @@ def find_concepts(
     for name in (options.weight_name, options.subfolder):
         if name is not None and (".." in PurePosixPath(name).parts or Path(name).is_absolute() or "\\" in name):
             raise EmbeddingFileError(f"weight_name and subfolder: expected a path below the source, got {name!r}")
-    path = local_path(source)
+    path = expanded(source)
     if os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
         return [[path]]
     choices = _file_names(options)

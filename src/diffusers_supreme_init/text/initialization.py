@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InitializerError, shown
 from ..files import PICKLE_SUFFIXES, WEIGHT_NAMES
 from ..inputs.file_kinds import HEIF, PICKLE, PICTURE, SAFETENSORS, kind_of_file
-from ..inputs.paths import local_path, looks_like_path
+from ..inputs.paths import expanded, looks_like_path
 from .placeholders import InitializerTokens, tokenize_initializer
 from .text_pairs import TextPair
 
@@ -90,7 +90,7 @@ def find_saved_embedding(initializer: str | os.PathLike[str]) -> list[Path]:
             f"embedding, got {shown(initializer)}"
         )
     text = os.fspath(initializer).strip()
-    path = local_path(text)
+    path = expanded(text)
     if text and os.path.isdir(path):  # Path.is_dir raises an error on texts that are too long for a path
         return weights_in_folder(path)
     if text and os.path.isfile(path):

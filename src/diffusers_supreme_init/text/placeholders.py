@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import InitializerError, PlaceholderTokenError, SupremeInitWarning
+from ..errors import InitializerError, PlaceholderTokenError, SupremeInitWarning, shown
 from ..multitoken import attaches_spaces
 from ..triggers import find_trigger, has_token, holds_trigger, is_row_name
 
@@ -44,7 +44,7 @@ def check_placeholder_token(placeholder_token: str, tokenizers: Sequence[PreTrai
     token = placeholder_token
     example = "choose a delimited one such as '<mug>'"
     if not isinstance(token, str) or not token:
-        raise PlaceholderTokenError(f"placeholder_token: expected a non-empty text, got {token!r}; {example}")
+        raise PlaceholderTokenError(f"placeholder_token: expected a non-empty text, got {shown(token)}; {example}")
     if any(character.isspace() for character in token):
         raise PlaceholderTokenError(f"placeholder_token: expected no spaces, got {token!r}; {example}")
     if any(unicodedata.category(character).startswith("C") for character in token):

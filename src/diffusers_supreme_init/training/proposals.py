@@ -12,7 +12,7 @@ from ..config import DescriberConfig, SupremeInitConfig
 from ..describers import Describers, Mask, Region
 from ..describers.candidates import Candidate, Candidates, find_candidates, paired_difference
 from ..describers.selection import SelectedPicture, select_pictures
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..objective.losses import AUTOCAST_DTYPES
 from ..objective.phases import check_trainable
 from ..pictures import PictureSource, find_pictures
@@ -120,8 +120,8 @@ def propose_initializer(
     Raises:
         SupremeInitError: One of its subclasses; the message says what was expected, what was got and what to do.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method: expected one of {METHODS}, got {method!r}")
+    if not isinstance(method, str) or method not in METHODS:
+        raise ConfigError(f"method: expected one of {METHODS}, got {shown(method)}")
     describers = Describers(describers) if isinstance(describers, DescriberConfig) else describers or Describers()
     config = config or SupremeInitConfig()
     concept = Concept(
