@@ -215,8 +215,7 @@ def test_an_encoder_without_its_tokenizer_is_not_called_another_model() -> None:
 def test_words_that_look_like_concepts_are_said_once(prompt: str, word: str, advice: str, pipe: Any) -> None:
     pipe.load_multitoken_inversion([{"<mug>": ROWS}, {"%cat%": ROWS}])
     with pytest.warns(SupremeInitWarning) as told:
-        pipe.tokenizer(prompt)
-        pipe.tokenizer([prompt, prompt + " again"])
+        [pipe.tokenizer(text) for text in (prompt, [prompt, prompt + " again"])]
     (one,) = told
     assert f"{word!r} in the prompt is not a loaded concept and is read as letters; {advice}" in str(one.message)
 
@@ -231,7 +230,7 @@ def test_words_that_look_like_concepts_are_said_once(prompt: str, word: str, adv
         "100% of 50% off",
         "</b>",
         "<mug|0>",
-        "1<2>",
+        "1<2",
         "<image>",
     ],
 )
@@ -249,8 +248,7 @@ def test_a_pipeline_with_several_tokenizers_says_it_once() -> None:
     first, second = find_text_pairs(pipe)
     pipe.load_multitoken_inversion({"<mug>": rows_for(first)}, text_encoder="text_encoder", description="a mug")
     with pytest.warns(SupremeInitWarning) as told:
-        for pair in (first, second):
-            pair.tokenizer("a photo of <mugg>")
+        [pair.tokenizer("a photo of <mugg>") for pair in (first, second)]
     assert len(told) == 1
 
 

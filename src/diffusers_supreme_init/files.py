@@ -44,9 +44,7 @@ def folder_name(placeholder_token: str) -> str:
     everywhere: they contain only letters, digits, ``-`` and ``_``, and Windows does not reserve them for devices.
     """
     if not isinstance(placeholder_token, str):
-        raise PlaceholderTokenError(
-            f"placeholder_token: expected a name such as '<mug>', got {shown(placeholder_token)}"
-        )
+        raise PlaceholderTokenError(f"expected a placeholder token such as '<mug>', got {shown(placeholder_token)}")
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", placeholder_token).casefold())
     plain = re.sub(r"[^\w-]", "", folded)[:_LONGEST_NAME].strip("-")
     could_be_digest = re.search(r"-[0-9a-f]{12}\Z", plain) is not None

@@ -209,10 +209,8 @@ def _text_pairs(pipe: Any) -> list[TextPair]:
 
 def _encoders_without_tokenizer(pipe: Any, pairs: Sequence[TextPair]) -> str:
     known = {pair.encoder_name for pair in pairs}
-    parts = pipe.components.items()
-    names = [
-        name for name, part in parts if name.startswith("text_encoder") and part is not None and name not in known
-    ]
+    readers = [name for name, part in pipe.components.items() if name.startswith("text_encoder") and part is not None]
+    names = [name for name in readers if name not in known]
     return f"; not counted, for lack of a tokenizer of transformers: {', '.join(names)}" if names else ""
 
 

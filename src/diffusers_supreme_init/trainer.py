@@ -137,7 +137,8 @@ class SupremeInitTextualInversionTrainer:
         self.concepts = [concepts] if isinstance(concepts, Concept) else _listed(concepts)
         self.describers = Describers(describers) if isinstance(describers, DescriberConfig) else describers
         self.results: list[ConceptProgress] = []
-        self._backbone = backbone_for(pipe, self.config.train_text_encoders)
+        with own_torch_state():
+            self._backbone = backbone_for(pipe, self.config.train_text_encoders)
         self._backbone.check_config(self.config)
         self._seconds = 0.0
         self._finished: datetime | None = None
