@@ -81,6 +81,10 @@ SURELY_WRONG = {
 }
 
 
+def dataclass_names(of: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(of)]
+
+
 @pytest.mark.parametrize("config", [SupremeInitConfig, DescriberConfig])
 def test_every_field_refuses_values_of_another_kind(config: type) -> None:
     for field in dataclasses.fields(config):
@@ -103,7 +107,7 @@ def test_no_value_raises_a_foreign_exception(config: type) -> None:
 
 def test_whole_dictionaries_of_random_settings() -> None:
     chance = random.Random(0)
-    names = [field.name for field in dataclasses.fields(SupremeInitConfig)]
+    names = dataclass_names(SupremeInitConfig)
     values = [*WRONG, "1e-4", "512", 2.0, [0, 10], "none", "false", 7, 0.5, "every:3", "latest", Path("x"), 1e-3]
     num_taken = 0
     for _ in range(500):
