@@ -23,7 +23,8 @@ _REFUSAL = re.compile(
     r"|(?:i|we) (?:can(?:'?t|not| not)|could(?:n'?t| not)|do(?:n'?t| not) (?:see|have|know))"
     r"|as an? (?:ai|artificial|language|large)\b"
     r"|(?:there is |there's )?no (?:image|picture|photo|caption|description|text|answer)\b"
-    r"|please (?:provide|upload|share|send|attach)|(?:error|n/?a|none|null|unknown|undefined|untitled|caption|description|answer)\W*\Z)",
+    r"|please (?:provide|upload|share|send|attach)|(?:error|n/?a|none|null|unknown|undefined|untitled)\W*\Z"
+    r"|(?:caption|description|answer)\W*\Z)",
     re.IGNORECASE,
 )
 _WORD = r"[^\W_](?:[\w'-]*\w)?"
