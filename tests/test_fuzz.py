@@ -143,6 +143,7 @@ def test_mutated_files_against_the_planning_half(tmp_path: Path) -> None:
     assert min(outcomes.values()) > ROUNDS // 200, outcomes  # no kind of outcome is a fluke
 
 
+@pytest.mark.filterwarnings("ignore::diffusers_supreme_init.SupremeInitWarning")  # of words that look like triggers
 def test_random_prompts_with_triggers() -> None:
     chance = random.Random(0)
     triggers = ["<mug>", "zmg", "zmg2", "%mug%", "[a|b]", "(<x", "my-cat", "émü", "|x|", "7q7"]

@@ -288,8 +288,8 @@ def test_damaged_exif_means_no_rotation_and_the_pixels_are_trained(kind: str, tm
             num_told += 1
             (one,) = told
             assert "its EXIF data cannot be read (" in str(one.message)
-            assert "so it is not rotated" in str(one.message)
-            assert loaded.tobytes() == plain.tobytes()
+            # AVIF notes the orientation a second time, outside of its EXIF data.
+            assert loaded.tobytes() == (upright if kind == "AVIF" else plain).tobytes()
         assert loaded.size in ((16, 24), (24, 16))
     assert num_told >= 1
 

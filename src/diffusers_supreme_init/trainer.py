@@ -144,7 +144,10 @@ class SupremeInitTextualInversionTrainer:
         self._finished: datetime | None = None
         self._saved_dirs: list[Path] = []
         self._stop_requested = threading.Event()
-        for name, part, attribute in (("describers", describers, "release"), ("accelerator", accelerator, "device")):
+        for name, part, attribute in (
+            ("describers", describers, "release"),
+            ("accelerator", accelerator, "is_main_process"),
+        ):
             if part is not None and not isinstance(part, DescriberConfig) and not hasattr(part, attribute):
                 raise ConfigError(f"{name}: expected an object of class {name.capitalize()}, got {shown(part)}")
         if accelerator is not None and self.config.report_to is not None:

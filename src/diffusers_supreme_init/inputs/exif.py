@@ -48,7 +48,7 @@ def without_pillows_warnings() -> Iterator[None]:
 def warn_of_exif(name: str, error: Exception) -> None:
     """Say that the EXIF data of a picture cannot be read."""
     warnings.warn(
-        f"{name}: its EXIF data cannot be read ({one_line(error)}), so it is not rotated",
+        f"{name}: its EXIF data cannot be read ({one_line(error)}) and is ignored; look whether it is upright",
         SupremeInitWarning,
         stacklevel=2,
     )
