@@ -17,7 +17,7 @@ from .errors import ConceptLoadError, SupremeInitWarning, shown
 from .formats.embedding_file import LearnedEmbedding
 from .formats.library import check_only
 from .formats.readers import read_embeddings
-from .inputs.paths import looks_like_path
+from .inputs.paths import expanded, looks_like_path
 from .loading.matching import ConceptRequest, LoadedConcept, plan_load
 from .loading.sources import ConceptFiles, ConceptSource, SourceOptions, find_concepts
 from .multitoken import arm
@@ -94,7 +94,8 @@ class MultiTokenInversionLoaderMixin:
             SupremeInitWarning: A text encoder has neither rows nor a description, or the pipeline would remove the
                 placeholder token from prompts before it tokenizes them.
         """
-        options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token, allow_pickle)
+        cache = None if cache_dir is None else expanded(cache_dir)
+        options = SourceOptions(weight_name, subfolder, revision, cache, local_files_only, hub_token, allow_pickle)
         requests = _requests(source, token, only, description, text_encoder, options)
         pairs = _text_pairs(self)
         try:
