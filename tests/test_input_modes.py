@@ -174,7 +174,7 @@ def test_no_argument_raises_a_foreign_exception(bad: Any, pipe: Any, tmp_path: A
 
 def test_a_missing_tokenizer_is_not_listed_as_present(pipe: Any) -> None:
     pipe.tokenizer = None
-    with pytest.raises(ConceptLoadError, match=r"text_encoder \(CLIPTextModel\), no tokenizer\Z"):
+    with pytest.raises(ConceptLoadError, match=r"text_encoder \(CLIPTextModel\), no tokenizer; both have"):
         pipe.load_multitoken_inversion({"<mug>": ROWS})
     with pytest.raises(UnsupportedPipelineError, match="got one without tokenizer"):
         train(pipe)
@@ -182,7 +182,7 @@ def test_a_missing_tokenizer_is_not_listed_as_present(pipe: Any) -> None:
 
 def test_a_tokenizer_of_another_library_is_named(pipe: Any, other_pipe: Any) -> None:
     pipe.tokenizer = copy.deepcopy(pipe.tokenizer._tokenizer)
-    with pytest.raises(ConceptLoadError, match=r"both of transformers, got .*tokenizer \(Tokenizer\)"):
+    with pytest.raises(ConceptLoadError, match=r"tokenizer \(Tokenizer\); both have to be classes of transformers"):
         pipe.load_multitoken_inversion({"<mug>": ROWS})
     with pytest.raises(UnsupportedPipelineError, match="got CLIPTextModel with Tokenizer as tokenizer"):
         train(pipe)
@@ -206,10 +206,8 @@ def test_an_encoder_without_its_tokenizer_is_not_called_another_model() -> None:
     [
         ("a photo of <mugg>", "<mugg>", "did you mean '<mug>'"),
         ("a photo of <Mugs> on a table", "<Mugs>", "did you mean '<mug>'"),
-        ("<my mug>", "<my mug>", "did you mean '<mug>'"),
         ("<dog> and <mug>", "<dog>", "loaded are <mug>, %cat%"),
         ("a %cats% photo", "%cats%", "did you mean '%cat%'"),
-        ("<mug|7>", "<mug|7>", "did you mean '<mug>'"),
     ],
 )
 def test_words_that_look_like_concepts_are_said_once(prompt: str, word: str, advice: str, pipe: Any) -> None:

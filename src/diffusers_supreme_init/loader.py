@@ -198,8 +198,8 @@ def _text_pairs(pipe: Any) -> list[TextPair]:
         readers = {name: part for name, part in pipe.components.items() if re.search("text_encoder|tokenizer", name)}
         found = [f"no {name}" if part is None else f"{name} ({type(part).__name__})" for name, part in readers.items()]
         raise ConceptLoadError(
-            f"expected a pipeline with a text encoder and its tokenizer, both of transformers, got "
-            f"{type(pipe).__name__} with {', '.join(found) or 'neither'}"
+            f"expected a pipeline with a text encoder and its tokenizer, got {type(pipe).__name__} with "
+            f"{', '.join(found) or 'neither'}; both have to be classes of transformers"
         )
     for pair in pairs:
         for slot in pair.slots:

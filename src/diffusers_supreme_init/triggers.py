@@ -151,16 +151,16 @@ class Triggers:
         ends = {(one[0], one[-1]) for one in self.table if len(one) > 2 and not (one[0] + one[-1]).isalnum()}
         pairs = sorted((first, last) for first, last in ends if not (_is_letter(first) or _is_letter(last)))
         others = [rf"{re.escape(a)}[^\s{re.escape(a + b)}]{{1,60}}{re.escape(b)}" for a, b in pairs if a != "<"]
-        return re.compile("|".join([r"<[^<>\n]{1,60}>", *others]))
+        return re.compile("|".join([r"<[^\s<>/|!][^\s<>]{0,60}>", *others]))
 
     def look_alikes(self, text: str) -> Iterator[tuple[str, str | None]]:
         """Yield the words of a text that look like a trigger and are none, each with the trigger that it resembles.
 
-        A word in ``<`` and ``>`` without spaces looks like one in any case, other words only if they resemble one.
+        A word in ``<`` and ``>`` looks like one in any case, other words only if they resemble one.
         """
         for word in self.alike.findall(text):
             close = difflib.get_close_matches(_core(word), self.cores, n=1, cutoff=0.6)
-            if close or (re.fullmatch(r"<[^\s/|!]\S*>", word) and word not in _WORDS_OF_PIPELINES):
+            if not is_row_name(word) and (close or (word[0] == "<" and word not in _WORDS_OF_PIPELINES)):
                 yield word, self.cores[close[0]] if close else None
 
     def entry(self, word: str) -> Entry | None:

@@ -116,7 +116,7 @@ def restore_checkpoint(
     saved_run, numbers, tensors = _read(path)
     # JSON turns tuples into lists, so this run is sent through JSON too before the two are compared.
     current = json.loads(json.dumps(run))
-    differences = _concept_differences(saved_run.pop("concepts", {}), current.pop("concepts"))
+    differences = _concept_differences(saved_run.pop("concepts", {}), current.pop("concepts", {}))
     differences += _differences(saved_run, current)
     if differences:
         raise CheckpointError(
