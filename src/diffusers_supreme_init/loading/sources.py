@@ -74,9 +74,8 @@ def find_concepts(
     if isinstance(source, Mapping):
         return [[source]]
     if not isinstance(source, str | os.PathLike) or not os.fspath(source).strip():
-        raise EmbeddingFileError(
-            f"expected a file, a folder, a Hub id 'user/name' or a state dict, got {shown(source)}"
-        )
+        got = repr(source) if isinstance(source, str) else f"a {type(source).__name__}"
+        raise EmbeddingFileError(f"expected a file, a folder, a Hub id 'user/name' or a state dict, got {got}")
     for name in (options.weight_name, options.subfolder):
         if name is not None and (".." in PurePosixPath(name).parts or Path(name).is_absolute() or "\\" in name):
             raise EmbeddingFileError(f"weight_name and subfolder: expected a path below the source, got {name!r}")
