@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import HfArgumentParser
 
 from diffusers_supreme_init import ConfigError, DescriberConfig, SupremeInitConfig
 
@@ -147,3 +148,9 @@ def test_describer_settings() -> None:
     assert config.candidate_labels == ["a mug", "a cup"]
     with pytest.raises(ConfigError, match="candidate_labels: expected a list of texts, got 'a mug'"):
         DescriberConfig(candidate_labels="a mug")  # type: ignore[arg-type]
+
+
+def test_parsers_of_command_lines_change_no_type() -> None:
+    HfArgumentParser((SupremeInitConfig, DescriberConfig))  # type: ignore[arg-type]
+    assert SupremeInitConfig().learning_rate is None
+    assert DescriberConfig(classifier="none").classifier is None

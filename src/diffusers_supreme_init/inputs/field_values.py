@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from types import NoneType
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args, get_type_hints
 
 from ..errors import ConfigError, shown
 
@@ -57,8 +57,9 @@ def settle(
     Raises:
         ConfigError: A value has another meaning than its field, or is out of range.
     """
-    for field in dataclasses.fields(settings):
-        name, hint = field.name, field.type
+    hints = get_type_hints(type(settings))  # not `field.type`, which transformers' HfArgumentParser changes
+    for name in (field.name for field in dataclasses.fields(settings)):
+        hint = hints[name]
         if names is not None and name not in names:
             continue
         given = getattr(settings, name)
