@@ -77,7 +77,7 @@ def shown(value: object, longest: int = 80) -> str:
         pair = "[]" if isinstance(value, list) else "()"
         inner = ", ".join(shown(one, longest) for one in value[:longest])
         return _cut(f"{pair[0]}{inner}{pair[1]}", longest)
-    if value is None or isinstance(value, bool | int | float | str | bytes | os.PathLike):
+    if value is None or isinstance(value, type | bool | int | float | str | bytes | os.PathLike):
         plain = os.fspath(value) if isinstance(value, os.PathLike) else value
         try:
             return _cut(repr(plain[:longest] if isinstance(plain, str | bytes) else plain), longest)

@@ -90,7 +90,7 @@ def _expand(source: Any, quietly: bool) -> list[PictureSource]:
         return [source]
     path = _to_path(source)
     if not os.path.exists(path):  # Path.exists raises an error on texts that are too long for a path
-        raise PictureError(f"images: expected a picture or a folder, got {shown(path)}, which does not exist")
+        raise PictureError(f"images: expected a picture or a folder, got {shown(path, 500)}, which does not exist")
     if os.path.isdir(path):
         return [*pictures_in_folder(path, quietly=quietly)]
     if not os.path.isfile(path):

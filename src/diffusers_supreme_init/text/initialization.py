@@ -99,8 +99,8 @@ def find_saved_embedding(initializer: str | os.PathLike[str]) -> list[Path]:
         raise InitializerError(f"initializer: {_NEITHER}, got {text!r}, {_what_to_do(path)}")
     if isinstance(initializer, os.PathLike) or looks_like_path(text):
         raise InitializerError(
-            f"initializer: {_NEITHER}, got {shown(text)}, which looks like a path and does not exist here; download a "
-            "concept of the Hub first, and write words without slashes and suffixes"
+            f"initializer: {_NEITHER}, got {shown(text, 500)}, which does not exist; a text that looks like a path is "
+            "never read as words, and a concept of the Hub has to be downloaded first"
         )
     return []
 

@@ -20,7 +20,7 @@ from ..text.initialization import Initialization
 from .preparation import PreparedConcept, check_fit, description_of, initialize_from_words
 from .progress import ConceptProgress
 from .proposals import candidate_table
-from .words import DescribedConcept, choose_words, describe_concept, encode_pictures
+from .words import DescribedConcept, choose_words, describe_concept, encode_pictures, given_masks, tell_coverage
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ def begin_concepts(
     describers.release()
     device, show = accelerator.device, accelerator.is_local_main_process
     latents = encode_pictures(backbone, [one.pictures for one in described], config, device, progress_bar=show)
+    for concept in prepared:  # after encoding, which checks the sizes of masks
+        tell_coverage(concept.placeholder_token, given_masks(concept, describers, config))
     candidates = choose_words(
         backbone,
         described,

@@ -66,8 +66,6 @@ def describe_concept(
         DescriberError: A model cannot be loaded, or no model gives usable words.
     """
     words_are_known = words_are_known or prepared.initializations is not None
-    if config.masked_loss or (prepared.compares_words and describers.config.score_object):
-        tell_coverage(prepared.placeholder_token, _given_masks(prepared, config))
     if words_are_known and prepared.regions is None:
         pictures = TrainingPictures(prepared.pictures, prepared.masks, masked=config.masked_loss)
         return DescribedConcept(prepared, (), pictures, None)
@@ -90,9 +88,10 @@ def describe_concept(
     return DescribedConcept(prepared, selected, pictures, candidates)
 
 
-def _given_masks(prepared: PreparedConcept, config: SupremeInitConfig) -> list[Image.Image]:
-    """Return the user's masks, or those that are the pictures' alpha."""
-    if prepared.regions is not None:
+def given_masks(prepared: PreparedConcept, describers: Describers, config: SupremeInitConfig) -> list[Image.Image]:
+    """Return the masks that a run uses and that no region made: the user's, or the pictures' alpha."""
+    is_used = config.masked_loss or (prepared.compares_words and describers.config.score_object)
+    if prepared.regions is not None or not is_used:
         return []
     if prepared.masks is not None:
         return [load_mask(mask) for mask in prepared.masks]
