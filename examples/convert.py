@@ -5,7 +5,7 @@
     python examples/convert.py mug.pt out/mug --format diffusers --token "<mug>" --allow_pickle
 
 Files of diffusers, this package, ComfyUI, A1111 (also its pictures), sd-scripts, invoke-training, OneTrainer and
-cog-sdxl are read, and told apart by what is in them. Without ``--overwrite`` nothing that exists is replaced.
+cog-sdxl are read and recognised by their content. Without ``--overwrite`` nothing that exists is replaced.
 docs/formats.md says which format each program wants.
 """
 

@@ -21,7 +21,7 @@ from diffusers_supreme_init.describers.wording import clean_label
 
 PAGE = ROOT / "docs" / "real_words.md"
 
-# Judged by eye, from the photographs; all others name their subject.
+# Judged by DreamBooth's class, and from a photograph where that left a doubt; all others name their subject.
 WRONG = {"can", "candle", "duck_toy", "fancy_boot", "monster_toy", "poop_emoji", "red_cartoon", "robot_toy"}
 ARGUABLE = {"berry_bowl", "rc_car"}
 
@@ -29,7 +29,8 @@ HEAD = """# The words of a real classifier
 
 `initializer="class"` on the 30 subjects of DreamBooth ([Ruiz et al. 2023](https://arxiv.org/abs/2208.12242), 158
 photographs, all of a subject averaged), with a small ImageNet classifier, EfficientNet-Lite0. `python
-tests/real_words.py` makes this page. Whether a word is right was judged by eye; another breed of dog counts as right.
+tests/real_words.py` makes this page. Whether a word is right was judged
+by DreamBooth's class, and by eye where that left a doubt (16 subjects); another breed of dog counts as right.
 
 {counts} ImageNet has no class for a duck toy, a cartoon or a robot, and the
 classifier does not say so: a low probability is the only hint. Wrong words are what `"auto"` is for, which also asks a

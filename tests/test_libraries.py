@@ -90,6 +90,17 @@ def test_tokens_that_look_alike_are_saved_and_load(tmp_path: Path) -> None:
     assert [report.placeholder_token for report in reports] == ["<mug>", "<mug-3>", "[mug]"]
 
 
+def test_a_name_in_other_letters_is_the_same_concept_to_a_library(tmp_path: Path) -> None:
+    """The loader reads both spellings as one name, so beside each other they could not be loaded."""
+    composed, decomposed = "<caf\u00e9>", "<cafe\u0301>"
+    saved = trained((composed, "<other>")).save(tmp_path)
+    assert folders_for([decomposed], tmp_path) == [saved[0].parent]
+    with pytest.raises(OutputError, match="holds a result of .* already"):
+        check_can_save(tmp_path, [decomposed])
+    trained((decomposed,), seed=1).save(tmp_path, overwrite=True)
+    assert len(build_tiny_pipeline().load_multitoken_inversion(tmp_path)) == 2
+
+
 # Saving: a library merges, a folder of one refuses.
 
 

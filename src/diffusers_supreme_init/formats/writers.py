@@ -184,7 +184,7 @@ def _of_onetrainer(
     if unknown:
         raise EmbeddingFileError(
             f"onetrainer: expected rows for some of {', '.join(_ONETRAINER_KEYS)}, which it trains, got them for "
-            f"{', '.join(unknown)}; pass encoder_keys=['clip_l'] or alike where the file does not say it"
+            f"{', '.join(unknown)}; pass e.g. encoder_keys=['clip_l'] if the file does not name its text encoder"
         )
     rows, noted = _of_comfyui(embeddings)
     names = {key: ONETRAINER_NAMES.get(key, key) for key in rows}

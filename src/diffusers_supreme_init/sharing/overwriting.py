@@ -17,6 +17,7 @@ from ..errors import EmbeddingFileError, OutputError
 from ..file_names import RECORD_NAME
 from ..formats.embedding_file import LearnedEmbedding, read_embedding
 from ..formats.library import weights_in
+from ..triggers import folded
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def check_replaces(old: SavedConcept, new: SavedConcept, where: str, *, overwrit
     Raises:
         OutputError: The concepts have different names, or different rows and `overwrite` is False.
     """
-    if old.placeholder_token != new.placeholder_token:
+    if folded(old.placeholder_token) != folded(new.placeholder_token):
         raise OutputError(
             f"expected a place for {new.placeholder_token}, got {where!r} with {old.placeholder_token}; choose another"
         )

@@ -16,6 +16,7 @@ from ..errors import OutputError, PublishError
 from ..file_names import CARD_NAME, RECORD_NAME, WEIGHT_NAMES, folder_name
 from ..formats.embedding_file import read_embedding
 from ..formats.library import LibraryEntry, index_bytes, library_entry, read_index
+from ..triggers import folded
 from .card_editing import LICENSE_NAMES, front_matter, read_card, with_license, with_repository
 from .model_card import LIBRARY_MARKS, library_card
 from .overwriting import check_replaces, read_saved_concept
@@ -129,12 +130,12 @@ def _folders(targets: Mapping[str, str]) -> set[str]:
 
 def _targets(upload: Upload, library: Mapping[str, LibraryEntry]) -> dict[str, str]:
     """Return the target of each concept, ``{prefix here: prefix there}``: its existing folder there, if it has one."""
-    held = {entry.placeholder_token: name for name, entry in library.items()}
+    held = {folded(entry.placeholder_token): name for name, entry in library.items()}
     targets = {}
     for prefix in upload.prefixes:
         token = upload.entry(prefix).placeholder_token
         own = prefix.rstrip("/")
-        name = held.get(token) or (own if own and own not in library else folder_name(token))
+        name = held.get(folded(token)) or (own if own and own not in library else folder_name(token))
         targets[prefix] = f"{name}/"
     return targets
 

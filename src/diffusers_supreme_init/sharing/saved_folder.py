@@ -17,6 +17,7 @@ from ..errors import OutputError, PublishError
 from ..file_names import CARD_NAME, EVALUATION_NAME, RECORD_NAME, WEIGHT_NAMES, folder_name, is_numbered_image
 from ..files import write_atomically
 from ..formats.library import read_library, weights_in
+from ..triggers import folded
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ def folders_for(tokens: Sequence[str], output_dir: Path) -> list[Path]:
     library = read_library(output_dir)
     if library is None and len(tokens) == 1:
         return [output_dir]
-    known = {entry.placeholder_token: name for name, entry in (library or {}).items()}
-    return [output_dir / (known.get(token) or folder_name(token)) for token in tokens]
+    known = {folded(entry.placeholder_token): name for name, entry in (library or {}).items()}
+    return [output_dir / (known.get(folded(token)) or folder_name(token)) for token in tokens]
 
 
 def check_can_save(output_dir: str | os.PathLike[str], tokens: Sequence[str] = (), *, overwrite: bool = False) -> None:
@@ -58,10 +59,10 @@ def check_can_save(output_dir: str | os.PathLike[str], tokens: Sequence[str] = (
         return
     check_kind(output_dir, tokens)
     there = {} if overwrite else read_library(output_dir) or {}
-    held = {entry.placeholder_token: name for name, entry in there.items()}
+    held = {folded(entry.placeholder_token) for entry in there.values()}
     if not overwrite and len(tokens) == 1 and (token := _token_of(output_dir)) is not None:
-        held = {token: ""}
-    if again := [token for token in tokens if token in held]:
+        held = {folded(token)}
+    if again := [token for token in tokens if folded(token) in held]:
         raise OutputError(
             f"{str(output_dir)!r} holds a result of {', '.join(again)} already; pass overwrite to replace it, resume "
             f"its run, or {_ELSEWHERE}"
@@ -105,7 +106,7 @@ def check_kind(output_dir: Path, tokens: Sequence[str]) -> None:
         raise OutputError(
             f"expected a folder for several concepts, got {str(output_dir)!r} with one, {token}; {_ELSEWHERE}"
         )
-    if token is not None and token != tokens[0]:
+    if token is not None and folded(token) != folded(tokens[0]):
         raise OutputError(f"expected a folder for {tokens[0]}, got {str(output_dir)!r} with {token}; {_ELSEWHERE}")
 
 
