@@ -194,7 +194,7 @@ def test_onetrainer_trains_no_other_text_encoders(tmp_path: Path) -> None:
     other = LearnedEmbedding(placeholder_token="<mug>", rows=rows(3584), encoder_key="qwen25_7b")
     with pytest.raises(EmbeddingFileError, match="onetrainer: expected rows for some of clip_l, .* got .* qwen25_7b"):
         written(tmp_path, [other], "onetrainer")
-    with pytest.raises(EmbeddingFileError, match="got them for an unknown text encoder; pass encoder_keys"):
+    with pytest.raises(EmbeddingFileError, match="got them for an unknown text encoder; pass e.g. encoder_keys"):
         written(tmp_path, [replace(other, encoder_key=None)], "onetrainer")
 
 
