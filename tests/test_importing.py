@@ -18,7 +18,8 @@ SETTINGS = "from diffusers_supreme_init import SupremeInitConfig, DescriberConfi
 
 
 def run(code: str, *arguments: object, **environment: str) -> None:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    quick = f"import gc; gc.disable()\n{code}"  # imports a fifth faster
+    command = [sys.executable, "-c", quick, *map(str, arguments)]
     subprocess.run(command, check=True, timeout=300, env={**os.environ, **environment})
 
 
