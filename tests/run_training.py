@@ -1,4 +1,4 @@
-"""A training run in a process of its own, which may be told to kill itself; not a test, run by `test_resume.py`.
+"""A training run in a process of its own, which may be told to kill itself; not a test: see `training_processes`.
 
 python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--stop-after N]
     [--float64] [--pipeline FOLDER]
@@ -63,13 +63,14 @@ def kill_at_save(save_to_die: int) -> None:
 
 
 def fork_for_each_line() -> None:
-    """For each line of JSON, ``[output file, arguments]``, run in a fork of this process, and print how it ended."""
+    """For each line of JSON, ``[output file, arguments, environment]``, run in a fork, and print how it ended."""
     for line in sys.stdin:
-        output_path, arguments = json.loads(line)
+        output_path, arguments, environment = json.loads(line)
         if (process := os.fork()) == 0:
-            output = os.open(output_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            output = os.open(output_path, os.O_WRONLY | os.O_APPEND)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            os.environ |= environment
             try:
                 main(arguments)
             except BaseException:

@@ -17,6 +17,7 @@ import torch
 from conftest import build_tiny_pipeline, random_picture
 from PIL import Image
 from tiny.describers import build_blip, build_clip, build_language_model, build_sam, build_vit
+from training_processes import run_forked
 
 from diffusers_supreme_init import (
     Concept,
@@ -645,15 +646,10 @@ def test_a_resumed_run_asks_nobody_again(models: dict[str, str], tmp_path: Path)
 
 
 def test_two_processes_start_from_the_same_words(models: dict[str, str], tmp_path: Path) -> None:
-    worker = Path(__file__).parent / "run_training.py"
-    settings = json.dumps({"max_train_steps": 2, "validation_samples": 2})
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    for name, options in (("one", []), ("two", ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"])):
-        arguments = [*launch, *options, str(worker), str(tmp_path / name), settings, "--describers"]
-        environment = {"ACCELERATE_USE_CPU": "1", **os.environ}
-        run = subprocess.run(
-            [*arguments, json.dumps(models), "--float64"], env=environment, capture_output=True, text=True, timeout=300
-        )
+    settings = {"max_train_steps": 2, "validation_samples": 2}
+    options = ("--describers", json.dumps(models), "--float64")
+    for name, number in (("one", 1), ("two", 2)):
+        run = run_forked(tmp_path / name, settings, *options, num_processes=number)
         assert run.returncode == 0, run.stderr[-2000:]
     one, two = (torch.load(tmp_path / name / "exact_rows.pt", weights_only=True) for name in ("one", "two"))
     assert (one["processes"], two["processes"]) == (1, 2)

@@ -1,10 +1,8 @@
 """Killed at any moment and resumed, or split over processes, a run ends with the same rows."""
 
-import functools
 import json
 import os
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -18,6 +16,7 @@ import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
 from training_families import TRAINING_FAMILIES
+from training_processes import WORKER, run_forked
 
 from diffusers_supreme_init import (
     CheckpointError,
@@ -26,7 +25,6 @@ from diffusers_supreme_init import (
     read_embedding,
 )
 
-WORKER = str(Path(__file__).parent / "run_training.py")
 SETTINGS = {
     "max_train_steps": 8,
     "train_batch_size": 2,
@@ -39,42 +37,18 @@ SETTINGS = {
     "lr_warmup_steps": 2,
     "resume_from_checkpoint": "latest",
 }
+TOGETHER = {"early_stopping_patience": 0, "max_forward_batch_size": 4}
+"""Settings of what several processes do as one does."""
 
 
 def command(output_dir: Path, *arguments: str, **settings: Any) -> list[str]:
     return [sys.executable, WORKER, str(output_dir), json.dumps(SETTINGS | settings), *arguments]
 
 
-def run(output_dir: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command(output_dir, *arguments, **settings), capture_output=True, text=True, timeout=600, env=environment
-    )
-
-
-@functools.cache
-def forking_process() -> subprocess.Popen[str]:
-    """Return a process that has imported everything; it ends when its input is closed, with this one."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, WORKER, "--fork"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def run_forked(output_dir: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Do what `run` does, without seconds of imports.
-
-    What it leaves behind is always compared with, or resumed by, a process that was started anew, whose strings have
-    other hashes.
-    """
-    process, output = forking_process(), output_dir.with_name(f"{output_dir.name}.txt")
-    given = command(output_dir, *arguments, **settings)[2:]
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps([str(output), given]) + "\n")
-    process.stdin.flush()
-    ready, _, _ = select.select([process.stdout], [], [], 600)
-    assert ready, f"{given} did not end in 600 s"
-    return subprocess.CompletedProcess(given, int(process.stdout.readline()), stderr=output.read_text())
+def run(
+    output_dir: Path, *arguments: str, hashes: int = 1, num_processes: int = 1, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    return run_forked(output_dir, SETTINGS | settings, *arguments, hashes=hashes, num_processes=num_processes)
 
 
 def results(output_dir: Path) -> dict[str, bytes]:
@@ -92,10 +66,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def resume_after(kills: list[tuple[str, int]], output_dir: Path) -> dict[str, bytes]:
-    for option, number in kills:
-        killed = run_forked(output_dir, option, str(number))
+    for index, (option, number) in enumerate(kills):
+        killed = run(output_dir, option, str(number), hashes=1 + index % 2)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    finished = run(output_dir)
+    finished = run(output_dir, hashes=1 + len(kills) % 2)
     assert finished.returncode == 0, finished.stderr
     return results(output_dir)
 
@@ -108,12 +82,12 @@ def test_three_kills_change_no_byte(uninterrupted: dict[str, bytes], tmp_path: P
 
 def test_a_stop_changes_no_byte(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
     # Between two validations, in the warm-up; then before the first early stopping could be.
-    for step in (1, 4):
-        stopped = run_forked(tmp_path, "--stop-after", str(step), checkpointing_steps=0)
+    for step, hashes in ((1, 1), (4, 2)):
+        stopped = run(tmp_path, "--stop-after", str(step), hashes=hashes, checkpointing_steps=0)
         assert stopped.returncode == 0, stopped.stderr
         saved = [read_embedding(tmp_path / name / "learned_embeds.safetensors").training for name in "abc"]
         assert [(one["status"], one["steps"]) for one in saved] == [("stopped", step)] * 3
-    finished = run(tmp_path)
+    finished = run(tmp_path, hashes=1)
     assert finished.returncode == 0, finished.stderr
     assert results(tmp_path) == uninterrupted
 
@@ -121,6 +95,7 @@ def test_a_stop_changes_no_byte(uninterrupted: dict[str, bytes], tmp_path: Path)
 FAMILY_SETTINGS: dict[str, Any] = {
     "max_train_steps": 4,
     "resolution": 16,
+    "validation_samples": 2,
     "validation_steps": ["0", "every:2"],
     "snapshot_steps": ["2"],
 }
@@ -149,15 +124,15 @@ def test_kills_change_no_byte_in_any_family(family_option: list[str], tmp_path: 
     assert len(expected) >= 6
     # In a step, and while the checkpoint of the next one is written.
     for option, number in (("--kill-at-step", 2), ("--kill-at-save", 2)):
-        killed = run_forked(tmp_path / "killed", option, str(number), *family_option, **FAMILY_SETTINGS)
+        killed = run(tmp_path / "killed", option, str(number), *family_option, **FAMILY_SETTINGS)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    finished = run(tmp_path / "killed", *family_option, **FAMILY_SETTINGS)
+    finished = run(tmp_path / "killed", *family_option, hashes=2, **FAMILY_SETTINGS)
     assert finished.returncode == 0, finished.stderr
     assert results(tmp_path / "killed") == expected
 
 
 def test_two_processes_give_the_rows_of_one_in_any_family(family_option: list[str], tmp_path: Path) -> None:
-    check_launched_equals_plain(tmp_path, 2, *family_option, **FAMILY_SETTINGS)
+    check_two_equal_one(tmp_path, *family_option, **FAMILY_SETTINGS)
 
 
 @pytest.mark.slow
@@ -194,25 +169,37 @@ def test_accelerate_launch_with_several_processes_gives_the_same_rows(num_proces
 
 
 def test_several_processes_stop_after_the_same_step(tmp_path: Path) -> None:
-    check_launched_equals_plain(tmp_path, 2, "--stop-after", "3", max_train_steps=20)
-    assert json.loads((tmp_path / "launched" / "a" / "training.json").read_text())["status"] == "stopped"
+    check_two_equal_one(tmp_path, "--stop-after", "3", max_train_steps=20)
+    assert json.loads((tmp_path / "two" / "a" / "training.json").read_text())["status"] == "stopped"
 
 
-def check_launched_equals_plain(tmp_path: Path, num_processes: int, *arguments: str, **settings: Any) -> None:
-    settings = SETTINGS | {"early_stopping_patience": 0, "max_forward_batch_size": 4} | settings
-    plain = run_forked(tmp_path / "plain", "--float64", *arguments, **settings)
+def check_launched_equals_plain(tmp_path: Path, num_processes: int, **settings: Any) -> None:
+    settings = TOGETHER | settings
+    plain = run(tmp_path / "plain", "--float64", **settings)
     assert plain.returncode == 0, plain.stderr
     # `accelerate launch --cpu` starts one process whatever --num_processes says (accelerate 1.15). Its launcher of
     # several processes is --multi_gpu; the environment variable puts them on the CPU.
     several = ["--multi_gpu", "--main_process_port", "0"] if num_processes > 1 else ["--cpu"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", *several, "--num_machines", "1"]
     launch += ["--num_processes", str(num_processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    script = command(tmp_path / "launched", "--float64", *arguments, **settings)[1:]
+    script = command(tmp_path / "launched", "--float64", **settings)[1:]
     environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
     launched = subprocess.run([*launch, *script], capture_output=True, text=True, timeout=600, env=environment)
     assert launched.returncode == 0, launched.stderr
-    expected = torch.load(tmp_path / "plain" / "exact_rows.pt")
-    got = torch.load(tmp_path / "launched" / "exact_rows.pt")
+    check_same_rows(tmp_path / "plain", tmp_path / "launched", num_processes)
+
+
+def check_two_equal_one(tmp_path: Path, *arguments: str, **settings: Any) -> None:
+    """As `check_launched_equals_plain`, without the launcher: what it tells the processes, the forks are told."""
+    for folder, num_processes in (("plain", 1), ("two", 2)):
+        options = TOGETHER | settings
+        ended = run(tmp_path / folder, "--float64", *arguments, num_processes=num_processes, **options)
+        assert ended.returncode == 0, ended.stderr
+    check_same_rows(tmp_path / "plain", tmp_path / "two", 2)
+
+
+def check_same_rows(plain: Path, other: Path, num_processes: int) -> None:
+    expected, got = (torch.load(folder / "exact_rows.pt") for folder in (plain, other))
     assert got["processes"] == num_processes
     for token, rows in expected["rows"].items():
         torch.testing.assert_close(got["rows"][token], rows, rtol=0, atol=1e-8)
