@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase
 
 import diffusers_supreme_init  # noqa: F401 - attaches the loader
+from diffusers_supreme_init.training.previews import draw_samples
 
 ROOT = Path(__file__).resolve().parent.parent
 TOYBOX = ROOT / "examples" / "toybox"
@@ -42,6 +44,14 @@ pytest_collection_finish = _leave_imports_out_of_garbage_collection  # the test 
 def _one_thread() -> None:
     # pytest-xdist starts a process per core; more threads than cores make each of them many times slower.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_steps_draw_a_sample() -> Iterator[None]:
+    """What `save` draws of a tiny pipeline is noise after 30 steps of the sampler as after 2."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(inspect.unwrap(draw_samples).__kwdefaults__, "num_inference_steps", 2)
+        yield
 
 
 def build_tiny_pipeline(prediction_type: str = "epsilon", **scheduler_options: Any) -> StableDiffusionPipeline:
