@@ -3,11 +3,10 @@
 The rows are what huggingface_hub 2.4 does; they are what our own publishing has to live with.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from hub.client import HubWorker, Result, hub_worker
+from hub.client import HubWorker, Result, hub_worker, shared_worker
 from hub.faults import Fault, FaultPlan
 from hub.store import Mode
 
@@ -132,18 +131,18 @@ ROWS = [*CREATION_ROWS, *CHECK_ROWS, *COMMIT_ROWS, *LARGE_FILE_ROWS, *DOWNLOAD_R
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Mode, HubWorker]]:
-    """A client of each mode, which uploads `FOLDER`."""
+def setup(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A client of each mode uploads `FOLDER`."""
     folder = tmp_path_factory.mktemp("upload")
     (folder / "README.md").write_bytes(CARD)
     (folder / "w.safetensors").write_bytes(WEIGHTS)
-    setup = f"from huggingface_hub import HfApi, hf_hub_download\napi = HfApi()\nFOLDER = {str(folder)!r}"
-    with (
-        hub_worker("regular", setup=setup) as regular,
-        hub_worker("lfs", setup=setup) as lfs,
-        hub_worker("xet", setup=setup) as xet,
-    ):
-        yield {"regular": regular, "lfs": lfs, "xet": xet}
+    return f"from huggingface_hub import HfApi, hf_hub_download\napi = HfApi()\nFOLDER = {str(folder)!r}"
+
+
+@pytest.fixture(scope="module")
+def workers(setup: str) -> dict[Mode, HubWorker]:
+    modes: tuple[Mode, ...] = ("regular", "lfs", "xet")
+    return {mode: shared_worker(mode, setup=setup) for mode in modes}
 
 
 def prepare(worker: HubWorker, code: str) -> None:
@@ -179,16 +178,16 @@ def test_after_a_lost_answer_the_same_upload_is_done_already(workers: dict[Mode,
     assert len(worker.server.commits("user/mug")) == 2
 
 
-def test_slow_and_never_ending_faults(workers: dict[Mode, HubWorker]) -> None:
-    worker = workers["regular"]
-    prepare(worker, UPLOAD)
-    worker.server.add_fault(Fault(*COMMIT, "slow", seconds=0.6))
-    assert worker.run(UPLOAD).check().seconds > 0.6
-    prepare(worker, CREATE)
-    worker.server.add_fault(Fault(*CREATION, 409, times=None, message=IN_CREATION))
-    with pytest.raises(TimeoutError):  # the client asks again and again
-        worker.run(CREATE, timeout=1.0)
-    assert worker.server.count(*CREATION) > 10
+def test_slow_and_never_ending_faults(setup: str) -> None:
+    with hub_worker("regular", setup=setup) as worker:  # of its own, because it is killed
+        prepare(worker, UPLOAD)
+        worker.server.add_fault(Fault(*COMMIT, "slow", seconds=0.6))
+        assert worker.run(UPLOAD).check().seconds > 0.6
+        prepare(worker, CREATE)
+        worker.server.add_fault(Fault(*CREATION, 409, times=None, message=IN_CREATION))
+        with pytest.raises(TimeoutError):  # the client asks again and again
+            worker.run(CREATE, timeout=1.0)
+        assert worker.server.count(*CREATION) > 10
 
 
 def test_offline(workers: dict[Mode, HubWorker]) -> None:

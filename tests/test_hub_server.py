@@ -1,14 +1,13 @@
 """The Hub of `hub.server`, used by the unmodified client: what goes well, and who may do what."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TOYBOX
-from hub.client import HubWorker, Result, hub_worker, run_client
-from hub.server import OTHER_TOKEN, POWERLESS_TOKEN, READ_TOKEN, HubServer
+from hub.client import HubWorker, Result, shared_worker
+from hub.server import OTHER_TOKEN, POWERLESS_TOKEN, READ_TOKEN
 from safetensors.torch import save
 
 CARD = (
@@ -23,30 +22,16 @@ FILES = {
 SETUP = "from huggingface_hub import HfApi, ModelCard, hf_hub_download\napi = HfApi()"
 
 
-@pytest.fixture(scope="module", params=["regular", "lfs", "xet"])
-def _worker_of_mode(request: pytest.FixtureRequest) -> Iterator[HubWorker]:
-    with hub_worker(request.param, setup=SETUP) as worker:
-        yield worker
-
-
-@pytest.fixture(scope="module")
-def _xet_worker() -> Iterator[HubWorker]:
-    with hub_worker("xet", setup=SETUP) as worker:
-        yield worker
-
-
-@pytest.fixture
-def any_worker(_worker_of_mode: HubWorker) -> HubWorker:
+@pytest.fixture(params=["regular", "lfs", "xet"])
+def any_worker(request: pytest.FixtureRequest) -> HubWorker:
     """A client of each mode, and an empty server."""
-    _worker_of_mode.reset()
-    return _worker_of_mode
+    return shared_worker(request.param, setup=SETUP)
 
 
 @pytest.fixture
-def worker(_xet_worker: HubWorker) -> HubWorker:
+def worker() -> HubWorker:
     """A client of the default mode, and an empty server."""
-    _xet_worker.reset()
-    return _xet_worker
+    return shared_worker("xet", setup=SETUP)
 
 
 @pytest.fixture
@@ -241,10 +226,10 @@ from diffusers import StableDiffusionPipeline
 pipe = StableDiffusionPipeline.from_pretrained({str(TOYBOX / "pipeline")!r})
 pipe.load_textual_inversion("user/mug")
 index = pipe.tokenizer.convert_tokens_to_ids("<mug>")
-print(pipe.text_encoder.get_input_embeddings().weight[index].tolist())
+result = pipe.text_encoder.get_input_embeddings().weight[index].tolist()
 """
-    with HubServer("lfs") as server:
-        server.create_repo("user/mug", {"learned_embeds.safetensors": save({"<mug>": rows})}, private=True)
-        loaded = run_client(server, code, mode="lfs", token=READ_TOKEN).check()
-        assert torch.equal(torch.tensor(json.loads(loaded.stdout.splitlines()[-1])), rows[0])
-        assert server.count("GET", "^/objects/") == 1
+    worker = shared_worker("lfs")
+    worker.server.create_repo("user/mug", {"learned_embeds.safetensors": save({"<mug>": rows})}, private=True)
+    loaded = worker.run(code, token=READ_TOKEN).check()
+    assert torch.equal(torch.tensor(loaded.value), rows[0])
+    assert worker.server.count("GET", "^/objects/") == 1

@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import HIDDEN_SIZE, build_tiny_pipeline
-from hub.client import HubWorker, hub_worker
+from hub.client import HubWorker, shared_worker
 from test_publishing import SETUP, files_of, fresh, trained
 
 from diffusers_supreme_init import (
@@ -345,21 +344,15 @@ def test_what_is_no_index_is_none(data: bytes) -> None:
 # The Hub: the same, in one commit.
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[HubWorker]:
+@pytest.fixture
+def hub() -> HubWorker:
     setup = SETUP + (
         "from conftest import build_tiny_pipeline\n"
         "def load(*source, **options):\n"
         "    reports = build_tiny_pipeline().load_multitoken_inversion(*source, **options)\n"
         "    return [report.placeholder_token for report in reports]\n"
     )
-    with hub_worker("lfs", setup=setup) as worker:
-        yield worker
-
-
-@pytest.fixture
-def hub(worker: HubWorker) -> HubWorker:
-    return fresh(worker)
+    return fresh(shared_worker("lfs", setup=setup))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import torch
 from accelerate import cpu_offload
 from conftest import HIDDEN_SIZE, ROOT, TOYBOX, build_tiny_pipeline, random_picture
 from diffusers import StableDiffusionPipeline
-from hub.client import HubWorker, hub_worker, run_client
+from hub.client import HubWorker, hub_worker, shared_worker
 from hub.faults import Fault
 from hub.server import READ_TOKEN, WRITE_TOKEN
 from huggingface_hub.utils import _http
@@ -59,27 +59,14 @@ BY_OUR_DEADLINE = 25
 SECRETS = [b"/tmp", b"/home", b"/root", b"hf_write", b"TODO", b"secret place"]
 
 
-@pytest.fixture(scope="module", params=MODES)
-def each_worker(request: pytest.FixtureRequest) -> Iterator[HubWorker]:
-    with hub_worker(request.param, setup=SETUP) as worker:
-        worker.server.set_large(from_bytes=10_000, suffixes=() if request.param == "regular" else (".safetensors",))
-        yield worker
-
-
-@pytest.fixture(scope="module")
-def one_worker() -> Iterator[HubWorker]:
-    with hub_worker("xet", setup=SETUP) as worker:
-        yield worker
+@pytest.fixture(params=MODES)
+def any_hub(request: pytest.FixtureRequest) -> HubWorker:
+    return fresh(shared_worker(request.param, setup=SETUP))
 
 
 @pytest.fixture
-def any_hub(each_worker: HubWorker) -> HubWorker:
-    return fresh(each_worker)
-
-
-@pytest.fixture
-def hub(one_worker: HubWorker) -> HubWorker:
-    return fresh(one_worker)
+def hub() -> HubWorker:
+    return fresh(shared_worker("xet", setup=SETUP))
 
 
 def fresh(worker: HubWorker) -> HubWorker:
@@ -263,18 +250,18 @@ def test_faults(any_hub: HubWorker, folder: Path, fault: Fault, succeeds: bool) 
 @pytest.mark.parametrize("kind", [500, "reset", "reset_body", "lost_answer"])
 @pytest.mark.parametrize("times", [1, None])
 def test_faults_of_large_files(folder: Path, kind: Any, times: int | None) -> None:
-    with hub_worker("lfs", setup=SETUP) as worker:
-        fresh(worker).server.add_fault(Fault("PUT", "/", kind, times=times))
-        made = worker.run(f"result = push({str(folder)!r})")
-        if times == 1 or kind == "lost_answer":  # the file is there: asked again, the Hub does not want it
-            made.check()
-            assert len(worker.server.commits("user/mug")) == 2
-        else:
-            assert made.error_type == "PublishError"
-            assert len(worker.server.commits("user/mug")) == 1
-            worker.server.clear_faults()
-            worker.run(f"push({str(folder)!r})").check()
-            assert len(worker.server.commits("user/mug")) == 2
+    worker = fresh(shared_worker("lfs", setup=SETUP))
+    worker.server.add_fault(Fault("PUT", "/", kind, times=times))
+    made = worker.run(f"result = push({str(folder)!r})")
+    if times == 1 or kind == "lost_answer":  # the file is there: asked again, the Hub does not want it
+        made.check()
+        assert len(worker.server.commits("user/mug")) == 2
+    else:
+        assert made.error_type == "PublishError"
+        assert len(worker.server.commits("user/mug")) == 1
+        worker.server.clear_faults()
+        worker.run(f"push({str(folder)!r})").check()
+        assert len(worker.server.commits("user/mug")) == 2
 
 
 def test_a_repository_that_is_for_ever_busy_ends_by_our_deadline(hub: HubWorker, folder: Path) -> None:
@@ -495,32 +482,21 @@ def test_saving_again_gives_the_same_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
 
 
-def test_train_py_publishes(tmp_path: Path) -> None:
-    from hub.server import HubServer
-
+def test_train_py_publishes(hub: HubWorker, tmp_path: Path) -> None:
+    script = str(ROOT / "examples" / "train.py")
     options = ["--push_to_hub", "--hub_model_id", "user/mug", "--max_train_steps", "2", "--validation_samples", "2"]
-    with HubServer("xet") as server:
-        done = run_client(
-            server,
-            ROOT / "examples" / "train.py",
-            mode="xet",
-            arguments=[
-                *options,
-                "--initializer",
-                "a mug",
-                "--placeholder_token",
-                "<mug>",
-                "--images",
-                str(ROOT / "examples/toybox/concepts/mug.png"),
-                "--output_dir",
-                str(tmp_path / "mug"),
-                "--sample_prompts",
-                "a photo of a {}",
-            ],
-            timeout=200,
-        ).check()
-        assert f"published: {server.url}/user/mug" in done.stdout
-        assert "images/0.png" in server.files("user/mug")
+    options += ["--initializer", "a mug", "--placeholder_token", "<mug>"]
+    options += ["--images", str(ROOT / "examples/toybox/concepts/mug.png"), "--output_dir", str(tmp_path / "mug")]
+    options += ["--sample_prompts", "a photo of a {}"]
+    code = f"""
+import runpy, sys
+sys.argv = {[script, *options]!r}
+sys.path.insert(0, {str(ROOT / "examples")!r})
+runpy.run_path({script!r}, run_name="__main__")
+"""
+    done = hub.run(code, timeout=200).check()
+    assert f"published: {hub.server.url}/user/mug" in done.stdout
+    assert "images/0.png" in hub.server.files("user/mug")
 
 
 def test_train_py_asks_before_training_whether_it_may_publish(hub: HubWorker, tmp_path: Path) -> None:

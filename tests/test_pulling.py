@@ -1,11 +1,10 @@
 """Pulling concepts from a Hub on loopback: what stumbles, what is missing, what is said about it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.client import HubWorker, hub_worker
+from hub.client import HubWorker, shared_worker
 from hub.faults import Fault
 from tiny.every_family import FAMILY, concept_for
 from tiny.families import Family
@@ -27,16 +26,9 @@ def pull(repo_id="user/mug", **options):
 """
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[HubWorker]:
-    with hub_worker("lfs", setup=SETUP) as worker:
-        yield worker
-
-
 @pytest.fixture
-def hub(worker: HubWorker) -> HubWorker:
-    worker.reset()
-    return worker
+def hub() -> HubWorker:
+    return shared_worker("lfs", setup=SETUP)
 
 
 def files_of(folder: Path, prefix: str = "") -> dict[str, bytes]:

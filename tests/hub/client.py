@@ -10,9 +10,13 @@ Starting Python and importing takes seconds; for many cases there is a process t
         assert "README.md" in worker.run("result = huggingface_hub.list_repo_files('user/mug')").value
         worker.reset()  # the next case finds an empty Hub
 
-Both let the client retry without its waits (`prelude`).
+Importing diffusers there takes seconds again; `shared_worker` is the one that has done so before, for another module.
+
+All let the client retry without its waits (`prelude`).
 """
 
+import atexit
+import functools
 import json
 import os
 import select
@@ -20,10 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from .server import WRITE_TOKEN, HubServer
@@ -120,60 +124,23 @@ def run_client(
     return Result(done.stdout, done.stderr, done.returncode, time.monotonic() - start)
 
 
-class HubWorker:
-    """A server, and a client process that runs one snippet after another.
+class _Process:
+    """A server, and its client process once there is something to do."""
 
-    Every snippet starts with fresh names: `huggingface_hub`, what `setup` defines, and `waits`.
-    """
-
-    def __init__(self, mode: Mode, *, setup: str = "") -> None:
+    def __init__(self, mode: Mode) -> None:
         self.server = HubServer(mode)
-        self._setup = setup
-        self._folder = tempfile.TemporaryDirectory(prefix="hub_worker_")
-        self._process: subprocess.Popen[str] | None = None
-        self._forget = False
-
-    def __enter__(self) -> Self:
         self.server.__enter__()
-        return self
+        self.forget = False
+        self._folder = tempfile.TemporaryDirectory(prefix="hub_worker_")
+        self.folder = Path(self._folder.name)
+        self._process: subprocess.Popen[str] | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._kill()
-        self.server.__exit__(kind, error, traceback)
+    def close(self) -> None:
+        self.kill()
+        self.server.__exit__(None, None, None)
         self._folder.cleanup()
 
-    def reset(self) -> None:
-        """Empty the server, and let the client forget it before the next snippet."""
-        self.server.reset()
-        self._forget = True
-
-    def run(self, code: str, *, token: str | None = WRITE_TOKEN, timeout: float = 60.0) -> Result:
-        """Run a snippet; what it raises is told by the result.
-
-        Raises:
-            TimeoutError: It took longer than `timeout` seconds; the next snippet gets a new process.
-        """
-        folder, start = Path(self._folder.name), time.monotonic()
-        order = {
-            "code": f"import huggingface_hub\n{self._setup}\n{code}",
-            "token": token,
-            "reset": self._forget,
-            "output_dir": str(folder),
-        }
-        for name in ("stdout", "stderr"):
-            (folder / name).write_text("")
-        answer = self._exchange(json.dumps(order), timeout)
-        self._forget = False
-        stdout, stderr = ((folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
-        if answer is None:
-            raise TimeoutError(f"the client did not end in {timeout} s; it had printed:\n{stdout}\n{stderr}")
-        seconds, failed = time.monotonic() - start, answer["error_type"] is not None
-        waits = tuple(answer.pop("waits"))
-        return Result(stdout, stderr, int(failed), seconds, **answer, waits=waits)
-
-    def _exchange(self, order: str, timeout: float) -> dict[str, Any] | None:
+    def exchange(self, order: str, timeout: float) -> dict[str, Any] | None:
         """Send an order and return the answer, None if none came in time."""
         process = self._started()
         assert process.stdin is not None
@@ -185,14 +152,14 @@ class HubWorker:
         if line:
             return json.loads(line)
         status = process.wait(5.0) if ready else None  # the pipe may be closed a little before the process is gone
-        self._kill()
+        self.kill()
         if ready:
             raise RuntimeError(f"the client's process died with {status}")
         return None
 
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None:
-            variables = client_environment(self.server, Path(self._folder.name), mode=self.server.mode, token=None)
+            variables = client_environment(self.server, self.folder, mode=self.server.mode, token=None)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "hub.worker"],
                 env=variables,
@@ -202,13 +169,75 @@ class HubWorker:
             )
         return self._process
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
             self._process = None
 
 
-def hub_worker(mode: Mode, *, setup: str = "") -> HubWorker:
-    """Return a server and, from its first snippet on, a client that stays; to be used with `with`."""
-    return HubWorker(mode, setup=setup)
+class HubWorker:
+    """A server, and a client process that runs one snippet after another.
+
+    Every snippet starts with fresh names: `huggingface_hub`, what `setup` defines, and `waits`.
+    """
+
+    def __init__(self, process: _Process, setup: str) -> None:
+        self.server = process.server
+        self._process, self._setup = process, setup
+
+    def reset(self) -> None:
+        """Empty the server, and let the client forget it before the next snippet."""
+        self.server.reset()
+        self._process.forget = True
+
+    def run(self, code: str, *, token: str | None = WRITE_TOKEN, timeout: float = 60.0) -> Result:
+        """Run a snippet; what it raises is told by the result.
+
+        Raises:
+            TimeoutError: It took longer than `timeout` seconds; the next snippet gets a new process.
+        """
+        folder, start = self._process.folder, time.monotonic()
+        order = {
+            "code": f"import huggingface_hub\n{self._setup}\n{code}",
+            "token": token,
+            "reset": self._process.forget,
+            "output_dir": str(folder),
+        }
+        for name in ("stdout", "stderr"):
+            (folder / name).write_text("")
+        answer = self._process.exchange(json.dumps(order), timeout)
+        self._process.forget = False
+        stdout, stderr = ((folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
+        if answer is None:
+            raise TimeoutError(f"the client did not end in {timeout} s; it had printed:\n{stdout}\n{stderr}")
+        seconds, failed = time.monotonic() - start, answer["error_type"] is not None
+        waits = tuple(answer.pop("waits"))
+        return Result(stdout, stderr, int(failed), seconds, **answer, waits=waits)
+
+
+@contextmanager
+def hub_worker(mode: Mode, *, setup: str = "") -> Iterator[HubWorker]:
+    """Yield a server and, from its first snippet on, a client that stays."""
+    process = _Process(mode)
+    try:
+        yield HubWorker(process, setup)
+    finally:
+        process.close()
+
+
+def shared_worker(mode: Mode, *, setup: str = "") -> HubWorker:
+    """Return the worker that all modules share, with an empty server, and with the module's own `setup`.
+
+    What a snippet imported, or changed in what it imported, stays.
+    """
+    worker = HubWorker(_shared_process(mode), setup)
+    worker.reset()
+    return worker
+
+
+@functools.cache
+def _shared_process(mode: Mode) -> _Process:
+    process = _Process(mode)
+    atexit.register(process.close)
+    return process
