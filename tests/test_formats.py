@@ -500,7 +500,7 @@ def test_stock_diffusers_reads_what_is_converted(tmp_path: Path, pipe: Any) -> N
     assert torch.equal(pipe.text_encoder.get_input_embeddings().weight[ids], values)
 
 
-def test_equal_concepts_give_equal_bytes_in_every_process(tmp_path: Path) -> None:
+def test_equal_concepts_give_equal_bytes_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = """
 import sys, torch
 from diffusers_supreme_init import LearnedEmbedding
@@ -512,11 +512,12 @@ for name in sys.argv[2:]:
 """
     suffixes = {"diffusers": [".safetensors"], "a1111": [".pt"]}
     names = [name + suffix for name in FORMATS for suffix in suffixes.get(name, [".safetensors", ".pt"])]
-    for seed in "01":
-        command = [sys.executable, "-c", code, str(tmp_path / seed), *names]
-        subprocess.run(command, check=True, timeout=300, env={**os.environ, "PYTHONHASHSEED": seed})
+    command = [sys.executable, "-c", code, str(tmp_path / "other"), *names]
+    subprocess.run(command, check=True, timeout=300, env={**os.environ, "PYTHONHASHSEED": "random"})
+    monkeypatch.setattr("sys.argv", ["", str(tmp_path / "this"), *names])
+    exec(code, {})
     for name in names:
-        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes(), name
+        assert (tmp_path / "this" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
 
 
 # --------------------------------------------------------------------------------------------------- refusals
