@@ -54,6 +54,15 @@ def _two_steps_draw_a_sample() -> Iterator[None]:
         yield
 
 
+def draw_in_two_steps(monkeypatch: pytest.MonkeyPatch, *pipeline_classes: Any) -> None:
+    """Let a call that does not say how many steps its sampler takes, which are up to 50, take two."""
+    for pipeline_class in pipeline_classes:
+        call = inspect.unwrap(pipeline_class.__call__)
+        names, values = call.__code__.co_varnames[: call.__code__.co_argcount], list(call.__defaults__)
+        values[names.index("num_inference_steps") - len(names)] = 2
+        monkeypatch.setattr(call, "__defaults__", tuple(values))
+
+
 def build_tiny_pipeline(prediction_type: str = "epsilon", **scheduler_options: Any) -> StableDiffusionPipeline:
     """Build a Stable Diffusion of 32 px pictures and 8x8 latents; equal arguments give equal weights."""
     tokenizer = CLIPTokenizer.from_pretrained(TOYBOX / "pipeline" / "tokenizer")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TOYBOX
+from conftest import ROOT, TOYBOX, draw_in_two_steps
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 from tiny.describers import build_clip
@@ -47,7 +47,7 @@ def test_first_python_of_the_readme_comes_early() -> None:
 
 
 def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toybox stands in for Hub ids, its mug and a scene for photos, 2 steps for 100, the CPU for CUDA.
+    """The toybox stands in for Hub ids, its mug and a scene for photos, 2 steps for 100 and for 20, the CPU for CUDA.
 
     SDXL is stood for by the toybox with a second text encoder, the default metrics by those of a tiny CLIP.
     """
@@ -82,6 +82,7 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
             setattr(self, name, str(TOYBOX / name))
         original_describers_init(self)
 
+    draw_in_two_steps(monkeypatch, StableDiffusionPipeline, StableDiffusionXLPipeline)
     monkeypatch.setattr(DescriberConfig, "__post_init__", of_the_toybox)
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", classmethod(from_toybox))
     monkeypatch.setattr(SupremeInitConfig, "__post_init__", two_steps)
@@ -90,7 +91,9 @@ def test_every_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 6
     for block in blocks:
-        exec(compile(block.replace('.to("cuda")', '.to("cpu")'), "README.md", "exec"), {})
+        for usual, here in (('.to("cuda")', '.to("cpu")'), ("num_inference_steps=20", "num_inference_steps=2")):
+            block = block.replace(usual, here)
+        exec(compile(block, "README.md", "exec"), {})
     assert Image.open("beach.png").size == (64, 64)
     assert Path("out/mug/learned_embeds.safetensors").is_file()
     assert Image.open("crop.png").width > 64

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,11 @@ def test_a_difference_common_to_all_concepts_is_certain() -> None:
     assert not statistics.mean_interval(base - base.mean()).excludes_zero
 
 
-def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce_paper, "seconds_per_step", partial(runs.seconds_per_step, num_steps=2))
     options = ["--num_concepts", "1", "--max_train_steps", "2", "--steps_beyond", "1", "--paper_only"]
     options += ["--validation_samples", "2", "--num_inference_steps", "2", "--output_dir", str(tmp_path)]
+    options += ["--score_samples", "4"]
     text = reproduce_paper.main(options).read_text()
     assert "caption against" in text
     for number in (3, 4, 5, 6, 7, 8):
@@ -76,6 +79,7 @@ def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, capsys: pyt
         assert path.name in text
     rows = (tmp_path / "results.csv").read_text()
     stamp = (tmp_path / "runs" / "seed-0" / "paper" / "measurements.json").stat().st_mtime_ns
+    monkeypatch.setattr(report, "plot_curves", lambda *_: None)  # of the same results
     reproduce_paper.main(options)
     assert (tmp_path / "results.csv").read_text() == rows
     assert (tmp_path / "runs" / "seed-0" / "paper" / "measurements.json").stat().st_mtime_ns == stamp

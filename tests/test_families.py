@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_same, random_picture, snapshot_of
+from conftest import ROOT, assert_same, draw_in_two_steps, random_picture, snapshot_of
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxImg2ImgPipeline,
@@ -64,12 +63,7 @@ IMAGE_TO_IMAGE = {
 
 @pytest.fixture(autouse=True)
 def _two_steps_draw_a_preview(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A preview takes as many steps of the sampler as the pipeline takes by default, up to 50."""
-    for pipeline_class in {TRAINING_FAMILY[name].family.pipeline_class for name in IMAGE_TO_IMAGE}:
-        call = inspect.unwrap(pipeline_class.__call__)
-        names, values = call.__code__.co_varnames[: call.__code__.co_argcount], list(call.__defaults__)
-        values[names.index("num_inference_steps") - len(names)] = 2
-        monkeypatch.setattr(call, "__defaults__", tuple(values))
+    draw_in_two_steps(monkeypatch, *{TRAINING_FAMILY[name].family.pipeline_class for name in IMAGE_TO_IMAGE})
 
 
 def make_trainer(

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import build_tiny_pipeline, random_picture
+from conftest import build_tiny_pipeline, draw_in_two_steps, random_picture
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, read_embedding
@@ -229,6 +230,12 @@ def test_snapshots(pipe: Any, other_pipe: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*steps-1.*"))
 
 
+@pytest.fixture
+def _two_steps_draw_a_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_in_two_steps(monkeypatch, StableDiffusionPipeline)
+
+
+@pytest.mark.usefixtures("_two_steps_draw_a_preview")
 def test_previews_show_the_same_noises_at_every_validation(pipe: Any, tmp_path: Path) -> None:
     train(
         pipe,
@@ -245,6 +252,7 @@ def test_previews_show_the_same_noises_at_every_validation(pipe: Any, tmp_path: 
     assert difference.max() <= 1
 
 
+@pytest.mark.usefixtures("_two_steps_draw_a_preview")
 def test_tensorboard_gets_losses_and_previews(pipe: Any, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
