@@ -91,6 +91,12 @@ def trained(
 
 
 @pytest.fixture(scope="module")
+def run() -> SupremeInitTextualInversionTrainer:
+    """A finished run, for tests that only save it."""
+    return trained()
+
+
+@pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("secret place") / "mug"
     trained(output_dir=str(folder / "run")).save(folder, sample_prompts=("a photo of a {}", "a {} on the beach"))
@@ -454,13 +460,14 @@ result = [made.is_new_commit, again.is_new_commit, list(made.files)]
     assert hub.run(code).check().value == [True, False, [name for name in FILES if name != "images/1.png"]]
 
 
-def test_training_pictures_are_published_only_if_asked(tmp_path: Path) -> None:
-    trainer = trained()
-    trainer.save(tmp_path / "without")
-    trainer.save(tmp_path / "with", with_pictures=True)
+def test_training_pictures_are_published_only_if_asked(
+    run: SupremeInitTextualInversionTrainer, tmp_path: Path
+) -> None:
+    run.save(tmp_path / "without")
+    run.save(tmp_path / "with", with_pictures=True)
     assert not [name for name in publishable_files(tmp_path / "without") if name.endswith(".png")]
     assert "pictures/0.png" in publishable_files(tmp_path / "with")
-    trainer.save(tmp_path / "with")
+    run.save(tmp_path / "with")
     assert "pictures/0.png" not in publishable_files(tmp_path / "with")
 
 
@@ -474,10 +481,9 @@ def test_saving_without_samples_leaves_an_offloaded_pipeline_alone(tmp_path: Pat
     assert (tmp_path / "mug" / "learned_embeds.safetensors").is_file()
 
 
-def test_saving_again_gives_the_same_bytes(tmp_path: Path) -> None:
-    trainer = trained()
+def test_saving_again_gives_the_same_bytes(run: SupremeInitTextualInversionTrainer, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        trainer.save(tmp_path / name, sample_prompts=("a photo of a {}",))
+        run.save(tmp_path / name, sample_prompts=("a photo of a {}",))
     for path in (tmp_path / "a").rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
 
@@ -609,8 +615,10 @@ def test_saving_into_the_folder_of_the_training_pictures_destroys_none(
         assert not [name for name in publishable_files(tmp_path / "mug") if name.startswith("pictures")]
 
 
-def test_training_on_the_published_pictures_of_an_earlier_save_keeps_them(tmp_path: Path) -> None:
-    trained().save(tmp_path, with_pictures=True)
+def test_training_on_the_published_pictures_of_an_earlier_save_keeps_them(
+    run: SupremeInitTextualInversionTrainer, tmp_path: Path
+) -> None:
+    run.save(tmp_path, with_pictures=True)
     before = files_of(tmp_path)
     with pytest.raises(OutputError, match="a picture that was trained on"):
         trained(images=tmp_path / "pictures").save(tmp_path)
@@ -618,27 +626,31 @@ def test_training_on_the_published_pictures_of_an_earlier_save_keeps_them(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["README.md", "images/0.png", "learned_embeds.safetensors", "training.json"])
-def test_saving_overwrites_nothing_that_no_save_wrote(tmp_path: Path, name: str) -> None:
+def test_saving_overwrites_nothing_that_no_save_wrote(
+    run: SupremeInitTextualInversionTrainer, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "mug" / name).parent.mkdir(parents=True)
     (tmp_path / "mug" / name).write_bytes(b"{}")
-    trainer = trained()
     with pytest.raises(OutputError, match=f"{name}': no earlier save wrote it; choose another output_dir"):
-        trainer.save(tmp_path / "mug", sample_prompts=("a {}",))
+        run.save(tmp_path / "mug", sample_prompts=("a {}",))
     assert list(files_of(tmp_path)) == [tmp_path / "mug" / name]
 
 
-def test_saving_again_replaces_what_the_earlier_save_wrote_and_no_more(tmp_path: Path) -> None:
-    trainer = trained()
-    trainer.save(tmp_path, sample_prompts=("a {}", "one {}"), with_pictures=True)
+def test_saving_again_replaces_what_the_earlier_save_wrote_and_no_more(
+    run: SupremeInitTextualInversionTrainer, tmp_path: Path
+) -> None:
+    run.save(tmp_path, sample_prompts=("a {}", "one {}"), with_pictures=True)
     (tmp_path / "images" / "7.png").write_bytes(b"mine")
-    trainer.save(tmp_path, sample_prompts=("a {}",))
+    run.save(tmp_path, sample_prompts=("a {}",))
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["0.png", "7.png"]
     assert not list((tmp_path / "pictures").iterdir())
     assert publishable_files(tmp_path) == [name for name in FILES if name != "images/1.png"]
 
 
-def test_an_interrupted_save_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer, replace = trained(), os.replace
+def test_an_interrupted_save_can_be_repeated(
+    run: SupremeInitTextualInversionTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
 
     def full(source: str, target: Path) -> None:
         if Path(target).name == "README.md":
@@ -647,9 +659,9 @@ def test_an_interrupted_save_can_be_repeated(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OutputError, match="No space left"):
-        trainer.save(tmp_path, sample_prompts=("a {}",))
+        run.save(tmp_path, sample_prompts=("a {}",))
     monkeypatch.undo()
-    trainer.save(tmp_path, sample_prompts=("a {}",))
+    run.save(tmp_path, sample_prompts=("a {}",))
     assert (tmp_path / "README.md").is_file()
 
 
@@ -795,11 +807,13 @@ def test_cards_that_cannot_be_read_are_told_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("repo_id", ["mug", "user/mug.git", "a/b/c", "user/", "user/mug mug", "user/a--b", ""])
-def test_names_of_no_repository_are_refused_first(folder: Path, repo_id: str) -> None:
+def test_names_of_no_repository_are_refused_first(
+    run: SupremeInitTextualInversionTrainer, folder: Path, repo_id: str
+) -> None:
     with pytest.raises(PublishError, match="expected a repository 'user/name', got "):
         push_to_hub(folder, repo_id)
     with pytest.raises(PublishError, match="expected a repository 'user/name', got "):
-        trained().push_to_hub(repo_id)
+        run.push_to_hub(repo_id)
 
 
 def test_a_given_licence_wins(hub: HubWorker, folder: Path) -> None:
