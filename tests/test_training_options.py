@@ -30,6 +30,11 @@ def train(pipe: Any, *, concept: dict[str, Any] | None = None, **options: Any) -
 # is whether a run asks for what its settings say.
 
 
+@pytest.fixture(autouse=True)
+def _two_steps_draw_a_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_in_two_steps(monkeypatch, StableDiffusionPipeline)
+
+
 def test_min_snr_weights_are_in_the_loss_of_a_step(pipe: Any, other_pipe: Any) -> None:
     options = {"max_train_steps": 4, "learning_rate": 1e-9, "train_batch_size": 1}
     plain = train(pipe, **options)
@@ -230,12 +235,6 @@ def test_snapshots(pipe: Any, other_pipe: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*steps-1.*"))
 
 
-@pytest.fixture
-def _two_steps_draw_a_preview(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_in_two_steps(monkeypatch, StableDiffusionPipeline)
-
-
-@pytest.mark.usefixtures("_two_steps_draw_a_preview")
 def test_previews_show_the_same_noises_at_every_validation(pipe: Any, tmp_path: Path) -> None:
     train(
         pipe,
@@ -252,7 +251,6 @@ def test_previews_show_the_same_noises_at_every_validation(pipe: Any, tmp_path: 
     assert difference.max() <= 1
 
 
-@pytest.mark.usefixtures("_two_steps_draw_a_preview")
 def test_tensorboard_gets_losses_and_previews(pipe: Any, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
