@@ -21,6 +21,7 @@ from training_families import TRAINING_FAMILIES
 
 from diffusers_supreme_init import (
     CheckpointError,
+    Concept,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
     read_embedding,
@@ -345,3 +346,29 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, unchanged: Callable[[An
     unchanged(pipe)
     with pytest.raises(CheckpointError, match="expected an undamaged checkpoint"):
         trainer(tmp_path, pipe=pipe, resume_from_checkpoint="latest").train()
+
+
+def test_concepts_that_are_new_gone_or_changed_are_told_in_words(tmp_path: Path) -> None:
+    def train(*concepts: Concept, **settings: Any) -> None:
+        config = SupremeInitConfig(max_train_steps=1, validation_samples=0, output_dir=str(tmp_path), **settings)
+        SupremeInitTextualInversionTrainer(build_tiny_pipeline(), concepts=concepts, config=config).train()
+
+    def concept(token: str, seed: int = 0, **options: Any) -> Concept:
+        values = {"images": random_picture(seed=seed), "placeholder_token": token, "initializer": "a red mug"}
+        return Concept(**(values | options))
+
+    train(concept("<a>"), concept("<b>"), concept("<c>"), concept("<d>"), checkpointing_steps=1)
+    five = [concept(f"<new{number}>") for number in range(12)]
+    with pytest.raises(CheckpointError) as info:
+        train(
+            concept("<a>"),
+            concept("<b>", seed=1),
+            concept("<c>", templates=["a {}"], num_vectors=2),
+            *five,
+            resume_from_checkpoint="latest",
+        )
+    message = str(info.value)
+    assert "<new9> and 2 more are new in this run; <d> is only in the checkpoint" in message
+    assert "<b> has other pictures or masks; <c> has other templates, numbers of rows, initial rows;" in message
+    assert "<a>" not in message
+    assert "e+" not in message  # no digest

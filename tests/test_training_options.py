@@ -11,7 +11,13 @@ import torch
 from conftest import build_tiny_pipeline, random_picture
 from PIL import Image
 
-from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, read_embedding
+from diffusers_supreme_init import (
+    Concept,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    SupremeInitWarning,
+    read_embedding,
+)
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.config import is_scheduled
 from diffusers_supreme_init.objective.losses import denoising_losses, draw_training_sample
@@ -165,7 +171,8 @@ def test_masked_loss_ignores_what_is_masked(pipe: Any, other_pipe: Any) -> None:
 
 def test_masked_loss_of_a_white_mask_is_the_plain_loss(pipe: Any, other_pipe: Any) -> None:
     white = Image.new("L", (40, 40), 255)
-    masked = train(pipe, concept={"mask": white}, masked_loss=True)
+    with pytest.warns(SupremeInitWarning, match="the mask covers 100.0 % of picture 0"):
+        masked = train(pipe, concept={"mask": white}, masked_loss=True)
     assert masked.losses == pytest.approx(train(other_pipe).losses, rel=1e-6)
 
 

@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .errors import ConfigError, UnsupportedPipelineError
+from .errors import ConfigError, UnsupportedPipelineError, shown
 from .file_names import EVALUATION_NAME
 from .files import json_bytes, write_atomically
+from .inputs.paths import looks_like_path
 from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_mse
 from .pictures import PictureSource, find_pictures, fit_to_square, load_picture
 from .randomness import generator_for
@@ -185,6 +186,8 @@ def evaluate(
     _check_loaded(pipe, placeholder_token)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds: expected at least one and all different, got {list(seeds)}")
+    if not isinstance(description, str) or looks_like_path(description):
+        raise ConfigError(f"description: expected words, got {shown(description)}")
     templates = check_templates(tuple(prompts))
     editing_templates = check_templates(tuple(editing_prompts)) if editing_prompts else ()
     if taken := sorted(_TAKEN & sampling.keys()):
@@ -248,6 +251,8 @@ def evaluate(
 
 
 def _check_loaded(pipe: Any, placeholder_token: str) -> None:
+    if not isinstance(placeholder_token, str):
+        raise ConfigError(f"placeholder_token: expected the name of a concept, got {shown(placeholder_token)}")
     tokenizers = [slot.tokenizer for pair in find_text_pairs(pipe) for slot in pair.slots]
     for tokenizer in tokenizers:  # after diffusers' own loader, the token has no trigger of ours
         if find_trigger(tokenizer, placeholder_token) is not None or has_token(tokenizer, placeholder_token):

@@ -13,12 +13,13 @@ from accelerate import Accelerator
 
 from .backbones import backbone_for
 from .concepts import Concept
-from .config import SupremeInitConfig, is_scheduled
+from .config import DescriberConfig, SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
-from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError
+from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError, shown
 from .evaluation import Evaluation
 from .files import check_writable
 from .hub_connection import check_repo_id
+from .inputs.paths import local_path
 from .objective.phases import NO_PROMPT, check_trainable, ready_to_step
 from .pictures import PictureSource
 from .sharing.concept_files import weight_names, write_snapshots
@@ -26,10 +27,11 @@ from .sharing.publishing import Publication, push_to_hub
 from .sharing.saved_folder import folders_for, is_saved_folder
 from .sharing.saving import FinishedRun, save_run
 from .text.prompt_cleaning import why_lost
+from .text.torch_state import own_torch_state
 from .training.beginning import begin_concepts
 from .training.checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
 from .training.loop import TrainingLoop
-from .training.preparation import check_concepts
+from .training.preparation import check_concepts, warn_of_unused_masks
 from .training.previews import SAMPLE_PROMPTS, draw_previews, preview_prompts
 from .training.progress import ConceptProgress
 from .training.reporting import log_losses, log_start, make_accelerator, tracking
@@ -101,11 +103,16 @@ class SupremeInitTextualInversionTrainer:
             SupremeInitError: One of its subclasses; the message says what was expected, what was got and what to do.
 
         Warns:
-            SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; or a
-                placeholder token is not delimited.
+            SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; a placeholder
+                token is not delimited; a mask is not used; or pictures of a folder cannot be read.
         """
         self.pipe = pipe
+        if config is not None and not isinstance(config, SupremeInitConfig):
+            raise ConfigError(
+                f"config: expected a SupremeInitConfig, got {shown(config)}; pass SupremeInitConfig(...)"
+            )
         self.config = config or SupremeInitConfig()
+        self.config.__post_init__()  # its fields may have been changed since it was made
         self.accelerator = accelerator
         single = {
             "images": images,
@@ -123,24 +130,34 @@ class SupremeInitTextualInversionTrainer:
             concepts = [_single_concept(given)]
         elif given:
             raise ConfigError("expected either concepts= or the arguments of a single concept, got both")
-        self.concepts = list(concepts)
-        self.describers = describers
+        self.concepts = [concepts] if isinstance(concepts, Concept) else _listed(concepts)
+        self.describers = Describers(describers) if isinstance(describers, DescriberConfig) else describers
         self.results: list[ConceptProgress] = []
-        self._backbone = backbone_for(pipe, self.config.train_text_encoders)
+        with own_torch_state():
+            self._backbone = backbone_for(pipe, self.config.train_text_encoders)
         self._backbone.check_config(self.config)
         self._seconds = 0.0
         self._finished: datetime | None = None
         self._saved_dirs: list[Path] = []
         self._stop_requested = threading.Event()
+        for name, part, attribute in (
+            ("describers", describers, "release"),
+            ("accelerator", accelerator, "is_main_process"),
+        ):
+            if part is not None and not isinstance(part, DescriberConfig) and not hasattr(part, attribute):
+                raise ConfigError(f"{name}: expected an object of class {name.capitalize()}, got {shown(part)}")
         if accelerator is not None and self.config.report_to is not None:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
         check_trainable(self._backbone)
         check_can_add(self._backbone)
-        self._given = check_concepts(self._backbone, self.concepts, self.config)
+        with own_torch_state():
+            self._given = check_concepts(self._backbone, self.concepts, self.config)
+        warn_of_unused_masks(self.concepts, self.describers, self.config)
         for concept in self.concepts:
             if (why := why_lost(pipe, concept.placeholder_token)) is not None:
                 warnings.warn(f"{concept.placeholder_token}: {why}", SupremeInitWarning, stacklevel=2)
 
+    @own_torch_state()
     def train(self, after_step: Callable[[int, Mapping[str, float]], None] | None = None) -> list[ConceptProgress]:
         """Train all concepts and leave them loaded on the pipeline.
 
@@ -258,7 +275,7 @@ class SupremeInitTextualInversionTrainer:
         """
         if not self.results or self.accelerator is None or self._finished is None:
             raise TrainingError("expected a trained concept; call train() before save()")
-        output_dir = Path(output_dir)
+        output_dir = local_path(output_dir)
         if self.accelerator.is_main_process:
             save_run(
                 FinishedRun(self._backbone, self.concepts, self.results, self.config, self._seconds, self._finished),
@@ -340,7 +357,7 @@ class SupremeInitTextualInversionTrainer:
 
     def _folder_to_publish(self, repo_id: str, output_dir: str | os.PathLike[str] | None) -> Path:
         if output_dir is not None:
-            return Path(output_dir)
+            return local_path(output_dir)
         if self._saved_dirs:
             return self._saved_dirs[-1]
         if self.config.output_dir is not None:
@@ -388,6 +405,15 @@ class SupremeInitTextualInversionTrainer:
 
         with tracking(accelerator, config):
             loop.run(after_step, stop_requested=self._stop_requested.is_set, before_stop=checkpoint)
+
+
+def _listed(concepts: Any) -> list[Concept]:
+    given = list(concepts) if isinstance(concepts, Sequence) and not isinstance(concepts, str) else [concepts]
+    if wrong := [one for one in given if not isinstance(one, Concept)]:
+        raise ConfigError(
+            f"concepts: expected a list of Concept, got {shown(wrong[0])}; load_concepts reads a metadata.jsonl"
+        )
+    return given
 
 
 def _single_concept(given: dict[str, Any]) -> Concept:

@@ -24,7 +24,8 @@ def check_trainable(backbone: Backbone) -> None:
     """Check that a pipeline's modules can be frozen, moved and wrapped.
 
     Raises:
-        UnsupportedPipelineError: The pipeline is offloaded, or a text encoder to train carries an adapter.
+        UnsupportedPipelineError: The pipeline is offloaded, has hooks of diffusers or weights that pass no gradient,
+            or a text encoder to train carries an adapter.
     """
     for name, module in backbone.pipe.components.items():
         if isinstance(module, nn.Module) and any(hasattr(part, "_hf_hook") for part in module.modules()):
@@ -32,11 +33,30 @@ def check_trainable(backbone: Backbone) -> None:
                 f"{name}: expected a pipeline without offloading hooks, got one; train before enabling offloading, or "
                 "call pipe.remove_all_hooks()"
             )
+        if isinstance(module, nn.Module):
+            _check_weights(name, module)
     for pair in backbone.trained:
         if any(isinstance(module, BaseTunerLayer) for module in pair.encoder.modules()):
             raise UnsupportedPipelineError(
                 f"{pair.encoder_name}: expected a plain text encoder, got one with an adapter (LoRA?); fuse it "
                 "(pipe.fuse_lora()) and unload its weights, or train on a pipeline without it"
+            )
+
+
+def _check_weights(name: str, module: nn.Module) -> None:
+    registries = [part._diffusers_hook for part in module.modules() if hasattr(part, "_diffusers_hook")]
+    if hooks := {name for registry in registries for name in getattr(registry, "hooks", ())}:
+        raise UnsupportedPipelineError(
+            f"{name}: expected plain weights, got hooks of diffusers ({', '.join(sorted(hooks))}), as layerwise "
+            "casting, group offloading and caches set them; train before enabling them"
+        )
+    for parameter in module.parameters():
+        if parameter.is_meta:
+            raise UnsupportedPipelineError(f"{name}: its weights are not loaded (they are on the meta device)")
+        if parameter.is_inference():
+            raise UnsupportedPipelineError(
+                f"{name}: its weights were made under torch.inference_mode(), so no gradient passes; load the "
+                "pipeline outside of it"
             )
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile
 from huggingface_hub.errors import LocalTokenNotFoundError, RevisionNotFoundError
 
-from ..errors import OutputError, PublishError
+from ..errors import OutputError, PublishError, one_line
 from ..files import write_atomically
-from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, one_line, status_of, within
+from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, status_of, within
+from ..inputs.paths import local_path
 from .repository import MovedError, RepositoryFiles, place_upload
 from .saved_folder import is_optional
 from .upload import Upload, read_upload, with_complete_cards
@@ -98,7 +99,7 @@ def push_to_hub(
     check_repo_id(repo_id)
     if create_pr and revision is not None:
         raise PublishError("expected create_pr or revision, got both: a pull request has a revision of its own")
-    folder = Path(folder)
+    folder = local_path(folder)
     saved = read_upload(folder)
     api = HfApi(token=token)
     push = _Push(api, folder, repo_id, private, create_pr, revision, license, overwrite)

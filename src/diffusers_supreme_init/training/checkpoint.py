@@ -38,6 +38,17 @@ _FREE_SETTINGS = frozenset(
 """Settings that may differ when a run is resumed, because no learned number depends on them."""
 
 
+_PARTS = {
+    "pictures": "pictures or masks",
+    "prompts": "templates",
+    "num_vectors": "numbers of rows",
+    "initial_rows": "initial rows",
+    "tokens": "initial rows",
+    "random_key": "random_key",
+}
+"""Parts of a concept's fingerprint, in words."""
+
+
 def find_checkpoint(config: SupremeInitConfig) -> Path | None:
     """Return the checkpoint to resume from; None to start a new run, also if ``"latest"`` finds no checkpoint.
 
@@ -104,7 +115,9 @@ def restore_checkpoint(
     """
     saved_run, numbers, tensors = _read(path)
     # JSON turns tuples into lists, so this run is sent through JSON too before the two are compared.
-    differences = _differences(saved_run, json.loads(json.dumps(run)))
+    current = json.loads(json.dumps(run))
+    differences = _concept_differences(saved_run.pop("concepts", {}), current.pop("concepts", {}))
+    differences += _differences(saved_run, current)
     if differences:
         raise CheckpointError(
             f"{str(path)!r} belongs to another run: {'; '.join(differences)}; pass the settings it was made with, "
@@ -186,6 +199,25 @@ def _model_digest(module: nn.Module) -> str:
     weights = [weight.detach() for weight in module.parameters()]
     small = sum(float(weight.double().abs().sum()) for weight in weights if weight.ndim == 1)
     return f"{type(module).__name__}/{weights[0].dtype}/{len(weights)} tensors/{small:.6e}"
+
+
+def _concept_differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Say in words which concepts are new, gone or changed."""
+    new, gone = ([token for token in one if token not in other] for one, other in ((current, saved), (saved, current)))
+    texts = [
+        f"{', '.join(tokens[:10])}{f' and {len(tokens) - 10} more' if len(tokens) > 10 else ''} "
+        f"{'is' if len(tokens) == 1 else 'are'} {what}"
+        for tokens, what in ((new, "new in this run"), (gone, "only in the checkpoint"))
+        if tokens
+    ]
+    for token in (token for token in current if token in saved):
+        if saved[token].get("initializer") != current[token]["initializer"]:
+            words = saved[token].get("initializer"), current[token]["initializer"]
+            texts += _differences(*words, where=f"concepts.{token}.initializer")
+            continue
+        changed = [what for name, what in _PARTS.items() if saved[token].get(name) != current[token].get(name)]
+        texts += [f"{token} has other {', '.join(dict.fromkeys(changed))}"] if changed else []
+    return texts
 
 
 def _differences(saved: Any, current: Any, where: str = "") -> list[str]:
