@@ -97,6 +97,14 @@ def test_lines_that_cannot_work(tmp_path: Path, rows: list[Any], message: str) -
         load_concepts(write(tmp_path, *rows))
 
 
+def test_names_of_any_length_leave_messages_short_and_on_one_line(tmp_path: Path) -> None:
+    for name in ("y" * 3000, "<a\n" + "b" * 200 + ">"):
+        for row in ({"placeholder_token": name}, {"file_name": name}):
+            with pytest.raises(RegionError, match=r"\Ametadata.jsonl, line 1, [^\n]*\Z") as info:
+                load_concepts(write(tmp_path, ROW | row | {"box": 5}))
+            assert len(str(info.value)) < 300
+
+
 @pytest.mark.parametrize("column", ["points", "negative_points", "box"])
 @pytest.mark.parametrize("value", ["40,22", 5, {"x": 1}, [1], True, [["a", "b"]], [None, None]])
 def test_regions_of_another_kind_name_line_concept_and_picture(tmp_path: Path, column: str, value: Any) -> None:
@@ -175,6 +183,13 @@ def test_pictures_that_can_be_read_only_once(pipe: Any, tmp_path: Path) -> None:
         {"templates": ["a {}", 5]},
         {"templates": {"a {}"}},
         {"templates": []},
+        {"templates": torch.ones(3)},
+        {"templates": np.array(["a {}"])},
+        {"templates": False},
+        {"placeholder_token": "y" * 3000},
+        {"placeholder_token": "a\nb"},
+        {"candidates": torch.ones(3), "initializer": "auto"},
+        {"candidates": 0, "initializer": "auto"},
         {"candidates": "a mug", "initializer": "auto"},
         {"candidates": 5, "initializer": "auto"},
         {"candidates": [5], "initializer": "auto"},

@@ -295,6 +295,26 @@ def test_sources_of_another_kind(source: Any, pipe: Any, here: Path) -> None:
         read_embeddings(source)
 
 
+@pytest.mark.parametrize("source", ["rows", "state dict", "file", "folder", "sequence"])
+@pytest.mark.parametrize("name", ["weight_name", "subfolder", "revision"])
+def test_arguments_that_a_source_cannot_follow_are_refused(
+    name: str, source: str, pipe: Any, here: Path, unchanged: Callable[[Any], None]
+) -> None:
+    path = write_embedding(here / "folder" / "learned_embeds.safetensors", embedding())
+    places: dict[str, Any] = {"rows": ROWS, "state dict": {"<mug>": ROWS}, "file": path, "folder": "folder"}
+    places["sequence"] = ["folder", path]
+    if source == "folder" and name != "revision":
+        pytest.skip("a folder follows it")
+    unchanged(pipe)
+    value = "learned_embeds.safetensors" if name == "weight_name" else ""
+    pipe.load_multitoken_inversion(places["folder"], **{name: value})  # an empty text is no name
+    pipe.unload_multitoken_inversion()
+    token = "<mug>" if source == "rows" else None
+    value = "learned_embeds.safetensors" if name == "weight_name" else "main" if name == "revision" else "."
+    with pytest.raises(EmbeddingFileError, match=rf"{name}='{value}'.*to look in, got .*; leave {name} out"):
+        pipe.load_multitoken_inversion(places[source], token=token, **{name: value})
+
+
 def test_the_home_folder_is_written_to_and_read_from(here: Path, pipe: Any) -> None:
     trainer = make_trainer(pipe)
     trainer.train()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from diffusers_supreme_init import (
     Concept,
+    ConfigError,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
     SupremeInitWarning,
@@ -25,10 +26,15 @@ from diffusers_supreme_init.objective.losses import denoising_losses, draw_train
 CAPTION = "a red mug"
 
 
-def train(pipe: Any, *, concept: dict[str, Any] | None = None, **options: Any) -> Any:
-    values = {"images": random_picture(), "placeholder_token": "<mug>", "initializer": CAPTION} | (concept or {})
+def make_trainer(pipe: Any, *concepts: dict[str, Any], **options: Any) -> SupremeInitTextualInversionTrainer:
+    usual = {"images": random_picture(), "placeholder_token": "<mug>", "initializer": CAPTION}
     config = SupremeInitConfig(**({"max_train_steps": 3, "validation_samples": 0} | options))
-    return SupremeInitTextualInversionTrainer(pipe, concepts=[Concept(**values)], config=config).train()[0]
+    asked = [Concept(**(usual | values)) for values in concepts or ({},)]
+    return SupremeInitTextualInversionTrainer(pipe, concepts=asked, config=config)
+
+
+def train(pipe: Any, *, concept: dict[str, Any] | None = None, **options: Any) -> Any:
+    return make_trainer(pipe, concept or {}, **options).train()[0]
 
 
 # The optimizer and the draws are compared with what they should be in test_optimizer.py and test_sampling.py; here it
@@ -250,6 +256,46 @@ def test_previews_show_the_same_noises_at_every_validation(pipe: Any, tmp_path: 
     assert before.size == (64, 32)
     difference = np.abs(np.asarray(before, dtype=int) - np.asarray(after, dtype=int))
     assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("prompt", ["a photo of {0}", "a photo of <cat>", "a photo of the mug", " ", "<mugs>", "{ }"])
+def test_prompts_that_do_not_show_the_concept_are_refused(pipe: Any, tmp_path: Path, prompt: str) -> None:
+    with pytest.raises(ConfigError, match="validation_prompt: expected '{}' where <mug> stands, got "):
+        make_trainer(pipe, validation_prompt=prompt, output_dir=str(tmp_path / "run"))
+    trainer = make_trainer(pipe, max_train_steps=1)
+    trainer.train()
+    for draw in (
+        trainer.save,
+        lambda folder, **options: trainer.push_to_hub("user/mug", output_dir=folder, **options),
+    ):
+        with pytest.raises(ConfigError, match="sample_prompts: expected '{}' where <mug> stands, got "):
+            draw(tmp_path / "mug", sample_prompts=["a {}", prompt])
+        with pytest.raises(ConfigError, match="sample_prompts: expected a list of texts, got "):
+            draw(tmp_path / "mug", sample_prompts=[5])
+    assert not list(tmp_path.iterdir())
+
+
+def test_prompts_may_name_the_concept_themselves(pipe: Any, tmp_path: Path) -> None:
+    options = {"validation_prompt": "a photo of <MUG>", "num_validation_images": 1}
+    trainer = make_trainer(pipe, max_train_steps=1, output_dir=str(tmp_path / "run"), **options)
+    trainer.train()
+    assert (tmp_path / "run" / "previews" / "step-1.png").is_file()
+    trainer.save(tmp_path / "mug", sample_prompts="an oil painting of <mug>")
+    assert [path.name for path in (tmp_path / "mug" / "images").iterdir()] == ["0.png"]
+    with pytest.raises(ConfigError, match="where <cat> stands, got 'a photo of <MUG>'"):
+        make_trainer(pipe, {}, {"placeholder_token": "<cat>"}, output_dir=str(tmp_path), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr_warmup_steps": 3}, "lr_warmup_steps: lr_scheduler='constant' has no warm-up"),
+        ({"snapshot_steps": ["every:150", 120], "output_dir": "out"}, "snapshot_steps: every:150, 120 is beyond"),
+    ],
+)
+def test_settings_that_change_nothing_are_said(pipe: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.warns(SupremeInitWarning, match=message):
+        make_trainer(pipe, **{"max_train_steps": 100, **options})
 
 
 def test_tensorboard_gets_losses_and_previews(pipe: Any, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ class Concept:
         if isinstance(self.templates, str):
             object.__setattr__(self, "templates", (self.templates,))
         for name, example in (("templates", "a photo of a {}"), ("candidates", "a red mug")):
-            texts = getattr(self, name) or ()
+            texts = getattr(self, name)
+            texts = () if texts is None else texts
             if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
                 raise ConfigError(f"{name}: expected a list of texts, got {shown(texts)}; pass [{example!r}]")
 
@@ -145,7 +146,7 @@ class _Line:
 
     @property
     def where(self) -> str:
-        return f"{self.place}, {self.row['placeholder_token']}"
+        return f"{self.place}, {one_line(self.row['placeholder_token'], 80)}"
 
 
 def _read_text(path: Path) -> str:
@@ -241,7 +242,7 @@ def _to_region(line: _Line) -> Region:
     try:
         return Region(**{name: line.row[name] for name in _REGION_COLUMNS if line.row.get(name) is not None})
     except RegionError as error:
-        raise RegionError(f"{line.where}, {line.row['file_name']}: {error}") from error
+        raise RegionError(f"{line.where}, {one_line(line.row['file_name'], 80)}: {error}") from error
 
 
 def _masks_of(mask: Any) -> Any:

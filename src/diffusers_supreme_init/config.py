@@ -130,7 +130,8 @@ class SupremeInitConfig:
         },
     )
     validation_prompt: str | None = field(
-        default=None, metadata={"help": "Draw this prompt at every validation; '{}' stands for each concept."}
+        default=None,
+        metadata={"help": "Draw this prompt at every validation; '{}' (or its token) stands for each concept."},
     )
     num_validation_images: int = field(default=4, metadata={"help": "Pictures per validation prompt."})
     snapshot_steps: list[str] = field(

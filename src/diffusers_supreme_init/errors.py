@@ -87,9 +87,9 @@ def shown(value: object, longest: int = 80) -> str:
     return f"{'an' if name[:1].lower() in set('aeiou') else 'a'} {name}"
 
 
-def one_line(error: BaseException) -> str:
-    """Return the message of an error on one line, at most 300 characters; without a message, its class name."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def one_line(said: BaseException | str, longest: int = 300) -> str:
+    """Return the message of an error, or a text, on one line and cut; the class name of an error without a message."""
+    return " ".join(str(said).split())[:longest] or type(said).__name__
 
 
 def _cut(text: str, longest: int) -> str:

@@ -76,7 +76,7 @@ class MultiTokenInversionLoaderMixin:
             tokenizer: The tokenizer of `text_encoder`, which diffusers' own loader asks for; here it is only checked.
             allow_pickle: Also read ``.pt`` and ``.bin`` files, with PyTorch's restricted unpickler.
             weight_name: File name within a folder or repository; None: ``learned_embeds.safetensors`` (and ``_2``
-                ...).
+                ...). It is refused, like the next two, for a source that it cannot apply to.
             subfolder: Folder within a folder or repository.
             revision: Branch, tag or commit of a repository.
             cache_dir: Folder for downloads; None: the Hub client's cache.
@@ -89,7 +89,8 @@ class MultiTokenInversionLoaderMixin:
 
         Raises:
             EmbeddingFileError: A file is missing, damaged, a pickle without `allow_pickle`, does not hold one concept
-                or does not name it; the Hub fails; or the sources lack a concept that `only` names.
+                or does not name it; the Hub fails; the sources lack a concept that `only` names; or `weight_name`,
+                `subfolder` or `revision` cannot apply to a source.
             ConceptLoadError: A concept fits no text encoder or several different ones, or clashes with a loaded one;
                 a text encoder cannot take rows (quantised, offloaded to disk, being trained); the numbers of tokens
                 and concepts differ; or `text_encoder` or `tokenizer` is not one of the pipeline.

@@ -31,8 +31,8 @@ from .text.torch_state import own_torch_state
 from .training.beginning import begin_concepts
 from .training.checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
 from .training.loop import TrainingLoop
-from .training.preparation import check_concepts, warn_of_unused_masks
-from .training.previews import SAMPLE_PROMPTS, draw_previews, preview_prompts
+from .training.preparation import check_concepts, warn_of_unused_masks, warn_of_unused_settings
+from .training.previews import SAMPLE_PROMPTS, check_prompts, draw_previews, preview_prompts
 from .training.progress import ConceptProgress
 from .training.reporting import log_losses, log_start, make_accelerator, tracking
 from .training.rows import TrainableRows, check_can_add, check_triggers_are_free, concepts_added, write_learned
@@ -104,7 +104,7 @@ class SupremeInitTextualInversionTrainer:
 
         Warns:
             SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; a placeholder
-                token is not delimited; a mask is not used; or pictures of a folder cannot be read.
+                token is not delimited; a mask or a setting is not used; or pictures of a folder cannot be read.
         """
         self.pipe = pipe
         if config is not None and not isinstance(config, SupremeInitConfig):
@@ -152,7 +152,10 @@ class SupremeInitTextualInversionTrainer:
         check_can_add(self._backbone)
         with own_torch_state():
             self._given = check_concepts(self._backbone, self.concepts, self.config)
+        if self.config.validation_prompt is not None:
+            check_prompts("validation_prompt", self.config.validation_prompt, self._tokens)
         warn_of_unused_masks(self.concepts, self.describers, self.config)
+        warn_of_unused_settings(self.config)
         for concept in self.concepts:
             if (why := why_lost(pipe, concept.placeholder_token)) is not None:
                 warnings.warn(f"{concept.placeholder_token}: {why}", SupremeInitWarning, stacklevel=2)
@@ -183,7 +186,7 @@ class SupremeInitTextualInversionTrainer:
         """
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
-        check_triggers_are_free(self._backbone, [asked.placeholder_token for asked in self.concepts])
+        check_triggers_are_free(self._backbone, self._tokens)
         started = time.monotonic()
         config, backbone = self.config, self._backbone
         accelerator = self.accelerator = self.accelerator or make_accelerator(config)
@@ -257,7 +260,8 @@ class SupremeInitTextualInversionTrainer:
 
         Args:
             output_dir: Created if missing.
-            sample_prompts: Prompts of the pictures on the card, e.g. ``"a photo of a {}"``; each is drawn once.
+            sample_prompts: Prompts of the pictures on the card, e.g. ``"a photo of a {}"``; each is drawn once. All
+                have ``{}``, or the tokens of all concepts.
             with_pictures: Also write the training pictures; `push_to_hub` then publishes them too.
             evaluations: Results of `evaluate`: their means go into the card, the full results into
                 ``evaluation.json``.
@@ -269,13 +273,14 @@ class SupremeInitTextualInversionTrainer:
 
         Raises:
             TrainingError: Nothing was trained yet, or a concept to be drawn is no longer loaded.
-            ConfigError: An evaluation belongs to another concept.
+            ConfigError: An evaluation belongs to another concept, or a prompt would not show the concept.
             OutputError: The folder cannot be written, or holds a file that no earlier save wrote, another concept,
                 or (without `overwrite`) other rows of the same concept.
         """
         if not self.results or self.accelerator is None or self._finished is None:
             raise TrainingError("expected a trained concept; call train() before save()")
         output_dir = local_path(output_dir)
+        sample_prompts = check_prompts("sample_prompts", sample_prompts, self._tokens)
         if self.accelerator.is_main_process:
             save_run(
                 FinishedRun(self._backbone, self.concepts, self.results, self.config, self._seconds, self._finished),
@@ -333,10 +338,12 @@ class SupremeInitTextualInversionTrainer:
 
         Raises:
             TrainingError: Nothing was trained yet.
+            ConfigError: A prompt would not show the concept.
             OutputError: The folder cannot be written, or it exists and no earlier save wrote it.
             PublishError: The Hub refused or failed; the saved folder is complete.
         """
         check_repo_id(repo_id)
+        check_prompts("sample_prompts", sample_prompts, self._tokens)
         folder = self._folder_to_publish(repo_id, output_dir)
         if folder.resolve() not in self._saved_dirs:
             self.save(folder, sample_prompts=sample_prompts, overwrite=overwrite)
@@ -354,6 +361,10 @@ class SupremeInitTextualInversionTrainer:
             overwrite=overwrite,
             timeout=timeout,
         )
+
+    @property
+    def _tokens(self) -> list[str]:
+        return [concept.placeholder_token for concept in self.concepts]
 
     def _folder_to_publish(self, repo_id: str, output_dir: str | os.PathLike[str] | None) -> Path:
         if output_dir is not None:

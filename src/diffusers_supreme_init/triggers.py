@@ -116,21 +116,26 @@ def check_placeholder_token(placeholder_token: str, tokenizers: Sequence[PreTrai
     if not isinstance(token, str) or not token:
         raise PlaceholderTokenError(f"placeholder_token: expected a non-empty text, got {shown(token)}; {example}")
     if any(character.isspace() for character in token):
-        raise PlaceholderTokenError(f"placeholder_token: expected no spaces, got {token!r}; {example}")
+        raise PlaceholderTokenError(f"placeholder_token: expected no spaces, got {shown(token)}; {example}")
     if any(unicodedata.category(character).startswith("C") for character in token):
-        raise PlaceholderTokenError(f"placeholder_token: expected no control characters, got {token!r}; {example}")
+        raise PlaceholderTokenError(
+            f"placeholder_token: expected no control characters, got {shown(token)}; {example}"
+        )
     if token != token.lower():
         raise PlaceholderTokenError(
-            f"placeholder_token: expected no capitals (CLIP lower-cases prompts), got {token!r}; use {token.lower()!r}"
+            f"placeholder_token: expected no capitals (CLIP lower-cases prompts), got {shown(token)}; use "
+            f"{shown(token.lower())}"
         )
     if token.isalpha():
-        raise PlaceholderTokenError(f"placeholder_token: {token!r} is an ordinary word; use '<{token}>'")
+        raise PlaceholderTokenError(
+            f"placeholder_token: {shown(token)} is an ordinary word; use {shown(f'<{token}>')}"
+        )
     for tokenizer in tokenizers:
         check_trigger_is_free(token, tokenizer)
     if token[0].isalnum() or token[-1].isalnum():
         warnings.warn(
-            f"placeholder_token {token!r} is not delimited: prompts that hold it by chance will show the concept; "
-            f"'<{token}>' is safer",
+            f"placeholder_token {shown(token)} is not delimited: prompts that hold it by chance show the concept; "
+            f"{shown(f'<{token}>')} is safer",
             SupremeInitWarning,
             stacklevel=2,
         )

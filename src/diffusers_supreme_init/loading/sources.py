@@ -63,16 +63,15 @@ def find_concepts(
         only: Placeholder tokens to choose from a library; None: all. It does not affect a source of one concept.
 
     Raises:
-        EmbeddingFileError: There is no such file, folder, repository or concept; the Hub fails; or `weight_name` or
-            `subfolder` leads out of the source.
+        EmbeddingFileError: There is no such file, folder, repository or concept; the Hub fails; `weight_name` or
+            `subfolder` leads out of the source; or the source has no place that they or `revision` could name.
     """
     for place in (options.weight_name, options.subfolder, options.revision):
         if place is not None and not isinstance(place, str):
             raise EmbeddingFileError(f"weight_name, subfolder, revision: expected texts, got {shown(place)}")
-    if isinstance(source, Tensor):
-        return [[{KOHYA_KEY: source}]]  # rows without a name
-    if isinstance(source, Mapping):
-        return [[source]]
+    if isinstance(source, Tensor | Mapping):
+        _check_unused(options, ("weight_name", "subfolder", "revision"), "rows")
+        return [[{KOHYA_KEY: source} if isinstance(source, Tensor) else source]]  # a tensor has no name
     if not isinstance(source, str | os.PathLike) or not os.fspath(source).strip():
         got = repr(source) if isinstance(source, str) else f"a {type(source).__name__}"
         raise EmbeddingFileError(f"expected a file, a folder, a Hub id 'user/name' or a state dict, got {got}")
@@ -81,9 +80,11 @@ def find_concepts(
             raise EmbeddingFileError(f"weight_name and subfolder: expected a path below the source, got {name!r}")
     path = expanded(source)
     if os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
+        _check_unused(options, ("weight_name", "subfolder", "revision"), f"the file {shown(source)}")
         return [[path]]
     choices = _accepted_names(options)
     if os.path.isdir(path):
+        _check_unused(options, ("revision",), f"the folder {shown(source)}")
         folder = path / (options.subfolder or "")
         for names in choices:
             if found := [folder / name for name in names if (folder / name).is_file()]:
@@ -98,6 +99,14 @@ def find_concepts(
         )
     _check_hub_id(source)
     return _download_concepts(str(source), choices, options, only)
+
+
+def _check_unused(options: SourceOptions, names: Sequence[str], kind: str) -> None:
+    """Check that options are not set that a source of this kind cannot follow: another file would be loaded."""
+    if unused := [name for name in names if getattr(options, name)]:
+        where = "a Hub id" if unused == ["revision"] else "a folder or a Hub id"
+        given = ", ".join(f"{name}={shown(getattr(options, name))}" for name in unused)
+        raise EmbeddingFileError(f"{given}: expected {where} to look in, got {kind}; leave {', '.join(unused)} out")
 
 
 def _check_hub_id(source: str | os.PathLike[str]) -> None:

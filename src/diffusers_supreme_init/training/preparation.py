@@ -152,6 +152,21 @@ def warn_of_unused_masks(
         )
 
 
+def warn_of_unused_settings(config: SupremeInitConfig) -> None:
+    """Say which settings change nothing beside the others.
+
+    Warns:
+        SupremeInitWarning: There are some.
+    """
+    unused = []
+    if config.lr_warmup_steps and config.lr_scheduler == "constant":
+        unused.append("lr_warmup_steps: lr_scheduler='constant' has no warm-up; pass 'constant_with_warmup'")
+    if beyond := [one for one in config.snapshot_steps if int(one.rpartition(":")[2]) > config.max_train_steps]:
+        unused.append(f"snapshot_steps: {', '.join(beyond)} is beyond max_train_steps={config.max_train_steps}")
+    for one in unused:
+        warnings.warn(one, SupremeInitWarning, stacklevel=3)
+
+
 def _check(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> Initializations | None:
     """Check one concept; return its initial rows, or None if describers have to find its words."""
     try:

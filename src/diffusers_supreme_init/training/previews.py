@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError, shown
 from ..file_names import preview_name
 from ..objective.phases import NO_PROMPT, ready_to_draw, ready_to_step
 from ..randomness import generator_for
 from ..templates import fill_template
 from ..text.text_pairs import TextPair
 from ..text.vocabulary import ConceptVocabulary
+from ..triggers import holds_trigger
 from .progress import ConceptProgress
 
 SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil painting of a {}")
@@ -31,6 +32,30 @@ class SampleImage:
 
     prompt: str
     image: Image.Image
+
+
+def check_prompts(name: str, prompts: str | Sequence[str], placeholder_tokens: Sequence[str]) -> tuple[str, ...]:
+    """Return prompts that are to be drawn for each of some concepts; a single text is one prompt.
+
+    Args:
+        name: Name of the argument in messages.
+        prompts: Texts with ``{}``, or with the placeholder token itself as in diffusers' scripts.
+        placeholder_tokens: The concepts.
+
+    Raises:
+        ConfigError: One is not a text, or has neither ``{}`` nor the token of a concept. Pictures of something else
+            would be shown as pictures of that concept.
+    """
+    given = (prompts,) if isinstance(prompts, str) else prompts
+    if not isinstance(given, Sequence) or not all(isinstance(prompt, str) for prompt in given):
+        raise ConfigError(f"{name}: expected a list of texts, got {shown(given)}; pass ['a photo of a {{}}']")
+    for prompt in given:
+        for token in placeholder_tokens:
+            if "{}" not in prompt and not holds_trigger(prompt, [token]):
+                raise ConfigError(
+                    f"{name}: expected '{{}}' where {token} stands, got {shown(prompt)}; write 'a photo of a {{}}'"
+                )
+    return tuple(given)
 
 
 def preview_prompts(concepts: Sequence[ConceptProgress], config: SupremeInitConfig) -> list[str]:
@@ -98,7 +123,7 @@ def draw_samples(
     Args:
         backbone: Backbone of a pipeline that holds the concept.
         concept: The concept that replaces ``{}`` in the prompts.
-        prompts: Texts with ``{}``; `fill_template` fits their articles to the concept's description.
+        prompts: Texts as `check_prompts` returns them; `fill_template` fits their articles to the description.
         seed: Seed of the noise.
         device: Device to draw on; the pipeline is moved back afterwards.
         num_inference_steps: Steps of the pipeline's sampler.
