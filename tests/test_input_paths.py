@@ -13,6 +13,7 @@ from torch import nn
 
 from diffusers_supreme_init import (
     Concept,
+    ConceptLoadError,
     ConfigError,
     EmbeddingFileError,
     InitializerError,
@@ -53,6 +54,10 @@ def make_trainer(pipe: Any, **concept: Any) -> SupremeInitTextualInversionTraine
         "photos\\mug",
         "runs/2024/red mug",
         "emb.pt",
+        "secret.pt .. ~/",
+        "a photo of mug.png, cropped",
+        "the mug in (~/photos)",
+        "a mug as in https://example.com",
         "emb.SAFETENSORS",
         "my mug.safetensors",
         "learned_embeds.bin",
@@ -100,6 +105,9 @@ def test_paths_are_never_words(path: str, pipe: Any, unchanged: Callable[[Any], 
         "caffè",
         "马克杯",
         "a mug ~ a cup",
+        "a cup (e.g. a tea cup), red; w/ handle",
+        "a black /white mug",
+        "a mug of ~5 cm",
         "what?",
     ],
 )
@@ -141,6 +149,16 @@ def test_what_exists_is_never_words(here: Path, pipe: Any, unchanged: Callable[[
     }.items():
         with pytest.raises(InitializerError, match=message):
             make_trainer(pipe, initializer=name)
+
+
+@pytest.mark.parametrize("text", ["a \ud800 mug", "\udcff", "a\0mug"])
+def test_texts_that_no_file_can_hold(text: str, pipe: Any, unchanged: Callable[[Any], None]) -> None:
+    unchanged(pipe)
+    for values in ({"initializer": text}, {"templates": [text + "{}"]}, {"initializer": "auto", "candidates": [text]}):
+        with pytest.raises((InitializerError, ConfigError), match="expected .*, got "):
+            make_trainer(pipe, **values)
+    with pytest.raises(ConceptLoadError, match="description: expected a text, True or False, got "):
+        pipe.load_multitoken_inversion({"<mug>": ROWS}, description=text)
 
 
 def embedding() -> LearnedEmbedding:

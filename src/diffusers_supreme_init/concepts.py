@@ -12,7 +12,7 @@ from typing import Any
 
 from .describers import Region
 from .errors import ConfigError, PictureError, RegionError, SupremeInitWarning, one_line, shown
-from .inputs.field_values import settle
+from .inputs.field_values import is_text, settle
 from .inputs.file_kinds import kind_of_file
 from .inputs.paths import expanded
 from .inputs.picture_numbers import mask_from_array
@@ -81,7 +81,7 @@ class Concept:
         for name, example in (("templates", "a photo of a {}"), ("candidates", "a red mug")):
             texts = getattr(self, name)
             texts = () if texts is None else texts
-            if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            if not isinstance(texts, list | tuple) or not all(is_text(text) for text in texts):
                 raise ConfigError(f"{name}: expected a list of texts, got {shown(texts)}; pass [{example!r}]")
 
     @property

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from .errors import ConfigError, UnsupportedPipelineError, shown
 from .file_names import EVALUATION_NAME
 from .files import json_bytes, write_atomically
+from .inputs.field_values import is_text
 from .inputs.paths import looks_like_path
 from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_mse
 from .pictures import PictureSource, find_pictures, fit_to_square, load_picture
@@ -186,7 +187,7 @@ def evaluate(
     _check_loaded(pipe, placeholder_token)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds: expected at least one and all different, got {list(seeds)}")
-    if not isinstance(description, str) or looks_like_path(description):
+    if not is_text(description) or looks_like_path(description):
         raise ConfigError(f"description: expected words, got {shown(description)}")
     templates = check_templates(tuple(prompts))
     editing_templates = check_templates(tuple(editing_prompts)) if editing_prompts else ()

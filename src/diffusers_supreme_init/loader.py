@@ -15,6 +15,7 @@ from typing import Any, cast
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import ConceptLoadError, SupremeInitWarning, shown
+from .inputs.field_values import is_text
 from .inputs.paths import expanded, looks_like_path
 from .loading.matching import ConceptRequest, LoadedConcept, plan_load
 from .loading.reading import one_per_row, read_sources
@@ -157,7 +158,7 @@ def _requests(
     options: SourceOptions,
 ) -> list[ConceptRequest]:
     sources: list[ConceptSource] = list(source) if isinstance(source, list | tuple) else [cast(ConceptSource, source)]
-    if not isinstance(description, str | bool):
+    if not isinstance(description, bool) and not is_text(description):
         raise ConceptLoadError(f"description: expected a text, True or False, got {shown(description)}")
     if isinstance(description, str) and looks_like_path(description):
         raise ConceptLoadError(f"description: expected words, got {shown(description)}, which looks like a path")
@@ -196,7 +197,7 @@ def _encoder_name(
             names = ", ".join(pair.encoder_name for pair in pairs)
             raise ConceptLoadError(
                 f"text_encoder: expected a text encoder of this pipeline or its name ({names}), got "
-                f"{shown(text_encoder)} that is not one of them"
+                f"{shown(text_encoder)}, which is not one of them"
             )
     if tokenizer is None:
         return name
@@ -204,7 +205,7 @@ def _encoder_name(
     if not owners or (name is not None and name not in owners):
         raise ConceptLoadError(
             f"tokenizer: expected the tokenizer of {name or 'a text encoder of this pipeline'}, got "
-            f"{shown(tokenizer)} that is not; leave it out"
+            f"{shown(tokenizer)}, which is not; leave it out"
         )
     return name or owners[0]
 

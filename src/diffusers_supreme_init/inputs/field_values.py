@@ -10,6 +10,7 @@ import functools
 import math
 import operator
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from types import NoneType
@@ -116,12 +117,14 @@ def _truth(value: Any) -> bool:
     return bool(value) if value in (0, 1) else _refuse()
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is a text that tokenizers read and files hold: without zeros and halves of characters."""
+    return isinstance(value, str) and not re.search(r"[\0\ud800-\udfff]", value)
+
+
 def _text(value: Any) -> str:
     value = value.value if isinstance(value, Enum) else value
-    if not isinstance(value, str) or "\0" in value:
-        _refuse()
-    value.encode()  # lone surrogates fit into no file
-    return str(value)
+    return str(value) if is_text(value) else _refuse()
 
 
 def _path(value: Any) -> str:

@@ -15,6 +15,8 @@ _ENDS_LIKE_A_FILE = re.compile(rf"\w\.({'|'.join(_SUFFIXES)})(@[\w./-]+|[?#]\S*)
 _STARTS_LIKE_A_PATH = re.compile(
     r"([/\\]|\.\.?[/\\]|~|\$\w*[/\\{]|%\w+%|[a-z]:[/\\]|[a-z][a-z0-9+.-]+://|file:)", re.IGNORECASE
 )
+_WORD_LIKE_A_PATH = re.compile(r"((~|\.\.?|\$\w+|[a-z]:)[/\\]|[a-z][a-z0-9+.-]+://)", re.IGNORECASE)
+"""Stricter, since "a black /white mug, ~5 cm" is words."""
 _SLASH = re.compile(r"[/\\]")
 
 
@@ -40,25 +42,26 @@ def starts_like_path(text: str) -> bool:
     return _STARTS_LIKE_A_PATH.match(text) is not None or "\\" in text
 
 
-def names_a_file(text: str) -> bool:
-    """Whether a text ends in the suffix of a usual file."""
-    return _ENDS_LIKE_A_FILE.search(text) is not None
-
-
 def looks_like_path(text: str) -> bool:
     """Whether a text that should be words is rather the path of a file or folder, a Hub id or an address.
 
-    It is one if it exists; begins like a path (``./``, ``~``, ``C:/``, ``https://``); ends in the suffix of a usual
-    file; has a backslash, several slashes, or a slash and no spaces; or begins with an existing folder.
+    It is one if it exists; begins like a path (``./``, ``~``, ``C:/``, ``https://``); has a word that does, or that
+    ends in the suffix of a usual file; has a backslash, several slashes, or a slash and no spaces; or begins with an
+    existing folder.
     """
     text = text.strip()
     if not text:
         return False
     if os.path.lexists(text) or os.path.lexists(os.path.expanduser(text)):
         return True
-    if starts_like_path(text) or names_a_file(text):
+    if starts_like_path(text) or any(_is_path(word) for word in text.split()):
         return True
     num_slashes = len(_SLASH.findall(text))
     if num_slashes == 0:
         return False
     return num_slashes > 1 or not re.search(r"\s", text) or os.path.isdir(_SLASH.split(text)[0])
+
+
+def _is_path(word: str) -> bool:
+    bare = word.strip(",;:!?\"'()[]")
+    return _ENDS_LIKE_A_FILE.search(bare) is not None or _WORD_LIKE_A_PATH.match(bare) is not None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InitializerError, shown
 from ..file_names import PICKLE_SUFFIXES, SAFETENSORS_SUFFIXES, WEIGHT_NAMES
+from ..inputs.field_values import is_text
 from ..inputs.file_kinds import HEIF, PICKLE, PICTURE, SAFETENSORS, kind_of_file
 from ..inputs.paths import expanded, looks_like_path
 from .text_pairs import TextPair
@@ -102,6 +103,8 @@ def find_saved_embedding(initializer: str | os.PathLike[str]) -> list[Path]:
             f"initializer: {_NEITHER}, got {shown(text, 500)}, which does not exist; a text that looks like a path is "
             "never read as words, and a concept of the Hub has to be downloaded first"
         )
+    if not is_text(text):
+        raise InitializerError(f"initializer: {_NEITHER}, got {shown(text)}, which no file can hold")
     return []
 
 

@@ -14,6 +14,7 @@ from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..errors import ConfigError, TrainingError, shown
 from ..file_names import preview_name
+from ..inputs.field_values import is_text
 from ..objective.phases import NO_PROMPT, ready_to_draw, ready_to_step
 from ..randomness import generator_for
 from ..templates import fill_template
@@ -47,7 +48,7 @@ def check_prompts(name: str, prompts: str | Sequence[str], placeholder_tokens: S
             would be shown as pictures of that concept.
     """
     given = (prompts,) if isinstance(prompts, str) else prompts
-    if not isinstance(given, Sequence) or not all(isinstance(prompt, str) for prompt in given):
+    if not isinstance(given, Sequence) or not all(is_text(prompt) for prompt in given):
         raise ConfigError(f"{name}: expected a list of texts, got {shown(given)}; pass ['a photo of a {{}}']")
     for prompt in given:
         for token in placeholder_tokens:
