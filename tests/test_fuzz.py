@@ -201,7 +201,7 @@ def test_whole_loads_that_fail_leave_no_trace(tmp_path: Path) -> None:
         name = chance.choice(PIPELINES)
         pipe = pipes[name]
         data = chance.choice(files)
-        path.write_bytes(data if chance.random() < 0.4 else mutated(data, chance))
+        path.write_bytes(data if chance.random() < 0.6 else mutated(data, chance))
         token = chance.choice([None, f"<c{number % 40}>"])
         before = snapshot_of(pipe)
         try:
