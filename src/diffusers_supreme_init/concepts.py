@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from .describers import Region
 from .errors import ConfigError, PictureError, RegionError, SupremeInitWarning, one_line, shown
 from .inputs.field_values import is_text, settle
 from .inputs.file_kinds import kind_of_file
+from .inputs.mask_pairs import pair_by_name
 from .inputs.paths import expanded
 from .inputs.picture_numbers import mask_from_array
 from .pictures import PictureSource, find_pictures
@@ -44,7 +47,8 @@ class Concept:
             smaller one cuts them.
         templates: Training prompts, each with one ``{}``; None: those of the configured `learnable_property`.
         mask: One mask per picture for `masked_loss`, white (or true) where the loss counts: a picture or an array
-            ``(height, width)``; None: the pictures' alpha.
+            ``(height, width)``, or a folder with masks that are named like the pictures (``mug_mask.png``); None: the
+            pictures' alpha.
         region: The object to learn, one region per picture; None: the whole picture.
         train_on: Used with a region. ``"crop"`` trains on a crop around the object. ``"image"`` trains on the whole
             picture and weights the loss with the object's mask, so that nothing around the object is learned.
@@ -257,13 +261,18 @@ def _masks_of(mask: Any) -> Any:
 def find_masks(concept: Concept, num_pictures: int, *, quietly: bool = False) -> list[PictureSource] | None:
     """Return the concept's masks, one for each of its `num_pictures` pictures, or None if it has none.
 
+    Masks from a folder belong to the pictures that are named like them. Masks in a sequence keep its order.
+
     Args:
         concept: The concept.
         num_pictures: Number of its pictures.
-        quietly: Whether nothing is said about masks in folders that cannot be read.
+        quietly: Whether nothing is said about masks in folders that cannot be read, or about their order.
 
     Raises:
-        PictureError: The numbers of masks and pictures differ, or a mask does not exist.
+        PictureError: The numbers of masks and pictures differ, a mask does not exist, or a picture has none by name.
+
+    Warns:
+        SupremeInitWarning: The names do not say which mask belongs to which picture, or say other than the order.
     """
     if concept.mask is None:
         return None
@@ -275,7 +284,39 @@ def find_masks(concept: Concept, num_pictures: int, *, quietly: bool = False) ->
         raise PictureError(
             f"{concept.placeholder_token}: expected one mask for each of {num_pictures} pictures, got {len(masks)}"
         )
-    return masks
+    return masks if len(masks) == 1 else _in_order(concept, masks, quietly=quietly)
+
+
+def _in_order(concept: Concept, masks: list[PictureSource], *, quietly: bool) -> list[PictureSource]:
+    """Return masks in the order of the concept's pictures."""
+    pictures = find_pictures(concept.images, quietly=True)
+    given = [concept.mask] if isinstance(concept.mask, str | os.PathLike) else concept.mask
+    is_order_given = isinstance(given, list | tuple) and len(given) == len(masks)
+    if any(isinstance(one, Image.Image) for one in (*pictures, *masks)):
+        order = None
+    else:
+        try:
+            order = pair_by_name([Path(one).name for one in pictures], [Path(one).name for one in masks])
+        except PictureError as error:
+            if not is_order_given:
+                raise PictureError(f"mask of {concept.placeholder_token}: {error}") from error
+            order = None
+    paired = masks if order is None else [masks[index] for index in order]
+    if not quietly and (order is None if not is_order_given else paired != masks):
+        pairs = ", ".join(
+            f"{_name(one)} with {_name(mask)}" for one, mask in zip(pictures[:5], masks[:5], strict=True)
+        )
+        why = "in the given order, though their names say another" if is_order_given else "in the order of their names"
+        warnings.warn(
+            f"{concept.placeholder_token}: masks are taken {why}: {pairs}{', ...' if len(masks) > 5 else ''}",
+            SupremeInitWarning,
+            stacklevel=2,
+        )
+    return masks if is_order_given else paired
+
+
+def _name(source: PictureSource) -> str:
+    return "a picture" if isinstance(source, Image.Image) else Path(source).name
 
 
 def find_regions(concept: Concept, num_pictures: int) -> list[Region] | None:
