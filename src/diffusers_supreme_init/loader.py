@@ -21,7 +21,7 @@ from .loading.matching import ConceptRequest, LoadedConcept, plan_load
 from .loading.reading import one_per_row, read_sources
 from .loading.sources import ConceptSource, SourceOptions
 from .multitoken import arm
-from .text.changes import changed, refresh_config
+from .text.changes import changed, changing, refresh_config
 from .text.prompt_cleaning import why_lost
 from .text.text_pairs import TextPair, find_text_pairs
 from .text.torch_state import own_torch_state
@@ -103,19 +103,20 @@ class MultiTokenInversionLoaderMixin:
         """
         cache = None if cache_dir is None else expanded(cache_dir)
         options = SourceOptions(weight_name, subfolder, revision, cache, local_files_only, hub_token, allow_pickle)
-        pairs = _text_pairs(self)
-        encoder_name = _encoder_name(pairs, text_encoder, tokenizer)
+        encoder_name = _encoder_name(_text_pairs(self), text_encoder, tokenizer)
         requests = _requests(source, token, only, description, encoder_name, options)
-        try:
-            plan = plan_load(pairs, requests)
-        except ConceptLoadError as error:
-            raise ConceptLoadError(f"{error}{_encoders_without_tokenizer(self, pairs)}") from error
         # Whoever passes a component loads into the others by calls of their own, as with diffusers' loader.
         is_complete = isinstance(text_encoder, str | None) and tokenizer is None
-        # Before any change: a warning may be turned into an error.
-        _warn(self, plan.reports, description is not False and is_complete)
-        with own_torch_state(), changed(self, pairs, plan.changes):
-            return plan.reports
+        with changing:  # from the plan to the change, but not while files are downloaded
+            pairs = _text_pairs(self)
+            try:
+                plan = plan_load(pairs, requests)
+            except ConceptLoadError as error:
+                raise ConceptLoadError(f"{error}{_encoders_without_tokenizer(self, pairs)}") from error
+            # Before any change: a warning may be turned into an error.
+            _warn(self, plan.reports, description is not False and is_complete)
+            with own_torch_state(), changed(self, pairs, plan.changes):
+                return plan.reports
 
     def unload_multitoken_inversion(self, token: str | Sequence[str] | None = None) -> None:
         """Remove loaded concepts.
@@ -131,7 +132,8 @@ class MultiTokenInversionLoaderMixin:
             ConceptLoadError: A concept is not loaded (the message lists those that are), or a text encoder cannot be
                 changed (offloaded to disk, being trained).
         """
-        _unload(self, token)
+        with changing:
+            _unload(self, token)
 
 
 def attach_to_diffusers(module: ModuleType) -> None:
@@ -219,10 +221,11 @@ def _text_pairs(pipe: Any) -> list[TextPair]:
             f"expected a pipeline with a text encoder and its tokenizer, got {type(pipe).__name__} with "
             f"{', '.join(found) or 'neither'}; both have to be classes of transformers"
         )
-    for pair in pairs:
-        for slot in pair.slots:
-            if trigger_table(slot.tokenizer):  # a plain AutoTokenizer loads the table, but not the class
-                arm(slot.tokenizer, slot.processor)
+    with changing:
+        for pair in pairs:
+            for slot in pair.slots:
+                if trigger_table(slot.tokenizer):  # a plain AutoTokenizer loads the table, but not the class
+                    arm(slot.tokenizer, slot.processor)
     return pairs
 
 
