@@ -1,5 +1,6 @@
 """Concepts -> pictures: previews during training, samples for the model card."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
-from ..errors import ConfigError, TrainingError, shown
+from ..errors import ConfigError, SupremeInitWarning, TrainingError, shown
 from ..file_names import preview_name
 from ..inputs.field_values import is_text
 from ..objective.phases import NO_PROMPT, ready_to_draw, ready_to_step
@@ -59,6 +60,26 @@ def check_prompts(name: str, prompts: str | Sequence[str], placeholder_tokens: S
     return tuple(given)
 
 
+def warn_of_blackened(where: str, flags: Sequence[Sequence[bool] | None]) -> None:
+    """Say how many pictures the safety checker has replaced with black ones.
+
+    Args:
+        where: What the pictures are.
+        flags: ``nsfw_content_detected`` of the pipeline's outputs.
+
+    Warns:
+        SupremeInitWarning: There are some.
+    """
+    blackened = [flag for of_output in flags for flag in of_output or ()]
+    if any(blackened):
+        warnings.warn(
+            f"{where}: {sum(map(bool, blackened))} of {len(blackened)} pictures are black: the pipeline's safety "
+            "checker replaced them",
+            SupremeInitWarning,
+            stacklevel=3,
+        )
+
+
 def preview_prompts(concepts: Sequence[ConceptProgress], config: SupremeInitConfig) -> list[str]:
     """Return `validation_prompt` filled in for each concept; empty if none is set."""
     template = config.validation_prompt
@@ -82,25 +103,27 @@ def draw_previews(
     Returns:
         The files written: one sheet in `output_dir`, see `preview_name`.
     """
-    pipe, rows = backbone.drawing_pipe, []
+    pipe, rows, flags = backbone.drawing_pipe, [], []
     with ready_to_draw(backbone, accelerator.device):
         for text in preview_prompts(concepts, config):
             generators = [
                 generator_for(config.seed, "", 0, index, "preview") for index in range(config.num_validation_images)
             ]
-            pictures = pipe(
+            output = pipe(
                 text,
                 num_images_per_prompt=config.num_validation_images,
                 generator=generators,
                 **backbone.drawing_options,
-            ).images
-            rows.append(_side_by_side(pictures))
+            )
+            rows.append(_side_by_side(output.images))
+            flags.append(getattr(output, "nsfw_content_detected", None))
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
     for index, row in enumerate(rows):
         sheet.paste(row, (0, index * row.height))
     path = Path(config.output_dir or "") / preview_name(step)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
+    warn_of_blackened(f"previews of step {step}", flags)
     for tracker in accelerator.trackers:
         if tracker.name == "tensorboard":
             tracker.log_images({"previews": np.asarray(sheet)[None]}, step=step, dataformats="NHWC")
@@ -136,16 +159,19 @@ def draw_samples(
         # Returns before the pipeline is touched, which may be offloaded by now.
         return []
     _check_is_loaded(backbone, concept)
-    samples = []
+    samples, flags = [], []
     texts = [fill_template(prompt, concept.placeholder_token, concept.description) for prompt in prompts]
     pipe = backbone.drawing_pipe
     with ready_to_step(backbone, device, [*texts, NO_PROMPT]), ready_to_draw(backbone, device):
         for index, text in enumerate(texts):
             generator = generator_for(seed, concept.placeholder_token, 0, index, "sample")
-            (image,) = pipe(
+            output = pipe(
                 text, num_inference_steps=num_inference_steps, generator=generator, **backbone.drawing_options
-            ).images
+            )
+            (image,) = output.images
             samples.append(SampleImage(text, image))
+            flags.append(getattr(output, "nsfw_content_detected", None))
+    warn_of_blackened(f"samples of {concept.placeholder_token}", flags)
     return samples
 
 
