@@ -177,9 +177,7 @@ def test_a_negative_prompt_counts_for_every_picture(trained: Any, options: dict[
 
 def test_pictures_that_the_safety_checker_blackens_are_counted(trained: Any, tmp_path: Path) -> None:
     trained.pipe.run_safety_checker = lambda image, *_: (image, [True] * len(image))
-    with pytest.warns(
-        SupremeInitWarning, match="pictures to measure: 2 of 2 pictures are black: the pipeline's"
-    ):
+    with pytest.warns(SupremeInitWarning, match="pictures to measure: 2 of 2 pictures are black: the pipeline's"):
         measure(trained.pipe, prompts=["a {}"], editing_prompts=())
     with pytest.warns(SupremeInitWarning, match="samples of <mug>: 1 of 1 pictures are black") as told:
         trained.save(tmp_path / "mug", sample_prompts=["a {}"])

@@ -290,17 +290,15 @@ def find_masks(concept: Concept, num_pictures: int, *, quietly: bool = False) ->
 def _in_order(concept: Concept, masks: list[PictureSource], *, quietly: bool) -> list[PictureSource]:
     """Return masks in the order of the concept's pictures."""
     pictures = find_pictures(concept.images, quietly=True)
+    names = [[Path(one).name for one in of if not isinstance(one, Image.Image)] for of in (pictures, masks)]
     given = [concept.mask] if isinstance(concept.mask, str | os.PathLike) else concept.mask
     is_order_given = isinstance(given, list | tuple) and len(given) == len(masks)
-    if any(isinstance(one, Image.Image) for one in (*pictures, *masks)):
+    try:
+        order = pair_by_name(*names) if len(names[0]) == len(names[1]) == len(masks) else None
+    except PictureError as error:
+        if not is_order_given:
+            raise PictureError(f"mask of {concept.placeholder_token}: {error}") from error
         order = None
-    else:
-        try:
-            order = pair_by_name([Path(one).name for one in pictures], [Path(one).name for one in masks])
-        except PictureError as error:
-            if not is_order_given:
-                raise PictureError(f"mask of {concept.placeholder_token}: {error}") from error
-            order = None
     paired = masks if order is None else [masks[index] for index in order]
     if not quietly and (order is None if not is_order_given else paired != masks):
         pairs = ", ".join(

@@ -149,12 +149,15 @@ class SupremeInitConfig:
     )
     logging_dir: str = field(default="logs", metadata={"help": "Folder of the trackers' logs, below `output_dir`."})
     report_to: str | None = field(
-        default=None, metadata={"help": "Tracker known to accelerate ('tensorboard', 'wandb', ...); None: none."}
+        default=None,
+        metadata={"help": "Trackers known to accelerate, 'tensorboard,wandb' or 'all'; None: your accelerator's."},
     )
 
     def __post_init__(self) -> None:
         if isinstance(self.train_text_encoders, str):
             self.train_text_encoders = self.train_text_encoders.replace(",", " ").split()
+        if isinstance(self.report_to, list | tuple) and all(isinstance(one, str) for one in self.report_to):
+            self.report_to = ",".join(self.report_to) or None
         settle(
             self,
             ranges=_TRAINING_RANGES,

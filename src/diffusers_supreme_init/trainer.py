@@ -1,5 +1,6 @@
 """`SupremeInitTextualInversionTrainer`: pictures and words in, a concept out."""
 
+import logging
 import os
 import threading
 import time
@@ -15,7 +16,7 @@ from .backbones import backbone_for
 from .concepts import Concept
 from .config import DescriberConfig, SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
-from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError, shown
+from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError, one_line, shown
 from .evaluation import Evaluation
 from .files import check_writable
 from .hub_connection import check_repo_id
@@ -34,8 +35,11 @@ from .training.loop import TrainingLoop
 from .training.preparation import check_concepts, warn_of_unused_masks, warn_of_unused_settings
 from .training.previews import SAMPLE_PROMPTS, check_prompts, draw_previews, preview_prompts
 from .training.progress import ConceptProgress
-from .training.reporting import log_losses, log_start, make_accelerator, tracking
+from .training.reporting import log_losses, log_start
 from .training.rows import TrainableRows, check_can_add, check_triggers_are_free, concepts_added, write_learned
+from .training.trackers import make_accelerator, tracker_names, tracking
+
+logger = logging.getLogger(__name__)
 
 
 class SupremeInitTextualInversionTrainer:
@@ -148,6 +152,7 @@ class SupremeInitTextualInversionTrainer:
                 raise ConfigError(f"{name}: expected an object of class {name.capitalize()}, got {shown(part)}")
         if accelerator is not None and self.config.report_to is not None:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
+        tracker_names(self.config)
         check_trainable(self._backbone)
         check_can_add(self._backbone)
         with own_torch_state():
@@ -179,55 +184,36 @@ class SupremeInitTextualInversionTrainer:
             DescriberError: A describer cannot be loaded or finds no usable words; nothing was changed.
             CheckpointError: The checkpoint belongs to another run; nothing was changed.
             PlaceholderTokenError: A placeholder token was loaded since the trainer was made; nothing was changed.
-            OutputError: `output_dir` of the settings cannot be written; nothing was changed.
-            TrainingError: This trainer was trained before, and nothing was changed. Or a concept's loss became NaN or
-                infinite, which is raised at the very end: all other concepts are complete, the rows of the last finite
-                loss are kept, and `save` can be called.
+            OutputError: `output_dir` of the settings cannot be written; nothing was changed. Or a checkpoint, preview
+                or snapshot could not be written later, which is raised at the very end: `save` can be called.
+            TrainingError: This trainer was trained before or a tracker cannot start, and nothing was changed. Or a
+                concept's loss became NaN or infinite, which is raised at the very end: the others are complete,
+                the rows of the last finite loss are kept, and `save` can be called.
         """
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
         check_triggers_are_free(self._backbone, self._tokens)
         started = time.monotonic()
-        config, backbone = self.config, self._backbone
-        accelerator = self.accelerator = self.accelerator or make_accelerator(config)
-        if config.output_dir is not None:
-            check_writable(config.output_dir)
-        checkpoint_path = find_checkpoint(config)
-        concepts = begin_concepts(
-            backbone,
-            self.concepts,
-            self._given,
-            config,
-            accelerator,
-            describers=self.describers,
-            known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
-        )
-        log_start(backbone, config, concepts, accelerator)
-        prompts = [prompt for concept in concepts for prompt in (*concept.prompts, concept.validation_prompt)]
-        if config.validation_prompt is not None:
-            prompts += [*preview_prompts(concepts, config), NO_PROMPT]
-        with (
-            concepts_added(backbone, concepts),
-            ready_to_step(backbone, accelerator.device, prompts, checkpointing=config.gradient_checkpointing),
-        ):
-            initial_rows = {concept.placeholder_token: concept.initial_rows for concept in concepts}
-            rows = TrainableRows(backbone.trained, initial_rows)
-            try:
-                loop = TrainingLoop(backbone, concepts, rows, config, accelerator)
-                self._run(loop, checkpoint_path, after_step)
-            finally:
-                rows.unwrap()
-        concepts = loop.concepts
-        write_learned(backbone, concepts)
+        accelerator = self.accelerator = self.accelerator or make_accelerator(self.config)
+        if self.config.output_dir is not None:
+            check_writable(self.config.output_dir)
+        with tracking(accelerator, self.config):  # before describing, since a tracker may be unable to start
+            concepts, failures = self._train(accelerator, after_step)
         self._seconds = time.monotonic() - started
         self._finished = datetime.now(UTC)
         self.results = concepts
         diverged = [concept for concept in concepts if concept.status == "diverged"]
         if diverged:
             steps = ", ".join(f"{concept.placeholder_token} at step {concept.step}" for concept in diverged)
+            rate = self._backbone.learning_rate(self.config)
             raise TrainingError(
                 f"expected finite losses, got NaN or infinity: {steps}; the last good rows are kept and can be saved; "
-                f"train again with a lower learning_rate (now {backbone.learning_rate(config)}) or in float32"
+                f"train again with a lower learning_rate (now {rate}) or in float32"
+            )
+        if failures:
+            raise OutputError(
+                f"training is complete and can be saved elsewhere, but {len(failures)} files of the run could not be "
+                f"written; the first: {one_line(failures[0])}"
             )
         return concepts
 
@@ -380,22 +366,63 @@ class SupremeInitTextualInversionTrainer:
             )
         return invented
 
+    def _train(
+        self, accelerator: Accelerator, after_step: Callable[[int, Mapping[str, float]], None] | None
+    ) -> tuple[list[ConceptProgress], list[OSError]]:
+        """Return the trained concepts, and the failures to write files of the run."""
+        config, backbone = self.config, self._backbone
+        checkpoint_path = find_checkpoint(config)
+        concepts = begin_concepts(
+            backbone,
+            self.concepts,
+            self._given,
+            config,
+            accelerator,
+            describers=self.describers,
+            known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
+        )
+        log_start(backbone, config, concepts, accelerator)
+        prompts = [prompt for concept in concepts for prompt in (*concept.prompts, concept.validation_prompt)]
+        if config.validation_prompt is not None:
+            prompts += [*preview_prompts(concepts, config), NO_PROMPT]
+        with (
+            concepts_added(backbone, concepts),
+            ready_to_step(backbone, accelerator.device, prompts, checkpointing=config.gradient_checkpointing),
+        ):
+            initial_rows = {concept.placeholder_token: concept.initial_rows for concept in concepts}
+            rows = TrainableRows(backbone.trained, initial_rows)
+            try:
+                loop = TrainingLoop(backbone, concepts, rows, config, accelerator)
+                failures = self._run(loop, checkpoint_path, after_step)
+            finally:
+                rows.unwrap()
+        write_learned(backbone, loop.concepts)
+        return loop.concepts, failures
+
     def _run(
         self,
         loop: TrainingLoop,
         checkpoint_path: Path | None,
         callback: Callable[[int, Mapping[str, float]], None] | None,
-    ) -> None:
+    ) -> list[OSError]:
         config, accelerator = self.config, loop.accelerator
         run = fingerprint(self._backbone, config, loop.concepts)
+        failures: list[OSError] = []
         if checkpoint_path is not None:
             loop.progress = restore_checkpoint(checkpoint_path, run, loop.concepts, loop.optimizers)
             if max(concept.step for concept in loop.concepts) > config.max_train_steps:
                 raise CheckpointError(f"{str(checkpoint_path)!r} is beyond max_train_steps={config.max_train_steps}")
 
+        def write(what: str, make: Callable[..., object], *arguments: Any) -> None:
+            try:
+                make(*arguments)
+            except OSError as error:  # a full disk, say: the rows are worth more than the files beside them
+                logger.warning("the %s could not be written: %s", what, one_line(error))
+                failures.append(error)
+
         def checkpoint() -> None:
             if accelerator.is_main_process and config.output_dir is not None:
-                write_checkpoint(config.output_dir, run, loop.concepts, loop.optimizers)
+                write("checkpoint", write_checkpoint, config.output_dir, run, loop.concepts, loop.optimizers)
 
         def record(step: int, losses: Mapping[str, float]) -> None:
             validated = [concept for concept in loop.concepts if step in concept.validation_losses]
@@ -403,9 +430,9 @@ class SupremeInitTextualInversionTrainer:
             if not accelerator.is_main_process or config.output_dir is None:
                 return
             if validated and config.validation_prompt is not None:
-                draw_previews(self._backbone, validated, config, step, accelerator)
+                write("previews", draw_previews, self._backbone, validated, config, step, accelerator)
             if is_scheduled(config.snapshot_steps, step):
-                write_snapshots(self._backbone, loop.concepts, config, step)
+                write("snapshots", write_snapshots, self._backbone, loop.concepts, config, step)
             if losses and config.checkpointing_steps and step % config.checkpointing_steps == 0:
                 checkpoint()
 
@@ -414,8 +441,8 @@ class SupremeInitTextualInversionTrainer:
             if callback is not None and losses:
                 callback(step, losses)
 
-        with tracking(accelerator, config):
-            loop.run(after_step, stop_requested=self._stop_requested.is_set, before_stop=checkpoint)
+        loop.run(after_step, stop_requested=self._stop_requested.is_set, before_stop=checkpoint)
+        return failures
 
 
 def _listed(concepts: Any) -> list[Concept]:

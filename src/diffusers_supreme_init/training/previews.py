@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from ..text.text_pairs import TextPair
 from ..text.vocabulary import ConceptVocabulary
 from ..triggers import holds_trigger
 from .progress import ConceptProgress
+from .trackers import send
 
 SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil painting of a {}")
 """Default prompts of the pictures on the card; ``{}`` stands for the concept."""
@@ -124,11 +126,14 @@ def draw_previews(
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
     warn_of_blackened(f"previews of step {step}", flags)
-    for tracker in accelerator.trackers:
+
+    def send_sheet(tracker: Any) -> None:
         if tracker.name == "tensorboard":
             tracker.log_images({"previews": np.asarray(sheet)[None]}, step=step, dataformats="NHWC")
         elif tracker.name == "wandb":
             tracker.log_images({"previews": [sheet]}, step=step)
+
+    send(accelerator, send_sheet)
     return [path]
 
 
