@@ -35,6 +35,15 @@ def check_trainable(backbone: Backbone) -> None:
             )
         if isinstance(module, nn.Module):
             _check_weights(name, module)
+    passing = {pair.encoder_name: pair.encoder for pair in backbone.trained} | {
+        backbone.denoiser_name: backbone.denoiser
+    }
+    for name, module in passing.items():
+        if kind := _quantised_activations(module):
+            raise UnsupportedPipelineError(
+                f"{name}: expected activations that pass a gradient, got quantised ones ({kind}); quantise only its "
+                "weights"
+            )
     for pair in backbone.trained:
         if any(isinstance(module, BaseTunerLayer) for module in pair.encoder.modules()):
             raise UnsupportedPipelineError(
@@ -58,6 +67,18 @@ def _check_weights(name: str, module: nn.Module) -> None:
                 f"{name}: its weights were made under torch.inference_mode(), so no gradient passes; load the "
                 "pipeline outside of it"
             )
+
+
+def _quantised_activations(module: nn.Module) -> str | None:
+    """Return the name of a class in a module that quantises activations, as torch's and torchao's do; None: none."""
+    for part in module.modules():
+        if type(part).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+            return type(part).__name__
+    for weight in module.parameters():
+        kind = type(weight.data).__name__
+        if "ActivationQuantized" in kind or getattr(weight.data, "act_quant_kwargs", None) is not None:
+            return kind
+    return None
 
 
 @contextlib.contextmanager
