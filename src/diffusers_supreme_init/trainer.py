@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from .backbones import backbone_for
 from .concepts import Concept
@@ -30,8 +31,16 @@ from .sharing.saving import FinishedRun, save_run
 from .text.prompt_cleaning import why_lost
 from .text.torch_state import own_torch_state
 from .training.beginning import begin_concepts
-from .training.checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
+from .training.checkpoint import (
+    check_agreement,
+    find_checkpoint,
+    fingerprint,
+    read_found_words,
+    restore_checkpoint,
+    write_checkpoint,
+)
 from .training.loop import TrainingLoop
+from .training.output_lock import only_run_in
 from .training.preparation import check_concepts, warn_of_unused_masks, warn_of_unused_settings
 from .training.previews import SAMPLE_PROMPTS, check_prompts, draw_previews, preview_prompts
 from .training.progress import ConceptProgress
@@ -184,7 +193,8 @@ class SupremeInitTextualInversionTrainer:
             DescriberError: A describer cannot be loaded or finds no usable words; nothing was changed.
             CheckpointError: The checkpoint belongs to another run; nothing was changed.
             PlaceholderTokenError: A placeholder token was loaded since the trainer was made; nothing was changed.
-            OutputError: `output_dir` of the settings cannot be written; nothing was changed. Or a checkpoint, preview
+            OutputError: `output_dir` of the settings cannot be written, or another run writes there; nothing was
+                changed. Or a checkpoint, preview
                 or snapshot could not be written later, which is raised at the very end: `save` can be called.
             TrainingError: This trainer was trained before or a tracker cannot start, and nothing was changed. Or a
                 concept's loss became NaN or infinite, which is raised at the very end: the others are complete,
@@ -197,7 +207,8 @@ class SupremeInitTextualInversionTrainer:
         accelerator = self.accelerator = self.accelerator or make_accelerator(self.config)
         if self.config.output_dir is not None:
             check_writable(self.config.output_dir)
-        with tracking(accelerator, self.config):  # before describing, since a tracker may be unable to start
+        # Trackers are started before describing, since one may be unable to start.
+        with only_run_in(self.config.output_dir, accelerator), tracking(accelerator, self.config):
             concepts, failures = self._train(accelerator, after_step)
         self._seconds = time.monotonic() - started
         self._finished = datetime.now(UTC)
@@ -407,6 +418,8 @@ class SupremeInitTextualInversionTrainer:
     ) -> list[OSError]:
         config, accelerator = self.config, loop.accelerator
         run = fingerprint(self._backbone, config, loop.concepts)
+        if accelerator.num_processes > 1:
+            check_agreement(gather_object([run]))
         failures: list[OSError] = []
         if checkpoint_path is not None:
             loop.progress = restore_checkpoint(checkpoint_path, run, loop.concepts, loop.optimizers)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, TrainingError
 from ..file_names import CHECKPOINT_NAME
 from ..files import write_atomically
 from .progress import ConceptProgress
@@ -191,6 +191,19 @@ def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequenc
     }
 
 
+def check_agreement(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Check that all processes of a run have the same fingerprint: their gradients are summed.
+
+    Raises:
+        TrainingError: The seeds, settings, pictures or weights of some differ.
+    """
+    for number, run in enumerate(runs):
+        if found := _differences(runs[0], run, whose=("process 0", f"process {number}")):
+            raise TrainingError(
+                f"expected equal settings, pictures and weights in all processes, got others: {'; '.join(found[:5])}"
+            )
+
+
 def _model_digest(module: nn.Module) -> str:
     """Return a short text that differs between models, from the number of tensors and the sum of the 1-D ones.
 
@@ -220,15 +233,19 @@ def _concept_differences(saved: dict[str, Any], current: dict[str, Any]) -> list
     return texts
 
 
-def _differences(saved: Any, current: Any, where: str = "") -> list[str]:
+def _differences(
+    saved: Any, current: Any, where: str = "", *, whose: tuple[str, str] = ("the checkpoint", "this run")
+) -> list[str]:
     if isinstance(saved, dict) and isinstance(current, dict):
         keys = dict.fromkeys([*saved, *current])
         return [
             text
             for key in keys
-            for text in _differences(saved.get(key), current.get(key), f"{where}.{key}" if where else str(key))
+            for text in _differences(
+                saved.get(key), current.get(key), f"{where}.{key}" if where else str(key), whose=whose
+            )
         ]
-    return [] if saved == current else [f"{where}: the checkpoint has {_short(saved)}, this run {_short(current)}"]
+    return [] if saved == current else [f"{where}: {whose[0]} has {_short(saved)}, {whose[1]} {_short(current)}"]
 
 
 def _short(value: Any) -> str:
