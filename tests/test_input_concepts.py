@@ -186,7 +186,7 @@ def test_pictures_that_can_be_read_only_once(pipe: Any, tmp_path: Path) -> None:
         {"templates": torch.ones(3)},
         {"templates": np.array(["a {}"])},
         {"templates": False},
-        {"placeholder_token": "y" * 3000},
+        {"placeholder_token": "Y" * 3000},
         {"placeholder_token": "a\nb"},
         {"candidates": torch.ones(3), "initializer": "auto"},
         {"candidates": 0, "initializer": "auto"},

@@ -91,6 +91,8 @@ def test_every_field_refuses_values_of_another_kind(config: type) -> None:
     for field in dataclasses.fields(config):
         kind = field.type.__name__ if type(field.type) is type else str(field.type).removesuffix(" | None")
         for value in SURELY_WRONG[kind]:
+            if field.name == "report_to" and value == ["x"]:
+                continue  # a list of trackers
             with pytest.raises(ConfigError, match=rf"\A{field.name}: expected [^\n]*, got [^\n]+\Z") as info:
                 config(**{field.name: value})
             assert len(str(info.value)) < 300

@@ -276,7 +276,7 @@ def test_prompts_that_do_not_show_the_concept_are_refused(pipe: Any, tmp_path: P
 
 
 def test_prompts_may_name_the_concept_themselves(pipe: Any, tmp_path: Path) -> None:
-    options = {"validation_prompt": "a photo of <MUG>", "num_validation_images": 1}
+    options = {"validation_prompt": "a photo of <MUG>", "num_validation_images": 1, "validation_samples": 2}
     trainer = make_trainer(pipe, max_train_steps=1, output_dir=str(tmp_path / "run"), **options)
     trainer.train()
     assert (tmp_path / "run" / "previews" / "step-1.png").is_file()
