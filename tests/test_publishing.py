@@ -196,7 +196,7 @@ def test_private_repositories_branches_and_pull_requests(hub: HubWorker, folder:
     refused = hub.run(f"push({str(folder)!r}, 'user/seen', private=True)")
     assert refused.error_type == "PublishError"
     assert "expected a private repository, got a public one" in refused.error
-    assert not hub.server.files("user/seen")
+    assert list(hub.server.files("user/seen")) == [".gitattributes"]
     denied = hub.run("result = huggingface_hub.list_repo_files('user/mug')", token=None)
     assert denied.error_type == "RepositoryNotFoundError"
     branch = hub.run(f"result = push({str(folder)!r}, revision='v2', commit_message='second')").check()

@@ -158,13 +158,12 @@ def warn_of_unused_settings(config: SupremeInitConfig) -> None:
     Warns:
         SupremeInitWarning: There are some.
     """
-    unused = []
     if config.lr_warmup_steps and config.lr_scheduler == "constant":
-        unused.append("lr_warmup_steps: lr_scheduler='constant' has no warm-up; pass 'constant_with_warmup'")
-    if beyond := [one for one in config.snapshot_steps if int(one.rpartition(":")[2]) > config.max_train_steps]:
-        unused.append(f"snapshot_steps: {', '.join(beyond)} is beyond max_train_steps={config.max_train_steps}")
-    for one in unused:
-        warnings.warn(one, SupremeInitWarning, stacklevel=3)
+        warnings.warn(
+            "lr_warmup_steps: lr_scheduler='constant' has no warm-up; pass 'constant_with_warmup'",
+            SupremeInitWarning,
+            stacklevel=3,
+        )
 
 
 def _check(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> Initializations | None:
