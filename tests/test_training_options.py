@@ -282,6 +282,7 @@ def test_prompts_may_name_the_concept_themselves(pipe: Any, tmp_path: Path) -> N
     assert (tmp_path / "run" / "previews" / "step-1.png").is_file()
     trainer.save(tmp_path / "mug", sample_prompts="an oil painting of <mug>")
     assert [path.name for path in (tmp_path / "mug" / "images").iterdir()] == ["0.png"]
+    pipe.unload_multitoken_inversion()
     with pytest.raises(ConfigError, match="where <cat> stands, got 'a photo of <MUG>'"):
         make_trainer(pipe, {}, {"placeholder_token": "<cat>"}, output_dir=str(tmp_path), **options)
 

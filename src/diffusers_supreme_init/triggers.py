@@ -38,7 +38,9 @@ _WITHOUT_SPACES = (
 )
 """How the Unicode names of characters begin that may stand right beside a word of another script. Korean has spaces,
 but its particles follow a word without one."""
-_WORDS_OF_PIPELINES = frozenset({"<image>", "<img>", "<person>", "<sop>", "<eop>"})
+_WORDS_OF_PIPELINES = re.compile(
+    r"<(?:(?:ref_)?image_?\d*|img|person|nickname|sop|eop|bos|eos|pad|unk|s|e|(?:end)?audcap)>", re.IGNORECASE
+)
 """Words that pipelines of diffusers add to prompts themselves."""
 
 _NO_TRIGGERS: Mapping[str, Entry] = MappingProxyType({})
@@ -262,7 +264,7 @@ class Triggers:
         """
         for word in self.alike.findall(text):
             close = difflib.get_close_matches(_core(word), self.cores, n=1, cutoff=0.6)
-            if not is_row_name(word) and (close or (word[0] == "<" and word not in _WORDS_OF_PIPELINES)):
+            if not is_row_name(word) and (close or (word[0] == "<" and not _WORDS_OF_PIPELINES.fullmatch(word))):
                 yield word, self.cores[close[0]] if close else None
 
     def entry(self, word: str) -> Entry | None:
