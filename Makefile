@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-card reproduce real-parts test test-slow quality style clean
+.PHONY: help demo example-card reproduce real-parts test test-slow fuzz quality style clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ test: $(INSTALLED)  ## the fast tests (minutes)
 
 test-slow: $(INSTALLED)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(INSTALLED)  ## 20,000 damaged pictures, lists, settings, embedding files and prompts each (half an hour)
+	FUZZ_ROUNDS=20000 $(BIN)/python -m pytest -m slow tests/test_fuzz.py tests/test_fuzz_inputs.py
 
 quality: $(INSTALLED)  ## lint, format, types, import directions
 	$(BIN)/ruff check .

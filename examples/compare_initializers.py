@@ -140,8 +140,8 @@ def main() -> None:
         "toys": toys,
     }
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    (arguments.output_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    (arguments.output_dir / "table.md").write_text(table(toys))
+    (arguments.output_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    (arguments.output_dir / "table.md").write_text(table(toys), encoding="utf-8")
     print(table(toys))
     print(json.dumps(metrics["choice_before_training_judged_after"], indent=1))
 

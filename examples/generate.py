@@ -70,7 +70,9 @@ def main(arguments: list[str] | None = None) -> list[Path]:
             paths.append(output_dir / f"{number}-{index}.png")
             picture.save(paths[-1])
     lines = [f"{number}: {prompt}" for number, prompt in enumerate(options.prompts)]
-    (output_dir / "prompts.txt").write_text("\n".join([*lines, f"{diffusers_supreme_init.__version__=}"]) + "\n")
+    (output_dir / "prompts.txt").write_text(
+        "\n".join([*lines, f"{diffusers_supreme_init.__version__=}"]) + "\n", encoding="utf-8"
+    )
     print(f"{len(paths)} picture{'s' if len(paths) > 1 else ''} in {output_dir}")
     return paths
 

@@ -208,7 +208,7 @@ def check_options(options: Mapping[str, Any], path: Path) -> None:
     Raises:
         ConfigError: They were not.
     """
-    earlier = json.loads(path.read_text()) if path.is_file() else options
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else options
     different = [name for name, value in options.items() if earlier.get(name) != value]
     if different:
         raise ConfigError(

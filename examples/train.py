@@ -182,11 +182,13 @@ def check_hub_arguments(hub: HubArguments) -> None:
     """Check before hours of training that the result can be published.
 
     Raises:
-        ConfigError: An option is missing.
+        ConfigError: An option is missing, or a prompt does not name the concept.
         PublishError: The name of the repository is invalid, or the logged-in user cannot push there.
     """
     if hub.push_to_hub != (hub.hub_model_id is not None):
         raise ConfigError("expected --push_to_hub and --hub_model_id together, got only one of them")
+    if unfilled := [prompt for prompt in hub.sample_prompts if "{}" not in prompt]:
+        raise ConfigError(f"--sample_prompts: expected '{{}}' where the concept stands, got {unfilled[0]!r}")
     if hub.hub_model_id is not None:
         check_can_push(hub.hub_model_id, create_pr=hub.create_pr)
 

@@ -23,8 +23,8 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 # The rooms of the design, from the ground up: a room imports only from lower floors.
 FLOORS = [
     ["errors", "randomness", "version"],
-    ["config", "file_names", "files", "hub_connection", "pictures", "templates", "triggers"],
-    ["multitoken"],
+    ["file_names", "hub_connection", "inputs", "templates", "triggers"],
+    ["config", "files", "multitoken", "pictures"],
     ["text"],
     ["backbones", "describers", "formats"],
     ["concepts", "loading", "objective"],

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same, random_picture, snapshot_of
+from conftest import assert_same, build_tiny_pipeline, random_picture, snapshot_of
 from PIL import ImageStat
 
 from diffusers_supreme_init import (
     ConfigError,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
+    SupremeInitWarning,
     UnsupportedPipelineError,
     evaluate,
 )
@@ -140,15 +141,54 @@ def test_the_file_holds_every_figure_and_null_where_there_is_none(trained: Any, 
     [
         ({"seeds": ()}, "seeds: expected at least one"),
         ({"seeds": (1, 1)}, "seeds: expected at least one and all different"),
+        ({"seeds": 3}, r"seeds: expected whole numbers such as range\(4\), got 3"),
+        ({"seeds": "01"}, "seeds: expected whole numbers .*, got '01'"),
+        ({"seeds": [0.5]}, r"seeds: expected whole numbers .*, got \[0.5\]"),
+        ({"seeds": None}, "seeds: expected whole numbers .*, got None"),
+        ({"batch_size": 0}, "batch_size: expected a whole number, at least 1, got 0"),
+        ({"batch_size": None}, "batch_size: expected a whole number, at least 1, got None"),
+        ({"prompts": 5}, "prompts: expected at least one text with '{}', got 5"),
+        ({"editing_prompts": [5]}, r"editing_prompts: expected at least one text with '{}', got \[5\]"),
+        ({"metrics": ["lpips"]}, "metrics: expected metrics such as LPIPS.*, got 'lpips'"),
         ({"prompts": ["a photo"]}, "templates: expected exactly one"),
         ({"metrics": [WordCount()], "description": ""}, "description: expected the words that <mug> stands for"),
         ({"num_images_per_prompt": 2}, "sampling: expected arguments .* got num_images_per_prompt"),
-        ({"denoising_samples": -1}, "num_samples: expected at least 1, got -1"),
+        ({"denoising_samples": -1}, "denoising_samples: expected a whole number, at least 0, got -1"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(trained: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         measure(trained.pipe, **options)
+
+
+@pytest.mark.parametrize("options", [{"negative_prompt": "blurry"}, {"negative_prompt": ["blurry"] * 4}])
+def test_a_negative_prompt_counts_for_every_picture(trained: Any, options: dict[str, Any]) -> None:
+    def pixels(**options: Any) -> np.ndarray:
+        given = {"prompts": "a photo of a {}", "editing_prompts": (), "seeds": range(4), "batch_size": 4}
+        result = measure(trained.pipe, **{**given, **options})
+        return np.stack([np.asarray(one) for of_prompt in result.pictures for one in of_prompt])
+
+    drawn = pixels(**options)
+    assert len(drawn) == 4
+    assert np.abs(drawn.astype(int) - pixels()).max() > 2
+    if isinstance(options["negative_prompt"], str):
+        assert (drawn == pixels(**options, batch_size=3)).all()  # the last batch is smaller
+
+
+def test_pictures_that_the_safety_checker_blackens_are_counted(trained: Any, tmp_path: Path) -> None:
+    trained.pipe.run_safety_checker = lambda image, *_: (image, [True] * len(image))
+    with pytest.warns(SupremeInitWarning, match="pictures to measure: 2 of 2 pictures are black: the pipeline's"):
+        measure(trained.pipe, prompts=["a {}"], editing_prompts=())
+    with pytest.warns(SupremeInitWarning, match="samples of <mug>: 1 of 1 pictures are black") as told:
+        trained.save(tmp_path / "mug", sample_prompts=["a {}"])
+    assert len(told) == 1
+    pipe = build_tiny_pipeline()
+    pipe.run_safety_checker = lambda image, *_: (image, [index == 0 for index in range(len(image))])
+    options = {"validation_prompt": "a {}", "num_validation_images": 2, "output_dir": str(tmp_path / "run")}
+    config = SupremeInitConfig(max_train_steps=0, validation_samples=2, **options)
+    trainer = SupremeInitTextualInversionTrainer(pipe, random_picture(), "<mug>", CAPTION, config=config)
+    with pytest.warns(SupremeInitWarning, match="previews of step 0: 1 of 2 pictures are black"):
+        trainer.train()
 
 
 def test_a_concept_that_is_not_loaded_is_refused(pipe: Any) -> None:

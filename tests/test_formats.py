@@ -296,10 +296,10 @@ def test_files_of_another_kind_than_their_name_says_are_refused(tmp_path: Path) 
     torch.save({"<mug>": CLIP_L}, tmp_path / "really_pickle.safetensors")
     for name, message in {
         "folder.safetensors": "expected learned_embeds.safetensors in",
-        "text.pt": "pickle of tensors and plain values, got a damaged one",
-        "picture.png": "expected a .safetensors file",
-        "really_safetensors.pt": "pickle of tensors and plain values, got a damaged one",
-        "really_pickle.safetensors": "whole safetensors file, got a damaged one",
+        "text.pt": "pickle of tensors and plain values, got a text file",
+        "picture.png": "or a picture with an embedding of A1111 in it, got .*picture.png', an empty file",
+        "really_safetensors.pt": "pickle of tensors and plain values, got a safetensors file; give it the suffix",
+        "really_pickle.safetensors": "a pickle; pickles can run code",
         "nowhere.pt": "does not exist",
         "nowhere": "does not exist",
         "n" * 5000 + ".pt": "does not exist",

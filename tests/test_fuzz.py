@@ -1,6 +1,7 @@
 """Random damage: whatever a file or a prompt holds, only our own errors are raised and nothing is half done."""
 
 import json
+import os
 import random
 import re
 import struct
@@ -14,7 +15,13 @@ import safetensors.torch
 from conftest import assert_same, snapshot_of
 from tiny.every_family import FAMILY, concept_for, rows_for
 
-from diffusers_supreme_init import SupremeInitError, SupremeInitWarning, read_embeddings, write_embeddings
+from diffusers_supreme_init import (
+    EmbeddingFileError,
+    SupremeInitError,
+    SupremeInitWarning,
+    read_embeddings,
+    write_embeddings,
+)
 from diffusers_supreme_init.formats.embedding_file import METADATA_KEY
 from diffusers_supreme_init.loading.matching import ConceptRequest, plan_load
 from diffusers_supreme_init.multitoken import add_triggers
@@ -41,6 +48,9 @@ NAMES = [
 ]
 DTYPES = ["F32", "F16", "BF16", "F64", "I64", "BOOL", "F8_E4M3", "X1"]
 
+ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "10000"))
+"""`make fuzz` takes 20,000."""
+
 pytestmark = pytest.mark.slow
 
 
@@ -51,7 +61,11 @@ def whole_files(folder: Path, chance: random.Random) -> list[bytes]:
         for number, pair in enumerate(find_text_pairs(FAMILY[name].build())):
             for form in ("diffusers", "kohya", "onetrainer", "per-token"):
                 path = folder / f"{name}-{number}-{form}.safetensors"
-                write_embeddings(path, [concept_for(pair)], form)
+                try:
+                    write_embeddings(path, [concept_for(pair)], form)
+                except EmbeddingFileError:
+                    assert form == "onetrainer"  # which does not train every text encoder
+                    continue
                 files.append(path.read_bytes())
             files.append(safetensors.torch.save({chance.choice(NAMES): rows_for(pair)}))
             files.append(safetensors.torch.save({"clip_l": rows_for(pair), "clip_g": rows_for(pair)}))
@@ -119,7 +133,7 @@ def test_mutated_files_against_the_planning_half(tmp_path: Path) -> None:
     files = whole_files(tmp_path, chance)
     path = tmp_path / "mutated.safetensors"
     outcomes: dict[str, int] = {}
-    for _ in range(10_000):
+    for _ in range(ROUNDS):
         path.write_bytes(mutated(chance.choice(files), chance))
         try:
             parts = read_embeddings(path)
@@ -136,9 +150,10 @@ def test_mutated_files_against_the_planning_half(tmp_path: Path) -> None:
     for pipe, state in zip(pipes, before, strict=True):
         assert_same(state, snapshot_of(pipe))
     assert {"planned", "EmbeddingFileError", "ConceptLoadError", "PlaceholderTokenError"} <= set(outcomes), outcomes
-    assert min(outcomes.values()) > 50, outcomes  # no kind of outcome is a fluke
+    assert min(outcomes.values()) > ROUNDS // 200, outcomes  # no kind of outcome is a fluke
 
 
+@pytest.mark.filterwarnings("ignore::diffusers_supreme_init.SupremeInitWarning")  # of words that look like triggers
 def test_random_prompts_with_triggers() -> None:
     chance = random.Random(0)
     triggers = ["<mug>", "zmg", "zmg2", "%mug%", "[a|b]", "(<x", "my-cat", "émü", "|x|", "7q7"]
@@ -157,7 +172,7 @@ def test_random_prompts_with_triggers() -> None:
                     add_triggers(slot.tokenizer, {trigger: words}, slot.processor)
                 tokenizers.append(slot.tokenizer)
     num_with_rows = 0
-    for _ in range(10_000):
+    for _ in range(ROUNDS):
         prompt = "".join(chance.choice(pieces) for _ in range(chance.randint(0, 12)))
         number = chance.randrange(len(tokenizers))
         tokenizer = tokenizers[number]
@@ -172,7 +187,7 @@ def test_random_prompts_with_triggers() -> None:
                 num_with_rows += 1
                 wanted = tokenizer.convert_tokens_to_ids(names)
                 assert any(ids[start : start + len(wanted)] == wanted for start in range(len(ids))), prompt
-    assert num_with_rows > 5_000
+    assert num_with_rows > ROUNDS // 2
 
 
 def test_whole_loads_that_fail_leave_no_trace(tmp_path: Path) -> None:
@@ -186,7 +201,7 @@ def test_whole_loads_that_fail_leave_no_trace(tmp_path: Path) -> None:
         name = chance.choice(PIPELINES)
         pipe = pipes[name]
         data = chance.choice(files)
-        path.write_bytes(data if chance.random() < 0.4 else mutated(data, chance))
+        path.write_bytes(data if chance.random() < 0.6 else mutated(data, chance))
         token = chance.choice([None, f"<c{number % 40}>"])
         before = snapshot_of(pipe)
         try:

@@ -18,7 +18,7 @@ from tiny.families import run
 from tiny.image_families import scheduler
 from tiny.text import clip_text_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
 
-from diffusers_supreme_init import ConceptLoadError
+from diffusers_supreme_init import ConceptLoadError, SupremeInitWarning
 from diffusers_supreme_init.text import vocabulary
 from diffusers_supreme_init.text.text_pairs import TextPair, find_text_pairs
 from diffusers_supreme_init.triggers import row_table
@@ -126,7 +126,8 @@ def test_a_copied_tokenizer_that_a_loader_has_seen_loses_what_the_original_unloa
     pipe.unload_multitoken_inversion("<mug>")
     assert holds(other, "<cat>", 1)
     assert holds(other, "<dog>", 2)
-    assert np.array_equal(run(family, other, "a <mug>"), letters)
+    with pytest.warns(SupremeInitWarning, match="'<mug>' in the prompt is not a loaded concept"):
+        assert np.array_equal(run(family, other, "a <mug>"), letters)
     load(pipe, "<hen>", 3)
     assert holds(pipe, "<dog>", 2)  # learned from the encoder on the way
     assert holds(pipe, "<hen>", 3)

@@ -175,8 +175,9 @@ def test_unloading_one_leaves_the_others_exact(pipe: Any, other_pipe: Any) -> No
     prompts = ["a <b>", "a photo of a <a> and a <c>"]
     pipe.unload_multitoken_inversion("<B>")
     other_pipe.load_multitoken_inversion([sources[0], sources[2]])
-    for prompt in prompts:
-        assert torch.equal(conditioning(pipe, prompt), conditioning(other_pipe, prompt))
+    with pytest.warns(SupremeInitWarning, match="'<b>' in the prompt is not a loaded concept"):
+        assert torch.equal(conditioning(pipe, prompts[0]), conditioning(other_pipe, prompts[0]))
+    assert torch.equal(conditioning(pipe, prompts[1]), conditioning(other_pipe, prompts[1]))
     for one in (pipe, other_pipe):
         one.unload_multitoken_inversion("<c>")
     assert_same(snapshot_of(other_pipe), snapshot_of(pipe))

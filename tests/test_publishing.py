@@ -184,6 +184,12 @@ def test_fewer_pictures_than_before_leave_none_behind(hub: HubWorker, folder: Pa
 def test_private_repositories_branches_and_pull_requests(hub: HubWorker, folder: Path) -> None:
     hub.run(f"push({str(folder)!r}, private=True)").check()
     assert hub.server.repo("user/mug").private
+    hub.run(f"push({str(folder)!r}, private=True)").check()
+    hub.server.create_repo("user/seen")
+    refused = hub.run(f"push({str(folder)!r}, 'user/seen', private=True)")
+    assert refused.error_type == "PublishError"
+    assert "expected a private repository, got a public one" in refused.error
+    assert list(hub.server.files("user/seen")) == [".gitattributes"]
     denied = hub.run("result = huggingface_hub.list_repo_files('user/mug')", token=None)
     assert denied.error_type == "RepositoryNotFoundError"
     branch = hub.run(f"result = push({str(folder)!r}, revision='v2', commit_message='second')").check()

@@ -1,5 +1,7 @@
 """Frozen parts may be quantised: rows learn through them, and not a bit of them changes."""
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tiny.families import run
 from training_families import TRAINING_FAMILY
 from transformers import QuantoConfig as EncoderQuantoConfig
 
+from diffusers_supreme_init import TrainingError, UnsupportedPipelineError
 from diffusers_supreme_init.objective.phases import on_device
 
 pytestmark = [
@@ -100,3 +103,90 @@ def test_quantised_parts_come_to_the_device_like_others(tmp_path: Path, monkeypa
     assert asked == ["meta", "cpu"]
     with on_device(transformer, torch.device("cpu")):  # it is there
         assert len(asked) == 2
+
+
+# -- quantised activations, and whatever else passes no gradient
+
+
+def dynamic(module: torch.nn.Module) -> torch.nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has moved it to another package
+        return torch.ao.quantization.quantize_dynamic(module, {torch.nn.Linear}, dtype=torch.qint8)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_quantised_activations_are_refused_at_construction(pipe: Any, part: str) -> None:
+    setattr(pipe, part, dynamic(getattr(pipe, part)))
+    message = rf"{part}: expected activations that pass a gradient, got quantised ones \(Linear\); quantise only its"
+    with pytest.raises(UnsupportedPipelineError, match=message):
+        make_trainer(pipe)
+
+
+class Passing(torch.nn.Module):
+    """Does to the gradient of a layer what a kernel of somebody else might do."""
+
+    def __init__(self, layer: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+        super().__init__()
+        self.layer, self.change = layer, change
+
+    def forward(self, *given: Any, **options: Any) -> Any:
+        made = self.layer(*given, **options)
+        changed = self.change(made)
+        return made if changed is None else changed
+
+
+class Wrong(torch.autograd.Function):
+    """Leaves numbers alone and turns their gradient round."""
+
+    @staticmethod
+    def forward(_: Any, numbers: torch.Tensor) -> torch.Tensor:
+        return numbers.clone()
+
+    @staticmethod
+    def backward(_: Any, *gradients: torch.Tensor) -> Any:
+        return -gradients[0]
+
+
+class Failing(Wrong):
+    """Has no backward pass."""
+
+    @staticmethod
+    def backward(_: Any, *gradients: torch.Tensor) -> Any:
+        raise RuntimeError("the kernel has no derivative\nat all")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            torch.Tensor.detach,
+            "<mug>: no gradient reaches its rows in text_encoder, so they would not learn; train on",
+        ),
+        (lambda numbers: numbers * 0, "<mug>: no gradient reaches its rows in text_encoder"),
+        (
+            Wrong.apply,
+            "<mug>: the gradient of its rows is wrong: along it, the loss changes by -(1|0.9\\d) times what it says",
+        ),
+        (lambda numbers: 5 * numbers - 4 * numbers.detach(), "is wrong: along it, the loss changes by 0.2 times"),
+        (Failing.apply, r"<mug>: no gradient can be computed \(the kernel has no derivative at all\); train on"),
+    ],
+    ids=["none", "zero", "opposite", "five times", "fails"],
+)
+def test_a_model_that_passes_no_right_gradient_stops_the_run(
+    pipe: Any, change: Callable[[torch.Tensor], torch.Tensor], message: str, unchanged: Callable[[Any], None]
+) -> None:
+    clip = getattr(pipe.text_encoder, "text_model", pipe.text_encoder)
+    clip.final_layer_norm = Passing(clip.final_layer_norm, change)
+    unchanged(pipe)
+    trainer = make_trainer(pipe)
+    with pytest.raises(TrainingError, match=message):
+        trainer.train()
+    assert trainer.results == []
+
+
+@pytest.mark.parametrize("dtype", ["no", "bf16", "bf16 weights"])
+def test_right_gradients_pass_in_any_precision(pipe: Any, dtype: str) -> None:
+    if dtype == "bf16 weights":
+        pipe.to(torch.bfloat16)
+    trainer = make_trainer(pipe, mixed_precision=dtype if dtype in ("no", "bf16") else None)
+    assert trainer.train()[0].status == "finished"

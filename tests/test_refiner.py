@@ -234,6 +234,13 @@ def test_nothing_is_contacted_before_the_first_call(monkeypatch: pytest.MonkeyPa
     assert "_loaded" not in vars(LocalRefiner("nobody/nothing"))
 
 
+def test_only_a_plain_id_takes_a_revision(tmp_path: Path) -> None:
+    for name in (tmp_path, str(tmp_path), "nobody/nothing@v1"):
+        with pytest.raises(DescriberError, match="revision='v2': expected a Hub id without a revision, got "):
+            LocalRefiner(name, revision="v2")
+    assert LocalRefiner("nobody/nothing", revision="v2").revision == "v2"
+
+
 def test_proxies_of_the_environment_are_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)

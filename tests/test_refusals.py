@@ -244,8 +244,8 @@ def test_output_folders_that_cannot_be_written(pipe: Any, tmp_path: Path, unchan
         make_trainer(pipe, output_dir=str(tmp_path / "file" / "out")).train()
 
 
-def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_restores_the_pipeline(
-    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchanged: Callable[[Any], None]
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_rows(
+    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import os
 
@@ -257,16 +257,18 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_restores_the_pipelin
             raise OSError(28, "No space left on device")
         original(descriptor)
 
-    unchanged(pipe)
     monkeypatch.setattr("os.fsync", fill_up)
-    with pytest.raises(OutputError, match="No space left on device"):
-        make_trainer(pipe, output_dir=str(tmp_path), checkpointing_steps=1).train()
+    trainer = make_trainer(pipe, output_dir=str(tmp_path), checkpointing_steps=1)
+    with pytest.raises(OutputError, match="training is complete and can be saved elsewhere.* No space left on device"):
+        trainer.train()
     monkeypatch.undo()
+    assert trainer.results[0].step == 4
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     (result,) = make_trainer(
         build_tiny_pipeline(), output_dir=str(tmp_path), resume_from_checkpoint="latest", checkpointing_steps=1
     ).train()
     assert result.step == 4
+    assert torch.equal(result.rows["text_encoder"], trainer.results[0].rows["text_encoder"])
 
 
 def test_saving_before_training_and_training_twice(pipe: Any, tmp_path: Path) -> None:

@@ -20,10 +20,14 @@ from training_processes import WORKER, run_forked
 
 from diffusers_supreme_init import (
     CheckpointError,
+    Concept,
+    OutputError,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
+    TrainingError,
     read_embedding,
 )
+from diffusers_supreme_init.training.checkpoint import check_agreement, fingerprint
 
 SETTINGS = {
     "max_train_steps": 8,
@@ -332,3 +336,69 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, unchanged: Callable[[An
     unchanged(pipe)
     with pytest.raises(CheckpointError, match="expected an undamaged checkpoint"):
         trainer(tmp_path, pipe=pipe, resume_from_checkpoint="latest").train()
+
+
+def test_concepts_that_are_new_gone_or_changed_are_told_in_words(tmp_path: Path) -> None:
+    def train(*concepts: Concept, **settings: Any) -> None:
+        config = SupremeInitConfig(max_train_steps=1, validation_samples=0, output_dir=str(tmp_path), **settings)
+        SupremeInitTextualInversionTrainer(build_tiny_pipeline(), concepts=concepts, config=config).train()
+
+    def concept(token: str, seed: int = 0, **options: Any) -> Concept:
+        values = {"images": random_picture(seed=seed), "placeholder_token": token, "initializer": "a red mug"}
+        return Concept(**(values | options))
+
+    train(concept("<a>"), concept("<b>"), concept("<c>"), concept("<d>"), checkpointing_steps=1)
+    five = [concept(f"<new{number}>") for number in range(12)]
+    with pytest.raises(CheckpointError) as info:
+        train(
+            concept("<a>"),
+            concept("<b>", seed=1),
+            concept("<c>", templates=["a {}"], num_vectors=2),
+            *five,
+            resume_from_checkpoint="latest",
+        )
+    message = str(info.value)
+    assert "<new9> and 2 more are new in this run; <d> is only in the checkpoint" in message
+    assert "<b> has other pictures or masks; <c> has other templates, numbers of rows, initial rows;" in message
+    assert "<a>" not in message
+    assert "e+" not in message  # no digest
+
+
+def test_processes_that_would_train_something_else_are_refused(pipe: Any) -> None:
+    def run_of(seed: int = 0, picture: int = 0, weight: float = 0.0) -> dict[str, Any]:
+        config = SupremeInitConfig(max_train_steps=0, validation_samples=0, seed=seed)
+        own = build_tiny_pipeline()
+        with torch.no_grad():
+            own.unet.conv_out.bias.add_(weight)
+        trainer = SupremeInitTextualInversionTrainer(
+            own, random_picture(seed=picture), "<mug>", "a mug", config=config
+        )
+        trainer.train()
+        return fingerprint(trainer._backbone, config, trainer.results)
+
+    check_agreement([run_of(), run_of(), run_of()])
+    for other, message in [
+        (run_of(seed=1), "settings.seed: process 0 has 0, process 2 1"),
+        (run_of(picture=1), r"concepts.<mug>.pictures: process 0 has '.*, process 2 '"),
+        (run_of(weight=1.0), "model.denoiser: process 0 has 'UNet2DConditionModel/.*, process 2 'UNet"),
+    ]:
+        with pytest.raises(TrainingError, match=f"expected equal settings, .* in all processes, got .*{message}"):
+            check_agreement([run_of(), run_of(), other])
+
+
+def test_two_runs_do_not_write_into_one_folder(pipe: Any, other_pipe: Any, tmp_path: Path) -> None:
+    config = SupremeInitConfig(max_train_steps=1, validation_samples=0, output_dir=str(tmp_path))
+    first, second = (
+        SupremeInitTextualInversionTrainer(one, random_picture(), "<mug>", "a mug", config=config)
+        for one in (pipe, other_pipe)
+    )
+
+    def meanwhile(*_: Any) -> None:
+        with pytest.raises(
+            OutputError, match="expected a folder of this run alone, got .*where another run is training"
+        ):
+            second.train()
+
+    first.train(meanwhile)
+    assert not [path.name for path in tmp_path.iterdir() if "lock" in path.name]
+    second.train()

@@ -12,7 +12,14 @@ from conftest import build_tiny_pipeline, draw_in_two_steps, random_picture
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, read_embedding
+from diffusers_supreme_init import (
+    Concept,
+    ConfigError,
+    SupremeInitConfig,
+    SupremeInitTextualInversionTrainer,
+    SupremeInitWarning,
+    read_embedding,
+)
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.config import is_scheduled
 from diffusers_supreme_init.objective.losses import denoising_losses, draw_training_sample
@@ -20,10 +27,15 @@ from diffusers_supreme_init.objective.losses import denoising_losses, draw_train
 CAPTION = "a red mug"
 
 
-def train(pipe: Any, *, concept: dict[str, Any] | None = None, **options: Any) -> Any:
-    values = {"images": random_picture(), "placeholder_token": "<mug>", "initializer": CAPTION} | (concept or {})
+def make_trainer(pipe: Any, *concepts: dict[str, Any], **options: Any) -> SupremeInitTextualInversionTrainer:
+    usual = {"images": random_picture(), "placeholder_token": "<mug>", "initializer": CAPTION}
     config = SupremeInitConfig(**({"max_train_steps": 3, "validation_samples": 0} | options))
-    return SupremeInitTextualInversionTrainer(pipe, concepts=[Concept(**values)], config=config).train()[0]
+    asked = [Concept(**(usual | values)) for values in concepts or ({},)]
+    return SupremeInitTextualInversionTrainer(pipe, concepts=asked, config=config)
+
+
+def train(pipe: Any, *, concept: dict[str, Any] | None = None, **options: Any) -> Any:
+    return make_trainer(pipe, concept or {}, **options).train()[0]
 
 
 # The optimizer and the draws are compared with what they should be in test_optimizer.py and test_sampling.py; here it
@@ -171,7 +183,8 @@ def test_masked_loss_ignores_what_is_masked(pipe: Any, other_pipe: Any) -> None:
 
 def test_masked_loss_of_a_white_mask_is_the_plain_loss(pipe: Any, other_pipe: Any) -> None:
     white = Image.new("L", (40, 40), 255)
-    masked = train(pipe, concept={"mask": white}, masked_loss=True)
+    with pytest.warns(SupremeInitWarning, match="the mask covers 100.0 % of picture 0"):
+        masked = train(pipe, concept={"mask": white}, masked_loss=True)
     assert masked.losses == pytest.approx(train(other_pipe).losses, rel=1e-6)
 
 
@@ -249,6 +262,42 @@ def test_previews_show_the_same_noises_at_every_validation(pipe: Any, tmp_path: 
     assert before.size == (64, 32)
     difference = np.abs(np.asarray(before, dtype=int) - np.asarray(after, dtype=int))
     assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("prompt", ["a photo of {0}", "a photo of <cat>", "a photo of the mug", " ", "<mugs>", "{ }"])
+def test_prompts_that_do_not_show_the_concept_are_refused(pipe: Any, tmp_path: Path, prompt: str) -> None:
+    with pytest.raises(ConfigError, match="validation_prompt: expected '{}' where <mug> stands, got "):
+        make_trainer(pipe, validation_prompt=prompt, output_dir=str(tmp_path / "run"))
+    trainer = make_trainer(pipe, max_train_steps=1)
+    trainer.train()
+    for draw in (
+        trainer.save,
+        lambda folder, **options: trainer.push_to_hub("user/mug", output_dir=folder, **options),
+    ):
+        with pytest.raises(ConfigError, match="sample_prompts: expected '{}' where <mug> stands, got "):
+            draw(tmp_path / "mug", sample_prompts=["a {}", prompt])
+        with pytest.raises(ConfigError, match="sample_prompts: expected a list of texts, got "):
+            draw(tmp_path / "mug", sample_prompts=[5])
+    assert not list(tmp_path.iterdir())
+
+
+def test_prompts_may_name_the_concept_themselves(pipe: Any, tmp_path: Path) -> None:
+    options = {"validation_prompt": "a photo of <MUG>", "num_validation_images": 1, "validation_samples": 2}
+    trainer = make_trainer(pipe, max_train_steps=1, output_dir=str(tmp_path / "run"), **options)
+    trainer.train()
+    assert (tmp_path / "run" / "previews" / "step-1.png").is_file()
+    trainer.save(tmp_path / "mug", sample_prompts="an oil painting of <mug>")
+    assert [path.name for path in (tmp_path / "mug" / "images").iterdir()] == ["0.png"]
+    pipe.unload_multitoken_inversion()
+    with pytest.raises(ConfigError, match="where <cat> stands, got 'a photo of <MUG>'"):
+        make_trainer(pipe, {}, {"placeholder_token": "<cat>"}, output_dir=str(tmp_path), **options)
+
+
+def test_a_warm_up_that_the_schedule_does_not_have_is_said(pipe: Any) -> None:
+    with pytest.warns(SupremeInitWarning, match="lr_warmup_steps: lr_scheduler='constant' has no warm-up") as told:
+        make_trainer(pipe, lr_warmup_steps=3)
+    assert len(told) == 1
+    make_trainer(pipe, lr_warmup_steps=3, lr_scheduler="linear")
 
 
 def test_tensorboard_gets_losses_and_previews(pipe: Any, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def find_words(experiment: Experiment, describers: Describers, seed: int, path: 
     Describers see the first picture alone, and "auto" compares words by other noises than those that judge the result.
     """
     if path.is_file():
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     config = replace(experiment.config, seed=seed + _CHOOSING_SEED)
     words: dict[str, dict[str, str]] = {}
     for concept in tqdm(experiment.concepts, desc=f"seed {seed}: words", unit="concept"):
@@ -131,7 +131,7 @@ def run_group(
     """
     path = folder / "measurements.json"
     if path.is_file():
-        return [Measurement(**values) for values in json.loads(path.read_text())["measurements"]]
+        return [Measurement(**values) for values in json.loads(path.read_text(encoding="utf-8"))["measurements"]]
     planned = [
         (setting, concept, _plan(setting, concept, words, experiment, group))
         for setting in group.settings

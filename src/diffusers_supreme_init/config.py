@@ -1,10 +1,9 @@
 """`SupremeInitConfig`: how to train; `DescriberConfig`: how to find words. A `Concept` says what to train."""
 
-import math
-import re
 from dataclasses import dataclass, field
 
 from .errors import ConfigError
+from .inputs.field_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, NOT_EMPTY, UP_TO_1, Range, settle
 
 LR_SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
@@ -12,6 +11,34 @@ LEARNABLE_PROPERTIES = ("object", "style")
 LABEL_SYNONYMS = ("first", "last", "all")
 REGION_BACKGROUNDS = ("keep", "remove")
 DESCRIBER_DTYPES = ("float32", "bfloat16", "float16")
+
+_PRECISIONS = {"false": "no", "float16": "fp16", "bfloat16": "bf16"}  # YAML reads `no` as False
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+_TRAINING_CHOICES = {
+    "lr_scheduler": LR_SCHEDULERS,
+    "learnable_property": LEARNABLE_PROPERTIES,
+    "mixed_precision": MIXED_PRECISIONS,
+}
+_TRAINING_RANGES: dict[str, Range] = {
+    **dict.fromkeys(("train_batch_size", "gradient_accumulation_steps", "num_validation_images"), AT_LEAST_1),
+    **dict.fromkeys(("max_forward_batch_size", "resolution"), AT_LEAST_1),
+    **dict.fromkeys(("max_train_steps", "lr_warmup_steps", "validation_samples", "seed"), AT_LEAST_0),
+    **dict.fromkeys(("early_stopping_patience", "checkpointing_steps"), AT_LEAST_0),
+    **dict.fromkeys(("learning_rate", "snr_gamma", "max_grad_norm", "adam_epsilon"), ABOVE_0),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), BELOW_1),
+    "flip_probability": UP_TO_1,
+    "report_to": NOT_EMPTY,
+}
+_DESCRIBER_CHOICES = {
+    "label_synonym": LABEL_SYNONYMS,
+    "region_background": REGION_BACKGROUNDS,
+    "describer_dtype": DESCRIBER_DTYPES,
+}
+_DESCRIBER_RANGES: dict[str, Range] = {
+    **dict.fromkeys(("num_labels", "num_captions", "region_margin"), AT_LEAST_0),
+    **dict.fromkeys(("max_caption_tokens", "score_samples", "max_initializer_tokens"), AT_LEAST_1),
+}
 
 
 @dataclass(kw_only=True)
@@ -23,9 +50,10 @@ class SupremeInitConfig:
     never scaled. Weight decay is always 0, because it would pull the rows towards zero.
 
     Fields named ``*_steps`` of type `list[str]` are step schedules: ``"10"`` means step 10, ``"every:25"`` every 25th.
+    A value whose meaning is plain is converted: ``"1e-4"``, ``2.0`` steps, ``[0, 10]`` as a schedule, ``"none"``.
 
     Raises:
-        ConfigError: A value is out of range, or two fields contradict each other.
+        ConfigError: A value has the wrong type or is out of range, or two fields contradict each other.
     """
 
     max_train_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
@@ -102,7 +130,8 @@ class SupremeInitConfig:
         },
     )
     validation_prompt: str | None = field(
-        default=None, metadata={"help": "Draw this prompt at every validation; '{}' stands for each concept."}
+        default=None,
+        metadata={"help": "Draw this prompt at every validation; '{}' (or its token) stands for each concept."},
     )
     num_validation_images: int = field(default=4, metadata={"help": "Pictures per validation prompt."})
     snapshot_steps: list[str] = field(
@@ -120,54 +149,23 @@ class SupremeInitConfig:
     )
     logging_dir: str = field(default="logs", metadata={"help": "Folder of the trackers' logs, below `output_dir`."})
     report_to: str | None = field(
-        default=None, metadata={"help": "Tracker known to accelerate ('tensorboard', 'wandb', ...); None: none."}
+        default=None,
+        metadata={"help": "Trackers known to accelerate, 'tensorboard,wandb' or 'all'; None: your accelerator's."},
     )
 
     def __post_init__(self) -> None:
-        for name in (
-            "train_batch_size",
-            "gradient_accumulation_steps",
-            "num_validation_images",
-        ):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in (
-            "max_train_steps",
-            "lr_warmup_steps",
-            "validation_samples",
-            "early_stopping_patience",
-            "checkpointing_steps",
-            "seed",
-        ):
-            self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("max_forward_batch_size", "resolution"):
-            value = getattr(self, name)
-            self._require(name, value is None or value >= 1, "at least 1, or None")
-        for name in ("snr_gamma", "max_grad_norm"):
-            value = getattr(self, name)
-            self._require(name, value is None or (value > 0 and math.isfinite(value)), "above 0, or None")
-        rate = self.learning_rate
-        self._require("learning_rate", rate is None or 0 < rate < math.inf, "above 0, or None")
-        names = self.train_text_encoders
-        is_list = not isinstance(names, str) and all(isinstance(name, str) for name in names)
-        self._require("train_text_encoders", is_list, "a list of component names")
-        self._require("adam_epsilon", 0 < self.adam_epsilon < math.inf, "above 0")
-        for name in ("adam_beta1", "adam_beta2"):
-            self._require(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
-        self._require("flip_probability", 0 <= self.flip_probability <= 1, "in [0, 1]")
-        self._require("lr_scheduler", self.lr_scheduler in LR_SCHEDULERS, f"one of {LR_SCHEDULERS}")
-        self._require(
-            "learnable_property",
-            self.learnable_property in LEARNABLE_PROPERTIES,
-            f"one of {LEARNABLE_PROPERTIES}",
+        if isinstance(self.train_text_encoders, str):
+            self.train_text_encoders = self.train_text_encoders.replace(",", " ").split()
+        if isinstance(self.report_to, list | tuple) and all(isinstance(one, str) for one in self.report_to):
+            self.report_to = ",".join(self.report_to) or None
+        settle(
+            self,
+            ranges=_TRAINING_RANGES,
+            choices=_TRAINING_CHOICES,
+            aliases=_PRECISIONS,
+            paths=("output_dir", "logging_dir", "resume_from_checkpoint"),
+            schedules=("validation_steps", "snapshot_steps"),
         )
-        self._require(
-            "mixed_precision",
-            self.mixed_precision is None or self.mixed_precision in MIXED_PRECISIONS,
-            f"one of {MIXED_PRECISIONS}, or None",
-        )
-        for name in ("validation_steps", "snapshot_steps"):
-            for entry in getattr(self, name):
-                self._require(name, re.fullmatch(r"\d+|every:[1-9]\d*", entry) is not None, '"10" or "every:25"')
         if self.early_stopping_patience and not self.validation_samples:
             raise ConfigError(
                 "early_stopping_patience needs the fixed-noise loss; got validation_samples=0, set it to 32"
@@ -182,9 +180,6 @@ class SupremeInitConfig:
             if used and self.output_dir is None:
                 raise ConfigError(f"{name} writes or reads files; expected an output_dir, got None; pass output_dir=")
 
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        _require(self, name, holds, expected)
-
 
 @dataclass(kw_only=True)
 class DescriberConfig:
@@ -195,7 +190,7 @@ class DescriberConfig:
     first needed.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value has the wrong type or is out of range.
     """
 
     captioner: str = field(
@@ -251,26 +246,13 @@ class DescriberConfig:
     )
 
     def __post_init__(self) -> None:
-        labels = self.candidate_labels
-        is_list = not isinstance(labels, str) and all(isinstance(label, str) for label in labels)
-        _require(self, "candidate_labels", is_list, "a list of texts")
-        for name in ("num_labels", "num_captions"):
-            _require(self, name, getattr(self, name) >= 0, "at least 0")
-        for name in ("max_caption_tokens", "score_samples"):
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
-        limit = self.max_initializer_tokens
-        _require(self, "max_initializer_tokens", limit is None or limit >= 1, "at least 1, or None")
-        _require(self, "region_margin", 0 <= self.region_margin < math.inf, "at least 0")
-        _require(self, "label_synonym", self.label_synonym in LABEL_SYNONYMS, f"one of {LABEL_SYNONYMS}")
-        _require(
-            self, "region_background", self.region_background in REGION_BACKGROUNDS, f"one of {REGION_BACKGROUNDS}"
+        settle(
+            self,
+            ranges=_DESCRIBER_RANGES,
+            choices=_DESCRIBER_CHOICES,
+            aliases=_DTYPES,
+            paths=("captioner", "classifier", "segmenter"),
         )
-        _require(self, "describer_dtype", self.describer_dtype in DESCRIBER_DTYPES, f"one of {DESCRIBER_DTYPES}")
-
-
-def _require(config: object, name: str, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name}: expected {expected}, got {getattr(config, name)!r}")
 
 
 def is_scheduled(schedule: list[str], step: int) -> bool:

@@ -1,5 +1,7 @@
 """All exceptions and warnings of the package; a message says what was expected, what was got and what to do."""
 
+import os
+
 
 class SupremeInitError(Exception):
     """Base of all exceptions of this package."""
@@ -63,3 +65,32 @@ class MetricError(SupremeInitError, ValueError):
 
 class SupremeInitWarning(UserWarning):
     """Category of every warning of this package."""
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """Return a value for a message, on one line: plain values as they are written, anything else as its type.
+
+    >>> shown("1e-4x"), shown([0, "ten"]), shown(object())
+    ("'1e-4x'", "[0, 'ten']", 'an object')
+    """
+    if isinstance(value, list | tuple):
+        pair = "[]" if isinstance(value, list) else "()"
+        inner = ", ".join(shown(one, longest) for one in value[:longest])
+        return _cut(f"{pair[0]}{inner}{pair[1]}", longest)
+    if value is None or isinstance(value, type | bool | int | float | str | bytes | os.PathLike):
+        plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+        try:
+            return _cut(repr(plain[:longest] if isinstance(plain, str | bytes) else plain), longest)
+        except ValueError:  # Python writes no integer of more than 4300 digits
+            return "a number of thousands of digits"
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in set('aeiou') else 'a'} {name}"
+
+
+def one_line(said: BaseException | str, longest: int = 300) -> str:
+    """Return the message of an error, or a text, on one line and cut; the class name of an error without a message."""
+    return " ".join(str(said).split())[:longest] or type(said).__name__
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -1,7 +1,7 @@
 """A loaded concept -> how well its pictures show the object, and how well they still follow other prompts."""
 
-import logging
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,20 +11,22 @@ from typing import Any, TypeAlias
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .errors import ConfigError, UnsupportedPipelineError
+from .errors import ConfigError, UnsupportedPipelineError, shown
 from .file_names import EVALUATION_NAME
 from .files import json_bytes, write_atomically
+from .inputs.field_values import is_text, whole_number
+from .inputs.paths import looks_like_path
 from .metrics import FidelityMetric, PromptMetric, default_metrics, denoising_mse
 from .pictures import PictureSource, find_pictures, fit_to_square, load_picture
 from .randomness import generator_for
 from .templates import VALIDATION_TEMPLATE, append_description, check_templates, fill_template
 from .text.prompt_cleaning import as_written
 from .text.text_pairs import find_text_pairs
+from .training.previews import warn_of_blackened
 from .triggers import find_trigger, has_token
 from .version import __version__
 
-logger = logging.getLogger(__name__)
-
+_PROMPT_NAME = re.compile(r"(negative_)?prompt(_\d)?")
 _TAKEN = frozenset({"prompt", "generator", "num_images_per_prompt", "output_type", "return_dict"})
 _JSON_TYPES = (bool, int, float, str, type(None))
 
@@ -177,16 +179,29 @@ def evaluate(
         sampling: Arguments of the pipeline: ``num_inference_steps=30, guidance_scale=7.5, negative_prompt=...``.
 
     Raises:
-        ConfigError: The concept is not loaded, or prompts, seeds, description or sampling are unusable.
+        ConfigError: The concept is not loaded, or prompts, seeds, description, metrics or sampling are unusable.
         PictureError: A reference is unusable.
         MetricError: A metric lacks its weights, or cannot measure these pictures.
         UnsupportedPipelineError: The pipeline cannot be trained on; pass ``denoising_samples=0``.
+
+    Warns:
+        SupremeInitWarning: The safety checker replaced pictures with black ones, which are measured too.
     """
     _check_loaded(pipe, placeholder_token)
+    seeds = _whole_numbers(seeds)
     if not seeds or len(set(seeds)) != len(seeds):
-        raise ConfigError(f"seeds: expected at least one and all different, got {list(seeds)}")
-    templates = check_templates(tuple(prompts))
-    editing_templates = check_templates(tuple(editing_prompts)) if editing_prompts else ()
+        raise ConfigError(f"seeds: expected at least one and all different, got {shown(seeds)}")
+    (batch_size,) = _whole_numbers((batch_size,), "batch_size", least=1)
+    (denoising_samples,) = _whole_numbers((denoising_samples,), "denoising_samples", least=0)
+    wrong = [one for one in metrics or () if not isinstance(one, FidelityMetric | PromptMetric)]
+    if wrong:
+        raise ConfigError(
+            f"metrics: expected metrics such as LPIPS(), got {shown(wrong[0])}; see diffusers_supreme_init.metrics"
+        )
+    if not is_text(description) or looks_like_path(description):
+        raise ConfigError(f"description: expected words, got {shown(description)}")
+    templates = check_templates(_texts("prompts", prompts))
+    editing_templates = check_templates(_texts("editing_prompts", editing_prompts)) if editing_prompts else ()
     if taken := sorted(_TAKEN & sampling.keys()):
         raise ConfigError(
             f"sampling: expected arguments such as num_inference_steps, got {', '.join(taken)}, which evaluate sets "
@@ -247,7 +262,28 @@ def evaluate(
     )
 
 
+def _whole_numbers(values: Any, name: str = "seeds", least: int | None = None) -> tuple[int, ...]:
+    try:
+        found = tuple(whole_number(one) for one in values)
+        if isinstance(values, str | bytes) or (least is not None and min(found) < least):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
+        if least is None:
+            raise ConfigError(f"{name}: expected whole numbers such as range(4), got {shown(values)}") from error
+        raise ConfigError(f"{name}: expected a whole number, at least {least}, got {shown(values[0])}") from error
+    return found
+
+
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    texts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
+    if not texts or not all(is_text(text) for text in texts):
+        raise ConfigError(f"{name}: expected at least one text with '{{}}', got {shown(given)}")
+    return texts
+
+
 def _check_loaded(pipe: Any, placeholder_token: str) -> None:
+    if not isinstance(placeholder_token, str):
+        raise ConfigError(f"placeholder_token: expected the name of a concept, got {shown(placeholder_token)}")
     tokenizers = [slot.tokenizer for pair in find_text_pairs(pipe) for slot in pair.slots]
     for tokenizer in tokenizers:  # after diffusers' own loader, the token has no trigger of ours
         if find_trigger(tokenizer, placeholder_token) is not None or has_token(tokenizer, placeholder_token):
@@ -265,19 +301,21 @@ def _draw(
     asked = [(number, text, seed) for number, text in enumerate(texts) for seed in seeds]
     sampling = {**as_written(pipe), **sampling}  # no cleaning or rewriting of prompts, which could lose the token
     pictures: list[list[Image.Image]] = [[] for _ in texts]
-    num_blocked = 0
+    flags = []
     hide = len(asked) <= batch_size
     for start in tqdm(range(0, len(asked), batch_size), desc="drawing", unit="batch", leave=False, disable=hide):
         batch = asked[start : start + batch_size]
         generators = [generator_for(seed, "", 0, number, "evaluation") for number, _, seed in batch]
-        output = pipe([text for _, text, _ in batch], generator=generators, **sampling)
-        num_blocked += sum(getattr(output, "nsfw_content_detected", None) or ())
+        # Pipelines want one negative prompt for each prompt, and some refuse a text beside a list.
+        others = {
+            name: [value] * len(batch) if _PROMPT_NAME.fullmatch(name) and isinstance(value, str) else value
+            for name, value in sampling.items()
+        }
+        output = pipe([text for _, text, _ in batch], generator=generators, **others)
+        flags.append(getattr(output, "nsfw_content_detected", None))
         for (number, _, _), picture in zip(batch, output.images, strict=True):
             pictures[number].append(picture)
-    if num_blocked:
-        logger.warning(
-            "%d of %d pictures were blackened by the safety checker and are included", num_blocked, len(asked)
-        )
+    warn_of_blackened("pictures to measure", flags)
     return tuple(map(tuple, pictures))
 
 

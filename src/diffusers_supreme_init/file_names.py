@@ -7,9 +7,14 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from .errors import PlaceholderTokenError, shown
+
 WEIGHT_NAME = "learned_embeds.safetensors"
 WEIGHT_NAMES = (WEIGHT_NAME, *(f"learned_embeds_{number}.safetensors" for number in (2, 3, 4)))
 """Names of the embedding files of a concept, one per text encoder."""
+
+SAFETENSORS_SUFFIXES = (".safetensors", ".pti")  # cog-sdxl writes .pti
+PICKLE_SUFFIXES = (".pt", ".bin", ".pth", ".ckpt")
 
 CARD_NAME = "README.md"
 RECORD_NAME = "training.json"
@@ -31,6 +36,8 @@ def folder_name(placeholder_token: str) -> str:
     Different tokens get different names, even on disks that ignore case or normalise Unicode. The names are allowed
     everywhere: they contain only letters, digits, ``-`` and ``_``, and Windows does not reserve them for devices.
     """
+    if not isinstance(placeholder_token, str):
+        raise PlaceholderTokenError(f"expected a placeholder token such as '<mug>', got {shown(placeholder_token)}")
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", placeholder_token).casefold())
     plain = re.sub(r"[^\w-]", "", folded)[:_LONGEST_NAME].strip("-")
     could_be_digest = re.search(r"-[0-9a-f]{12}\Z", plain) is not None

@@ -14,9 +14,10 @@ import safetensors.torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .errors import EmbeddingFileError, OutputError
-
-_SAFETENSORS_SUFFIXES = (".safetensors", ".pti")  # cog-sdxl writes .pti
+from .errors import EmbeddingFileError, OutputError, one_line
+from .file_names import PICKLE_SUFFIXES, SAFETENSORS_SUFFIXES
+from .inputs.file_kinds import PICKLE, SAFETENSORS, kind_of_file
+from .inputs.paths import expanded, local_path
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -25,7 +26,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     Raises:
         OutputError: The folder cannot be created or written to, or the disk is full. An existing file is unchanged.
     """
-    target = Path(path)
+    target = local_path(path)
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     """
     probe = write_atomically(Path(folder) / ".writable", b"")
     probe.unlink(missing_ok=True)  # another process may have removed it already
-    return Path(folder)
+    return local_path(folder)
 
 
 def hub_id(name: object) -> str | None:
@@ -86,25 +87,36 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     """Return the tensors and the metadata of a safetensors file.
 
     Raises:
-        EmbeddingFileError: The file is missing or damaged, or its name does not end in ``.safetensors``.
+        EmbeddingFileError: The file is missing, damaged or something else, or its name does not end in
+            ``.safetensors``.
     """
-    path = Path(source)
+    path = expanded(source)
     where = repr(str(path))
     if not os.path.isfile(path):  # Path.is_file raises an error on texts that are too long for a path
         raise EmbeddingFileError(f"expected an embedding file, got {where}, which does not exist")
-    if path.suffix.lower() not in _SAFETENSORS_SUFFIXES:
-        is_pickle = path.suffix.lower() in (".pt", ".bin", ".pth", ".ckpt")
-        advice = (
-            "; pickles can run code when they are opened: where you trust this one, pass allow_pickle=True, or "
-            "convert it once with examples/convert.py --allow_pickle"
+    kind = kind_of_file(path)
+    if kind == PICKLE or (kind is None and path.suffix.lower() in PICKLE_SUFFIXES):
+        rename = "" if path.suffix.lower() in PICKLE_SUFFIXES else "rename it to .pt and "
+        raise EmbeddingFileError(
+            f"expected a .safetensors file, got {where}, a pickle; pickles can run code when they are opened: where "
+            f"you trust this one, {rename}pass allow_pickle=True, or convert it once with examples/convert.py "
+            "--allow_pickle"
         )
-        raise EmbeddingFileError(f"expected a .safetensors file, got {where}{advice if is_pickle else ''}")
+    if kind not in (None, SAFETENSORS):
+        raise EmbeddingFileError(f"{where}: expected a whole safetensors file, got {kind}")
+    if path.suffix.lower() not in SAFETENSORS_SUFFIXES:
+        rename = "; rename it" if kind == SAFETENSORS else ""
+        raise EmbeddingFileError(f"expected a .safetensors file, got {where}{rename}")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
             return tensors, file.metadata() or {}
+    except PermissionError as error:
+        raise EmbeddingFileError(f"{where}: cannot be read ({one_line(error)})") from error
     except Exception as error:  # a damaged file can make safetensors and torch raise almost anything
-        raise EmbeddingFileError(f"{where}: expected a whole safetensors file, got a damaged one ({error})") from error
+        raise EmbeddingFileError(
+            f"{where}: expected a whole safetensors file, got a damaged one ({one_line(error)})"
+        ) from error
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -16,7 +16,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     validate_repo_id,
 )
 
-from .errors import PublishError
+from .errors import PublishError, one_line
 
 HUB_FAILURES = (OSError, RuntimeError, ValueError, LookupError, httpx2.HTTPError)
 """Errors of the Hub client. `HfHubHTTPError` and `ConnectionError` are OSErrors. Failed uploads of large files
@@ -194,8 +194,3 @@ def status_of(error: BaseException) -> int | None:
     """Return the HTTP status of an error of the Hub client, or None if there was no answer."""
     response = getattr(error, "response", None) if isinstance(error, HfHubHTTPError) else None
     return response.status_code if response is not None else None
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of an error on one line, at most 300 characters; without a message, its class name."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

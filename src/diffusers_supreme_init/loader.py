@@ -4,6 +4,7 @@ Everything is read and checked before the first row is written; a failed load le
 """
 
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,14 +14,17 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .errors import ConceptLoadError, SupremeInitWarning
+from .errors import ConceptLoadError, SupremeInitWarning, shown
+from .inputs.field_values import is_text
+from .inputs.paths import expanded, looks_like_path
 from .loading.matching import ConceptRequest, LoadedConcept, plan_load
 from .loading.reading import one_per_row, read_sources
 from .loading.sources import ConceptSource, SourceOptions
 from .multitoken import arm
-from .text.changes import changed, refresh_config
+from .text.changes import changed, changing, refresh_config
 from .text.prompt_cleaning import why_lost
 from .text.text_pairs import TextPair, find_text_pairs
+from .text.torch_state import own_torch_state
 from .text.vocabulary import ConceptVocabulary
 from .triggers import folded, trigger_table
 
@@ -73,7 +77,7 @@ class MultiTokenInversionLoaderMixin:
             tokenizer: The tokenizer of `text_encoder`, which diffusers' own loader asks for; here it is only checked.
             allow_pickle: Also read ``.pt`` and ``.bin`` files, with PyTorch's restricted unpickler.
             weight_name: File name within a folder or repository; None: ``learned_embeds.safetensors`` (and ``_2``
-                ...).
+                ...). It is refused, like the next two, for a source that it cannot apply to.
             subfolder: Folder within a folder or repository.
             revision: Branch, tag or commit of a repository.
             cache_dir: Folder for downloads; None: the Hub client's cache.
@@ -86,7 +90,8 @@ class MultiTokenInversionLoaderMixin:
 
         Raises:
             EmbeddingFileError: A file is missing, damaged, a pickle without `allow_pickle`, does not hold one concept
-                or does not name it; the Hub fails; or the sources lack a concept that `only` names.
+                or does not name it; the Hub fails; the sources lack a concept that `only` names; or `weight_name`,
+                `subfolder` or `revision` cannot apply to a source.
             ConceptLoadError: A concept fits no text encoder or several different ones, or clashes with a loaded one;
                 a text encoder cannot take rows (quantised, offloaded to disk, being trained); the numbers of tokens
                 and concepts differ; or `text_encoder` or `tokenizer` is not one of the pipeline.
@@ -96,17 +101,22 @@ class MultiTokenInversionLoaderMixin:
             SupremeInitWarning: A text encoder has neither rows nor a description, or the pipeline would remove the
                 placeholder token from prompts before it tokenizes them.
         """
-        options = SourceOptions(weight_name, subfolder, revision, cache_dir, local_files_only, hub_token, allow_pickle)
-        pairs = _text_pairs(self)
-        encoder_name = _encoder_name(pairs, text_encoder, tokenizer)
+        cache = None if cache_dir is None else expanded(cache_dir)
+        options = SourceOptions(weight_name, subfolder, revision, cache, local_files_only, hub_token, allow_pickle)
+        encoder_name = _encoder_name(_text_pairs(self), text_encoder, tokenizer)
         requests = _requests(source, token, only, description, encoder_name, options)
-        plan = plan_load(pairs, requests)
         # Whoever passes a component loads into the others by calls of their own, as with diffusers' loader.
         is_complete = isinstance(text_encoder, str | None) and tokenizer is None
-        # Before any change: a warning may be turned into an error.
-        _warn(self, plan.reports, description is not False and is_complete)
-        with changed(self, pairs, plan.changes):
-            return plan.reports
+        with changing:  # from the plan to the change, but not while files are downloaded
+            pairs = _text_pairs(self)
+            try:
+                plan = plan_load(pairs, requests)
+            except ConceptLoadError as error:
+                raise ConceptLoadError(f"{error}{_encoders_without_tokenizer(self, pairs)}") from error
+            # Before any change: a warning may be turned into an error.
+            _warn(self, plan.reports, description is not False and is_complete)
+            with own_torch_state(), changed(self, pairs, plan.changes):
+                return plan.reports
 
     def unload_multitoken_inversion(self, token: str | Sequence[str] | None = None) -> None:
         """Remove loaded concepts.
@@ -122,7 +132,8 @@ class MultiTokenInversionLoaderMixin:
             ConceptLoadError: A concept is not loaded (the message lists those that are), or a text encoder cannot be
                 changed (offloaded to disk, being trained).
         """
-        _unload(self, token)
+        with changing:
+            _unload(self, token)
 
 
 def attach_to_diffusers(module: ModuleType) -> None:
@@ -149,10 +160,13 @@ def _requests(
     options: SourceOptions,
 ) -> list[ConceptRequest]:
     sources: list[ConceptSource] = list(source) if isinstance(source, list | tuple) else [cast(ConceptSource, source)]
-    if not isinstance(description, str | bool):
-        raise ConceptLoadError(f"description: expected a text, True or False, got {description!r}")
-    found = read_sources(sources, [only] if isinstance(only, str) else only, options, has_token=bool(token))
-    tokens: list[str | None] = [token] if isinstance(token, str) else list(token) if token else [None for _ in found]
+    if not isinstance(description, bool) and not is_text(description):
+        raise ConceptLoadError(f"description: expected a text, True or False, got {shown(description)}")
+    if isinstance(description, str) and looks_like_path(description):
+        raise ConceptLoadError(f"description: expected words, got {shown(description)}, which looks like a path")
+    given = _texts("token", token)
+    found = read_sources(sources, _texts("only", only), options, has_token=bool(given))
+    tokens: list[str | None] = [*given] if given else [None for _ in found]
     if len(tokens) != len(found):
         found = one_per_row(found, len(tokens))
     if isinstance(description, str) and len(found) != 1:
@@ -184,16 +198,16 @@ def _encoder_name(
         if name is None:
             names = ", ".join(pair.encoder_name for pair in pairs)
             raise ConceptLoadError(
-                f"text_encoder: expected a text encoder of this pipeline or its name ({names}), got a "
-                f"{type(text_encoder).__name__} that is not one of them"
+                f"text_encoder: expected a text encoder of this pipeline or its name ({names}), got "
+                f"{shown(text_encoder)}, which is not one of them"
             )
     if tokenizer is None:
         return name
     owners = [pair.encoder_name for pair in pairs if any(slot.tokenizer is tokenizer for slot in pair.slots)]
     if not owners or (name is not None and name not in owners):
         raise ConceptLoadError(
-            f"tokenizer: expected the tokenizer of {name or 'a text encoder of this pipeline'}, got a "
-            f"{type(tokenizer).__name__} that is not; leave it out"
+            f"tokenizer: expected the tokenizer of {name or 'a text encoder of this pipeline'}, got "
+            f"{shown(tokenizer)}, which is not; leave it out"
         )
     return name or owners[0]
 
@@ -201,22 +215,42 @@ def _encoder_name(
 def _text_pairs(pipe: Any) -> list[TextPair]:
     pairs = find_text_pairs(pipe)
     if not pairs:
+        readers = {name: part for name, part in pipe.components.items() if re.search("text_encoder|tokenizer", name)}
+        found = [f"no {name}" if part is None else f"{name} ({type(part).__name__})" for name, part in readers.items()]
         raise ConceptLoadError(
             f"expected a pipeline with a text encoder and its tokenizer, got {type(pipe).__name__} with "
-            f"{', '.join(name for name, part in pipe.components.items() if part is not None) or 'no components'}"
+            f"{', '.join(found) or 'neither'}; both have to be classes of transformers"
         )
-    for pair in pairs:
-        for slot in pair.slots:
-            if trigger_table(slot.tokenizer):  # a plain AutoTokenizer loads the table, but not the class
-                arm(slot.tokenizer, slot.processor)
+    with changing:
+        for pair in pairs:
+            for slot in pair.slots:
+                if trigger_table(slot.tokenizer):  # a plain AutoTokenizer loads the table, but not the class
+                    arm(slot.tokenizer, slot.processor)
     return pairs
+
+
+def _encoders_without_tokenizer(pipe: Any, pairs: Sequence[TextPair]) -> str:
+    known = {pair.encoder_name for pair in pairs}
+    readers = [name for name, part in pipe.components.items() if name.startswith("text_encoder") and part is not None]
+    names = [name for name in readers if name not in known]
+    return f"; not counted, for lack of a tokenizer of transformers: {', '.join(names)}" if names else ""
+
+
+def _texts(name: str, value: Any) -> list[str] | None:
+    """Return an argument that may be one text or several."""
+    if value is None or isinstance(value, str):
+        return None if value is None else [value]
+    if not isinstance(value, list | tuple | set | frozenset) or not all(isinstance(one, str) for one in value):
+        raise ConceptLoadError(f"{name}: expected a text or a list of texts, got {shown(value)}")
+    return list(value)
 
 
 def _unload(pipe: Any, token: str | Sequence[str] | None) -> None:
     pairs = _text_pairs(pipe)
     vocabularies = [ConceptVocabulary(pair) for pair in pairs]
     loaded = list(dict.fromkeys(trigger for vocabulary in vocabularies for trigger in vocabulary.entries))
-    wanted = loaded if token is None else [token] if isinstance(token, str) else list(token)
+    asked = _texts("token", token)
+    wanted = loaded if asked is None else asked
     known = {folded(trigger) for trigger in loaded}
     unknown = [trigger for trigger in wanted if folded(trigger) not in known]
     if unknown:

@@ -42,6 +42,8 @@ _OTHER_HOMES = {"ChatGLMTokenizer": "diffusers.pipelines.kolors.tokenizer"}
 """Modules of tokenizer classes that are not in ``transformers``."""
 
 _ARMED: "weakref.WeakSet[Any]" = weakref.WeakSet()
+_TOLD: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
+"""Words that users were warned of, by tokenizer."""
 
 
 def attaches_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -141,6 +143,7 @@ class MultiTokenMixin:
     def __call__(self, text: Any = None, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Tokenize as the base class does, and warn if truncation cuts off rows of a concept."""
         expanded = self._expand(text)
+        self._warn_of_look_alikes(expanded)  # not in `tokenize`, which checks names that are about to be loaded
         encoding = super().__call__(expanded, self._expand(text_pair), *args, **kwargs)  # type: ignore[misc]
         if kwargs.get("truncation") and expanded is not None:
             self._warn_of_cut_rows(expanded, encoding["input_ids"])
@@ -148,7 +151,9 @@ class MultiTokenMixin:
 
     def encode(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Tokenize to ids as the base class does."""
-        return super().encode(self._expand(text), self._expand(text_pair), *args, **kwargs)  # type: ignore[misc]
+        expanded = self._expand(text)
+        self._warn_of_look_alikes(expanded)
+        return super().encode(expanded, self._expand(text_pair), *args, **kwargs)  # type: ignore[misc]
 
     def tokenize(self, text: str, *args: Any, **kwargs: Any) -> Any:
         """Split into tokens as the base class does."""
@@ -188,6 +193,28 @@ class MultiTokenMixin:
                 break
             text = expanded
         return text
+
+    def _warn_of_look_alikes(self, expanded: Any) -> None:
+        """Warn, once per word, of what looks like a concept and is read as letters: ``<mugg>`` beside ``<mug>``."""
+        if isinstance(expanded, list | tuple):
+            for item in expanded:
+                self._warn_of_look_alikes(item)
+        triggers = triggers_of(self)  # type: ignore[arg-type]
+        if not isinstance(expanded, str) or not triggers.table:
+            return
+        told = _TOLD.setdefault(self, set())
+        for word, close in triggers.look_alikes(expanded):
+            if word in told or has_token(self, word):  # type: ignore[arg-type]
+                continue
+            for other in armed_tokenizers():  # a pipeline reads the same prompt with several
+                if not triggers.spelling.keys().isdisjoint(triggers_of(other).spelling):
+                    _TOLD.setdefault(other, set()).add(word)
+            advice = f"did you mean {close!r}?" if close else f"loaded are {', '.join([*triggers.table][:10])}"
+            warnings.warn(
+                f"{word!r} in the prompt is not a loaded concept and is read as letters; {advice}",
+                SupremeInitWarning,
+                stacklevel=3,
+            )
 
     def _replace(self, text: str, triggers: Triggers) -> str:
         done = ""

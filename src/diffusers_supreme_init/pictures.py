@@ -1,17 +1,23 @@
 """Pictures on disk or in memory -> pixel tensors."""
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .errors import PictureError
+from .errors import PictureError, one_line, shown
+from .inputs.exif import turned_upright, warn_of_exif, without_exif, without_pillows_warnings
+from .inputs.file_kinds import PICTURE, kind_of_file
+from .inputs.picture_files import open_picture, pictures_in_folder
+from .inputs.picture_numbers import to_eight_bit
 
 PictureSource: TypeAlias = str | os.PathLike[str] | Image.Image
 
@@ -20,7 +26,10 @@ MAX_PIXELS = 178_956_970
 MIN_SIDE = 8
 """Pictures with a shorter side, in pixels, are refused: one latent pixel of the usual autoencoders."""
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_FAINTEST = 2
+"""Of 255: a picture whose channels vary no more counts as one of a single colour."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:|file:", re.IGNORECASE)
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
 @dataclass(frozen=True)
@@ -51,84 +60,148 @@ class TrainingPictures:
     masked: bool
 
 
-def find_pictures(images: PictureSource | Sequence[PictureSource]) -> list[PictureSource]:
+def find_pictures(images: PictureSource | Sequence[PictureSource], *, quietly: bool = False) -> list[PictureSource]:
     """Expand one picture, a folder, or a sequence of both into a list of pictures, without decoding any.
 
     Folders are not searched recursively; their pictures are sorted by name.
 
+    Args:
+        images: Paths and PIL images.
+        quietly: Whether nothing is said about pictures in folders that cannot be read.
+
     Raises:
         PictureError: A path does not exist, a folder or the sequence holds no picture, or an element is neither a
             path nor a PIL image.
+
+    Warns:
+        SupremeInitWarning: Some pictures of a folder cannot be read; they are left out.
     """
-    sources = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
-    found = [picture for source in sources for picture in _expand(source)]
+    is_one = isinstance(images, str | os.PathLike | Image.Image | Mapping | Set) or not isinstance(images, Iterable)
+    given: Any = images
+    sources = [given] if is_one or hasattr(images, "shape") else list(given)
+    found = [picture for source in sources for picture in _expand(source, quietly)]
     if not found:
         raise PictureError("images: expected at least one picture, got an empty sequence")
     return found
 
 
-def _expand(source: PictureSource) -> Iterator[PictureSource]:
+def _expand(source: Any, quietly: bool) -> list[PictureSource]:
     if isinstance(source, Image.Image):
-        yield source
-        return
-    if not isinstance(source, str | os.PathLike):
+        return [source]
+    path = _to_path(source)
+    if not os.path.exists(path):  # Path.exists raises an error on texts that are too long for a path
+        raise PictureError(f"images: expected a picture or a folder, got {shown(path, 500)}, which does not exist")
+    if os.path.isdir(path):
+        return [*pictures_in_folder(path, quietly=quietly)]
+    if not os.path.isfile(path):
+        raise PictureError(f"images: expected a picture or a folder, got {str(path)!r}, which is neither")
+    return [path]
+
+
+def _to_path(source: Any) -> Path:
+    if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
         raise PictureError(
             f"images: expected paths or PIL images, got {type(source).__name__}; convert it with Image.fromarray"
         )
-    if str(source).startswith(("http://", "https://")):
-        raise PictureError(f"images: expected a path, got the address {source!r}; use diffusers.utils.load_image")
-    path = Path(source)
-    if not path.exists():
-        raise PictureError(f"images: expected a picture or a folder, got {str(path)!r}, which does not exist")
-    if not path.is_dir():
-        yield path
-        return
-    pictures = [p for p in sorted(path.iterdir()) if p.suffix.lower() in PICTURE_SUFFIXES and p.name[0] != "."]
-    if not pictures:
-        raise PictureError(
-            f"images: expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in {str(path)!r}, got none"
-        )
-    yield from pictures
+    text = os.fspath(source)
+    if _ADDRESS.match(text):
+        raise PictureError(f"images: expected a path, got the address {shown(text)}; use diffusers.utils.load_image")
+    if not text.strip():
+        raise PictureError("images: expected a path, got an empty text; write '.' for the current folder")
+    return Path(os.path.expanduser(text))
 
 
 def load_picture(source: PictureSource) -> Picture:
     """Decode a picture: apply EXIF orientation, composite transparency on white, convert any mode to RGB.
 
-    An animated picture gives its first frame.
+    An animated picture gives its first frame. Numbers of more than 8 bits are scaled, see `to_eight_bit`.
 
     Raises:
-        PictureError: The file is missing, is not a picture, is damaged, has more than `MAX_PIXELS` pixels, or has a
-            side shorter than `MIN_SIDE`.
+        PictureError: The file is missing, is not a picture, is damaged, has more than `MAX_PIXELS` pixels, has a side
+            shorter than `MIN_SIDE`, or has numbers without a usual range.
+
+    Warns:
+        SupremeInitWarning: The orientation in its EXIF data cannot be read, so the picture is not rotated.
     """
-    name = "the given image" if isinstance(source, Image.Image) else repr(os.fspath(source))
-    try:
-        opened = source if isinstance(source, Image.Image) else Image.open(source)
-        width, height = opened.size
-        if width * height > MAX_PIXELS:
-            raise PictureError(
-                f"{name}: expected at most {MAX_PIXELS} pixels, got {width} x {height}; scale it down first"
-            )
-        if min(width, height) < MIN_SIDE:
-            raise PictureError(f"{name}: expected at least {MIN_SIDE} pixels a side, got {width} x {height}")
-        # A copy, because `load` and `exif_transpose` would change the caller's image.
-        upright = ImageOps.exif_transpose(opened.copy())
-    except FileNotFoundError as error:
-        raise PictureError(f"{name}: expected a picture file, got one that does not exist") from error
-    except UnidentifiedImageError as error:
-        raise PictureError(f"{name}: expected a picture file, got something pillow cannot identify") from error
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{name}: expected at most {MAX_PIXELS} pixels; scale it down first ({error})") from error
-    except (OSError, SyntaxError, ValueError) as error:  # pillow raises all three for damaged files
-        if isinstance(error, PictureError):
-            raise
-        raise PictureError(f"{name}: expected a whole picture, got a damaged or empty file ({error})") from error
-    if upright.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        upright = _to_eight_bit(upright)
+    given = source if isinstance(source, Image.Image) else _to_path(source)
+    name = "the given image" if isinstance(given, Image.Image) else repr(str(given))
+    upright = turned_upright(_decode(given, name), name)
+    if upright.mode in _DEEP_MODES:
+        upright = _shallow(upright, name)
     if not upright.has_transparency_data:
         return Picture(upright.convert("RGB"), None)
     rgba = upright.convert("RGBA")
     on_white = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return Picture(on_white.convert("RGB"), rgba.getchannel("A"))
+
+
+def _decode(source: Path | Image.Image, name: str) -> Image.Image:
+    try:
+        with without_pillows_warnings():
+            return _pixels(source if isinstance(source, Image.Image) else open_picture(source), name)
+    except PictureError:
+        raise
+    except FileNotFoundError as error:
+        raise PictureError(f"{name}: expected a picture file, got one that does not exist") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name}: expected at most {MAX_PIXELS} pixels; scale it down first ({error})") from error
+    except Exception as error:  # a damaged picture can make pillow raise almost anything
+        kind = None if isinstance(source, Image.Image) else kind_of_file(source)
+        if isinstance(source, Path) and kind == PICTURE and (rest := without_exif(source)) is not None:
+            with contextlib.suppress(Exception), without_pillows_warnings():
+                image = _pixels(Image.open(rest), name)
+                warn_of_exif(name, error)
+                return image
+        if isinstance(error, UnidentifiedImageError) or kind not in (None, PICTURE):
+            what = f": {kind}" if kind not in (None, PICTURE) else ""
+            raise PictureError(
+                f"{name}: expected a picture file, got something pillow cannot identify{what}"
+            ) from error
+        raise PictureError(
+            f"{name}: expected a whole picture, got a damaged or empty file ({one_line(error)})"
+        ) from error
+
+
+def _pixels(opened: Image.Image, name: str) -> Image.Image:
+    """Return a picture in a copy with all pixels decoded, because decoding would change the caller's image."""
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(
+            f"{name}: expected at most {MAX_PIXELS} pixels, got {width} x {height}; scale it down first"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(f"{name}: expected at least {MIN_SIDE} pixels a side, got {width} x {height}")
+    return opened.copy()
+
+
+def _shallow(image: Image.Image, name: str) -> Image.Image:
+    """Scale a single-channel picture of more than 8 bits to ``L``, or ``LA`` if one of its values is transparent."""
+    values = np.asarray(image)
+    grey = Image.fromarray(to_eight_bit(values, name))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+        return Image.merge("LA", (grey, alpha))
+    return grey
+
+
+def load_subject(source: PictureSource) -> Picture:
+    """Decode a picture that shows something to learn, see `load_picture`.
+
+    Raises:
+        PictureError: As `load_picture`; or it is transparent everywhere, or has a single colour.
+    """
+    picture = load_picture(source)
+    name = "the given image" if isinstance(source, Image.Image) else shown(source)
+    if picture.alpha is not None and picture.alpha.getextrema()[1] == 0:
+        raise PictureError(f"{name}: expected a picture that shows something, got one that is transparent everywhere")
+    extrema: Any = picture.image.getextrema()
+    if all(high - low <= _FAINTEST for low, high in extrema):
+        raise PictureError(
+            f"{name}: expected a picture that shows something, got one of a single colour (transparent parts are "
+            "white, and of an animation only the first frame counts)"
+        )
+    return picture
 
 
 def load_mask(source: PictureSource) -> Image.Image:
@@ -142,13 +215,6 @@ def load_mask(source: PictureSource) -> Image.Image:
     if picture.alpha is not None and np.asarray(picture.alpha).min() < 255:
         return picture.alpha
     return picture.image.convert("L")
-
-
-def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """Scale a single-channel picture of more than 8 bits to ``L``; pillow's own conversion clips it."""
-    values = np.asarray(image).astype(np.float64)
-    top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
-    return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8), mode="L")
 
 
 def fit_to_square(image: Image.Image, resolution: int, *, center_crop: bool) -> Image.Image:

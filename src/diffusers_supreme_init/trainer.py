@@ -1,5 +1,6 @@
 """`SupremeInitTextualInversionTrainer`: pictures and words in, a concept out."""
 
+import logging
 import os
 import threading
 import time
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from .backbones import backbone_for
 from .concepts import Concept
-from .config import SupremeInitConfig, is_scheduled
+from .config import DescriberConfig, SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
-from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError
+from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError, one_line, shown
 from .evaluation import Evaluation
 from .files import check_writable
 from .hub_connection import check_repo_id
+from .inputs.paths import local_path
 from .objective.phases import NO_PROMPT, check_trainable, ready_to_step
 from .pictures import PictureSource
 from .sharing.concept_files import weight_names, write_snapshots
@@ -26,14 +29,26 @@ from .sharing.publishing import Publication, push_to_hub
 from .sharing.saved_folder import folders_for, is_saved_folder
 from .sharing.saving import FinishedRun, save_run
 from .text.prompt_cleaning import why_lost
+from .text.torch_state import own_torch_state
 from .training.beginning import begin_concepts
-from .training.checkpoint import find_checkpoint, fingerprint, read_found_words, restore_checkpoint, write_checkpoint
+from .training.checkpoint import (
+    check_agreement,
+    find_checkpoint,
+    fingerprint,
+    read_found_words,
+    restore_checkpoint,
+    write_checkpoint,
+)
 from .training.loop import TrainingLoop
-from .training.preparation import check_concepts
-from .training.previews import SAMPLE_PROMPTS, draw_previews, preview_prompts
+from .training.output_lock import only_run_in
+from .training.preparation import check_concepts, warn_of_unused_masks, warn_of_unused_settings
+from .training.previews import SAMPLE_PROMPTS, check_prompts, draw_previews, preview_prompts
 from .training.progress import ConceptProgress
-from .training.reporting import log_losses, log_start, make_accelerator, tracking
+from .training.reporting import log_losses, log_start
 from .training.rows import TrainableRows, check_can_add, check_triggers_are_free, concepts_added, write_learned
+from .training.trackers import make_accelerator, tracker_names, tracking
+
+logger = logging.getLogger(__name__)
 
 
 class SupremeInitTextualInversionTrainer:
@@ -101,11 +116,16 @@ class SupremeInitTextualInversionTrainer:
             SupremeInitError: One of its subclasses; the message says what was expected, what was got and what to do.
 
         Warns:
-            SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; or a
-                placeholder token is not delimited.
+            SupremeInitWarning: The pipeline's own calls would lose a placeholder token, see `why_lost`; a placeholder
+                token is not delimited; a mask or a setting is not used; or pictures of a folder cannot be read.
         """
         self.pipe = pipe
+        if config is not None and not isinstance(config, SupremeInitConfig):
+            raise ConfigError(
+                f"config: expected a SupremeInitConfig, got {shown(config)}; pass SupremeInitConfig(...)"
+            )
         self.config = config or SupremeInitConfig()
+        self.config.__post_init__()  # its fields may have been changed since it was made
         self.accelerator = accelerator
         single = {
             "images": images,
@@ -123,24 +143,38 @@ class SupremeInitTextualInversionTrainer:
             concepts = [_single_concept(given)]
         elif given:
             raise ConfigError("expected either concepts= or the arguments of a single concept, got both")
-        self.concepts = list(concepts)
-        self.describers = describers
+        self.concepts = [concepts] if isinstance(concepts, Concept) else _listed(concepts)
+        self.describers = Describers(describers) if isinstance(describers, DescriberConfig) else describers
         self.results: list[ConceptProgress] = []
-        self._backbone = backbone_for(pipe, self.config.train_text_encoders)
+        with own_torch_state():
+            self._backbone = backbone_for(pipe, self.config.train_text_encoders)
         self._backbone.check_config(self.config)
         self._seconds = 0.0
         self._finished: datetime | None = None
         self._saved_dirs: list[Path] = []
         self._stop_requested = threading.Event()
+        for name, part, attribute in (
+            ("describers", describers, "release"),
+            ("accelerator", accelerator, "is_main_process"),
+        ):
+            if part is not None and not isinstance(part, DescriberConfig) and not hasattr(part, attribute):
+                raise ConfigError(f"{name}: expected an object of class {name.capitalize()}, got {shown(part)}")
         if accelerator is not None and self.config.report_to is not None:
             raise ConfigError("report_to: your own accelerator has its own trackers; pass log_with= to it instead")
+        tracker_names(self.config)
         check_trainable(self._backbone)
         check_can_add(self._backbone)
-        self._given = check_concepts(self._backbone, self.concepts, self.config)
+        with own_torch_state():
+            self._given = check_concepts(self._backbone, self.concepts, self.config)
+        if self.config.validation_prompt is not None:
+            check_prompts("validation_prompt", self.config.validation_prompt, self._tokens)
+        warn_of_unused_masks(self.concepts, self.describers, self.config)
+        warn_of_unused_settings(self.config)
         for concept in self.concepts:
             if (why := why_lost(pipe, concept.placeholder_token)) is not None:
                 warnings.warn(f"{concept.placeholder_token}: {why}", SupremeInitWarning, stacklevel=2)
 
+    @own_torch_state()
     def train(self, after_step: Callable[[int, Mapping[str, float]], None] | None = None) -> list[ConceptProgress]:
         """Train all concepts and leave them loaded on the pipeline.
 
@@ -159,55 +193,38 @@ class SupremeInitTextualInversionTrainer:
             DescriberError: A describer cannot be loaded or finds no usable words; nothing was changed.
             CheckpointError: The checkpoint belongs to another run; nothing was changed.
             PlaceholderTokenError: A placeholder token was loaded since the trainer was made; nothing was changed.
-            OutputError: `output_dir` of the settings cannot be written; nothing was changed.
-            TrainingError: This trainer was trained before, and nothing was changed. Or a concept's loss became NaN or
-                infinite, which is raised at the very end: all other concepts are complete, the rows of the last finite
-                loss are kept, and `save` can be called.
+            OutputError: `output_dir` of the settings cannot be written, or another run writes there; nothing was
+                changed. Or a checkpoint, preview
+                or snapshot could not be written later, which is raised at the very end: `save` can be called.
+            TrainingError: This trainer was trained before or a tracker cannot start, and nothing was changed. Or a
+                concept's loss became NaN or infinite, which is raised at the very end: the others are complete,
+                the rows of the last finite loss are kept, and `save` can be called.
         """
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
-        check_triggers_are_free(self._backbone, [asked.placeholder_token for asked in self.concepts])
+        check_triggers_are_free(self._backbone, self._tokens)
         started = time.monotonic()
-        config, backbone = self.config, self._backbone
-        accelerator = self.accelerator = self.accelerator or make_accelerator(config)
-        if config.output_dir is not None:
-            check_writable(config.output_dir)
-        checkpoint_path = find_checkpoint(config)
-        concepts = begin_concepts(
-            backbone,
-            self.concepts,
-            self._given,
-            config,
-            accelerator,
-            describers=self.describers,
-            known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
-        )
-        log_start(backbone, config, concepts, accelerator)
-        prompts = [prompt for concept in concepts for prompt in (*concept.prompts, concept.validation_prompt)]
-        if config.validation_prompt is not None:
-            prompts += [*preview_prompts(concepts, config), NO_PROMPT]
-        with (
-            concepts_added(backbone, concepts),
-            ready_to_step(backbone, accelerator.device, prompts, checkpointing=config.gradient_checkpointing),
-        ):
-            initial_rows = {concept.placeholder_token: concept.initial_rows for concept in concepts}
-            rows = TrainableRows(backbone.trained, initial_rows)
-            try:
-                loop = TrainingLoop(backbone, concepts, rows, config, accelerator)
-                self._run(loop, checkpoint_path, after_step)
-            finally:
-                rows.unwrap()
-        concepts = loop.concepts
-        write_learned(backbone, concepts)
+        accelerator = self.accelerator = self.accelerator or make_accelerator(self.config)
+        if self.config.output_dir is not None:
+            check_writable(self.config.output_dir)
+        # Trackers are started before describing, since one may be unable to start.
+        with only_run_in(self.config.output_dir, accelerator), tracking(accelerator, self.config):
+            concepts, failures = self._train(accelerator, after_step)
         self._seconds = time.monotonic() - started
         self._finished = datetime.now(UTC)
         self.results = concepts
         diverged = [concept for concept in concepts if concept.status == "diverged"]
         if diverged:
             steps = ", ".join(f"{concept.placeholder_token} at step {concept.step}" for concept in diverged)
+            rate = self._backbone.learning_rate(self.config)
             raise TrainingError(
                 f"expected finite losses, got NaN or infinity: {steps}; the last good rows are kept and can be saved; "
-                f"train again with a lower learning_rate (now {backbone.learning_rate(config)}) or in float32"
+                f"train again with a lower learning_rate (now {rate}) or in float32"
+            )
+        if failures:
+            raise OutputError(
+                f"training is complete and can be saved elsewhere, but {len(failures)} files of the run could not be "
+                f"written; the first: {one_line(failures[0])}"
             )
         return concepts
 
@@ -240,7 +257,8 @@ class SupremeInitTextualInversionTrainer:
 
         Args:
             output_dir: Created if missing.
-            sample_prompts: Prompts of the pictures on the card, e.g. ``"a photo of a {}"``; each is drawn once.
+            sample_prompts: Prompts of the pictures on the card, e.g. ``"a photo of a {}"``; each is drawn once. All
+                have ``{}``, or the tokens of all concepts.
             with_pictures: Also write the training pictures; `push_to_hub` then publishes them too.
             evaluations: Results of `evaluate`: their means go into the card, the full results into
                 ``evaluation.json``.
@@ -252,13 +270,14 @@ class SupremeInitTextualInversionTrainer:
 
         Raises:
             TrainingError: Nothing was trained yet, or a concept to be drawn is no longer loaded.
-            ConfigError: An evaluation belongs to another concept.
+            ConfigError: An evaluation belongs to another concept, or a prompt would not show the concept.
             OutputError: The folder cannot be written, or holds a file that no earlier save wrote, another concept,
                 or (without `overwrite`) other rows of the same concept.
         """
         if not self.results or self.accelerator is None or self._finished is None:
             raise TrainingError("expected a trained concept; call train() before save()")
-        output_dir = Path(output_dir)
+        output_dir = local_path(output_dir)
+        sample_prompts = check_prompts("sample_prompts", sample_prompts, self._tokens)
         if self.accelerator.is_main_process:
             save_run(
                 FinishedRun(self._backbone, self.concepts, self.results, self.config, self._seconds, self._finished),
@@ -316,10 +335,12 @@ class SupremeInitTextualInversionTrainer:
 
         Raises:
             TrainingError: Nothing was trained yet.
+            ConfigError: A prompt would not show the concept.
             OutputError: The folder cannot be written, or it exists and no earlier save wrote it.
             PublishError: The Hub refused or failed; the saved folder is complete.
         """
         check_repo_id(repo_id)
+        check_prompts("sample_prompts", sample_prompts, self._tokens)
         folder = self._folder_to_publish(repo_id, output_dir)
         if folder.resolve() not in self._saved_dirs:
             self.save(folder, sample_prompts=sample_prompts, overwrite=overwrite)
@@ -338,9 +359,13 @@ class SupremeInitTextualInversionTrainer:
             timeout=timeout,
         )
 
+    @property
+    def _tokens(self) -> list[str]:
+        return [concept.placeholder_token for concept in self.concepts]
+
     def _folder_to_publish(self, repo_id: str, output_dir: str | os.PathLike[str] | None) -> Path:
         if output_dir is not None:
-            return Path(output_dir)
+            return local_path(output_dir)
         if self._saved_dirs:
             return self._saved_dirs[-1]
         if self.config.output_dir is not None:
@@ -352,22 +377,65 @@ class SupremeInitTextualInversionTrainer:
             )
         return invented
 
+    def _train(
+        self, accelerator: Accelerator, after_step: Callable[[int, Mapping[str, float]], None] | None
+    ) -> tuple[list[ConceptProgress], list[OSError]]:
+        """Return the trained concepts, and the failures to write files of the run."""
+        config, backbone = self.config, self._backbone
+        checkpoint_path = find_checkpoint(config)
+        concepts = begin_concepts(
+            backbone,
+            self.concepts,
+            self._given,
+            config,
+            accelerator,
+            describers=self.describers,
+            known_words={} if checkpoint_path is None else read_found_words(checkpoint_path),
+        )
+        log_start(backbone, config, concepts, accelerator)
+        prompts = [prompt for concept in concepts for prompt in (*concept.prompts, concept.validation_prompt)]
+        if config.validation_prompt is not None:
+            prompts += [*preview_prompts(concepts, config), NO_PROMPT]
+        with (
+            concepts_added(backbone, concepts),
+            ready_to_step(backbone, accelerator.device, prompts, checkpointing=config.gradient_checkpointing),
+        ):
+            initial_rows = {concept.placeholder_token: concept.initial_rows for concept in concepts}
+            rows = TrainableRows(backbone.trained, initial_rows)
+            try:
+                loop = TrainingLoop(backbone, concepts, rows, config, accelerator)
+                failures = self._run(loop, checkpoint_path, after_step)
+            finally:
+                rows.unwrap()
+        write_learned(backbone, loop.concepts)
+        return loop.concepts, failures
+
     def _run(
         self,
         loop: TrainingLoop,
         checkpoint_path: Path | None,
         callback: Callable[[int, Mapping[str, float]], None] | None,
-    ) -> None:
+    ) -> list[OSError]:
         config, accelerator = self.config, loop.accelerator
         run = fingerprint(self._backbone, config, loop.concepts)
+        if accelerator.num_processes > 1:
+            check_agreement(gather_object([run]))
+        failures: list[OSError] = []
         if checkpoint_path is not None:
             loop.progress = restore_checkpoint(checkpoint_path, run, loop.concepts, loop.optimizers)
             if max(concept.step for concept in loop.concepts) > config.max_train_steps:
                 raise CheckpointError(f"{str(checkpoint_path)!r} is beyond max_train_steps={config.max_train_steps}")
 
+        def write(what: str, make: Callable[..., object], *arguments: Any) -> None:
+            try:
+                make(*arguments)
+            except OSError as error:  # a full disk, say: the rows are worth more than the files beside them
+                logger.warning("the %s could not be written: %s", what, one_line(error))
+                failures.append(error)
+
         def checkpoint() -> None:
             if accelerator.is_main_process and config.output_dir is not None:
-                write_checkpoint(config.output_dir, run, loop.concepts, loop.optimizers)
+                write("checkpoint", write_checkpoint, config.output_dir, run, loop.concepts, loop.optimizers)
 
         def record(step: int, losses: Mapping[str, float]) -> None:
             validated = [concept for concept in loop.concepts if step in concept.validation_losses]
@@ -375,9 +443,9 @@ class SupremeInitTextualInversionTrainer:
             if not accelerator.is_main_process or config.output_dir is None:
                 return
             if validated and config.validation_prompt is not None:
-                draw_previews(self._backbone, validated, config, step, accelerator)
+                write("previews", draw_previews, self._backbone, validated, config, step, accelerator)
             if is_scheduled(config.snapshot_steps, step):
-                write_snapshots(self._backbone, loop.concepts, config, step)
+                write("snapshots", write_snapshots, self._backbone, loop.concepts, config, step)
             if losses and config.checkpointing_steps and step % config.checkpointing_steps == 0:
                 checkpoint()
 
@@ -386,8 +454,17 @@ class SupremeInitTextualInversionTrainer:
             if callback is not None and losses:
                 callback(step, losses)
 
-        with tracking(accelerator, config):
-            loop.run(after_step, stop_requested=self._stop_requested.is_set, before_stop=checkpoint)
+        loop.run(after_step, stop_requested=self._stop_requested.is_set, before_stop=checkpoint)
+        return failures
+
+
+def _listed(concepts: Any) -> list[Concept]:
+    given = list(concepts) if isinstance(concepts, Sequence) and not isinstance(concepts, str) else [concepts]
+    if wrong := [one for one in given if not isinstance(one, Concept)]:
+        raise ConfigError(
+            f"concepts: expected a list of Concept, got {shown(wrong[0])}; load_concepts reads a metadata.jsonl"
+        )
+    return given
 
 
 def _single_concept(given: dict[str, Any]) -> Concept:

@@ -6,6 +6,7 @@ The table is kept in the tokenizer's ``init_kwargs``, and so it is saved in ``to
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 import warnings
@@ -17,7 +18,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from .errors import PlaceholderTokenError, SupremeInitWarning
+from .errors import PlaceholderTokenError, SupremeInitWarning, shown
 
 if TYPE_CHECKING:  # whoever only compares names, as libraries of files do, imports no models
     from transformers import PreTrainedTokenizerBase
@@ -37,6 +38,10 @@ _WITHOUT_SPACES = (
 )
 """How the Unicode names of characters begin that may stand right beside a word of another script. Korean has spaces,
 but its particles follow a word without one."""
+_WORDS_OF_PIPELINES = re.compile(
+    r"<(?:(?:ref_)?image_?\d*|img|person|nickname|sop|eop|bos|eos|pad|unk|s|e|(?:end)?audcap)>", re.IGNORECASE
+)
+"""Words that pipelines of diffusers add to prompts themselves."""
 
 _NO_TRIGGERS: Mapping[str, Entry] = MappingProxyType({})
 _NOTHING = re.compile(r"(?!)")
@@ -111,23 +116,28 @@ def check_placeholder_token(placeholder_token: str, tokenizers: Sequence[PreTrai
     token = placeholder_token
     example = "choose a delimited one such as '<mug>'"
     if not isinstance(token, str) or not token:
-        raise PlaceholderTokenError(f"placeholder_token: expected a non-empty text, got {token!r}; {example}")
+        raise PlaceholderTokenError(f"placeholder_token: expected a non-empty text, got {shown(token)}; {example}")
     if any(character.isspace() for character in token):
-        raise PlaceholderTokenError(f"placeholder_token: expected no spaces, got {token!r}; {example}")
+        raise PlaceholderTokenError(f"placeholder_token: expected no spaces, got {shown(token)}; {example}")
     if any(unicodedata.category(character).startswith("C") for character in token):
-        raise PlaceholderTokenError(f"placeholder_token: expected no control characters, got {token!r}; {example}")
+        raise PlaceholderTokenError(
+            f"placeholder_token: expected no control characters, got {shown(token)}; {example}"
+        )
     if token != token.lower():
         raise PlaceholderTokenError(
-            f"placeholder_token: expected no capitals (CLIP lower-cases prompts), got {token!r}; use {token.lower()!r}"
+            f"placeholder_token: expected no capitals (CLIP lower-cases prompts), got {shown(token)}; use "
+            f"{shown(token.lower())}"
         )
     if token.isalpha():
-        raise PlaceholderTokenError(f"placeholder_token: {token!r} is an ordinary word; use '<{token}>'")
+        raise PlaceholderTokenError(
+            f"placeholder_token: {shown(token)} is an ordinary word; use {shown(f'<{token}>')}"
+        )
     for tokenizer in tokenizers:
         check_trigger_is_free(token, tokenizer)
     if token[0].isalnum() or token[-1].isalnum():
         warnings.warn(
-            f"placeholder_token {token!r} is not delimited: prompts that hold it by chance will show the concept; "
-            f"'<{token}>' is safer",
+            f"placeholder_token {shown(token)} is not delimited: prompts that hold it by chance show the concept; "
+            f"{shown(f'<{token}>')} is safer",
             SupremeInitWarning,
             stacklevel=2,
         )
@@ -234,6 +244,29 @@ class Triggers:
         """The finder of these triggers in texts."""
         return TriggerFinder(self.table)
 
+    @cached_property
+    def cores(self) -> dict[str, str]:
+        """``{trigger without its delimiters, in lower case: trigger}``."""
+        return {_core(trigger): trigger for trigger in self.table}
+
+    @cached_property
+    def alike(self) -> re.Pattern[str]:
+        """Pattern of words between the delimiters of a trigger, ``<`` and ``>`` always among them."""
+        ends = {(one[0], one[-1]) for one in self.table if len(one) > 2 and not (one[0] + one[-1]).isalnum()}
+        pairs = sorted((first, last) for first, last in ends if not (_is_letter(first) or _is_letter(last)))
+        others = [rf"{re.escape(a)}[^\s{re.escape(a + b)}]{{1,60}}{re.escape(b)}" for a, b in pairs if a != "<"]
+        return re.compile("|".join([r"<[^\s<>/|!][^\s<>]{0,60}>", *others]))
+
+    def look_alikes(self, text: str) -> Iterator[tuple[str, str | None]]:
+        """Yield the words of a text that look like a trigger and are none, each with the trigger that it resembles.
+
+        A word in ``<`` and ``>`` looks like one in any case, other words only if they resemble one.
+        """
+        for word in self.alike.findall(text):
+            close = difflib.get_close_matches(_core(word), self.cores, n=1, cutoff=0.6)
+            if not is_row_name(word) and (close or (word[0] == "<" and not _WORDS_OF_PIPELINES.fullmatch(word))):
+                yield word, self.cores[close[0]] if close else None
+
     def entry(self, word: str) -> Entry | None:
         """Return the replacement of a word, or None if it is not a trigger."""
         spelling = self.spelling.get(folded(word))
@@ -274,6 +307,10 @@ def triggers_of(tokenizer: PreTrainedTokenizerBase) -> Triggers:
 def _another(trigger: str) -> str:
     core = trigger.strip("<>")
     return f"<{core}-2>" if core != trigger else f"<{core}>"  # diffusers' loader may already hold <mug> itself
+
+
+def _core(trigger: str) -> str:
+    return re.sub(r"\A[\W_]+|[\W_]+\Z", "", folded(trigger)) or trigger
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:

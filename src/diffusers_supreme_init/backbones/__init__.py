@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ConfigError, UnsupportedPipelineError
+from ..errors import ConfigError, UnsupportedPipelineError, shown
 from .base import Backbone, LatentDistribution, is_clip
 from .defaults import FamilyDefaults
 from .diffusion import DiffusionBackbone
@@ -55,7 +55,7 @@ def register_backbone(backbone_class: type[Backbone]) -> type[Backbone]:
     is_backbone = isinstance(backbone_class, type) and issubclass(backbone_class, Backbone)
     if not is_backbone or not getattr(backbone_class, "pipeline_classes", ()):
         raise ConfigError(
-            f"register_backbone: expected a subclass of Backbone with pipeline_classes, got {backbone_class!r}"
+            f"register_backbone: expected a subclass of Backbone with pipeline_classes, got {shown(backbone_class)}"
         )
     if lacking := sorted(getattr(backbone_class, "__abstractmethods__", ())):
         raise ConfigError(f"register_backbone: {backbone_class.__name__} lacks {', '.join(lacking)}")

@@ -112,8 +112,12 @@ class Backbone(ABC):
         readers = {pair.encoder_name for pair in self.pairs}
         for name, part in pipe.components.items():
             if name.startswith("text_encoder") and part is not None and name not in readers:
+                own = name.replace("text_encoder", "tokenizer")
+                tokenizer = pipe.components.get(own)
+                what = f"no {own}" if tokenizer is None else f"{type(tokenizer).__name__} as {own}"
                 raise UnsupportedPipelineError(
-                    f"{name}: expected a text encoder of transformers with its tokenizer, got {type(part).__name__}"
+                    f"{name}: expected a text encoder of transformers with its tokenizer, got {type(part).__name__} "
+                    f"with {what}"
                 )
 
     def check_latent_channels(self, channels_per_token: int = 1) -> None:

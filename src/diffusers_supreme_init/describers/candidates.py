@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import DescriberError
 from ..files import hub_id
 from ..text.tokenization import TokenLimit, cut_to_tokens, tokenize_initializer
+from .answers import is_refusal
 from .description import Description
 from .models import Describers
 from .refiner import refine
@@ -155,6 +156,8 @@ def _problem(wording: Wording) -> str | None:
     """Return why a model's words are unusable as a description; None if they are usable."""
     if not wording.raw.strip():
         return "expected words, got nothing"
+    if is_refusal(wording.raw) or is_refusal(wording.text):
+        return f"expected words that describe the picture, got a refusal ({_short(wording.raw)})"
     if not wording.text:
         return f"expected words that describe the picture, got only boilerplate ({_short(wording.raw)})"
     if not is_latin(wording.text):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 
-from ..errors import DescriberError
+from ..errors import DescriberError, shown
 from .model_loading import explained, place, split_revision
 from .refiner import RefinementStyle
 
@@ -38,6 +38,9 @@ class LocalRefiner:
             device: Device of the model; None: the GPU if there is one.
             dtype: Precision of the weights; None: as stored.
             revision: Branch, tag or commit on the Hub.
+
+        Raises:
+            DescriberError: `revision` is given for a folder, or beside another one in the id.
         """
         self.name = os.path.expanduser(os.fspath(model_id_or_dir))
         self._must_be_folder = self.name != model_id_or_dir  # a `Path`, or a text that begins with "~"
@@ -45,6 +48,10 @@ class LocalRefiner:
         self.device = device
         self.dtype = dtype
         self.revision = revision
+        if revision is not None and (os.path.isdir(self.name) or split_revision(self.name)[1] is not None):
+            raise DescriberError(
+                f"revision={shown(revision)}: expected a Hub id without a revision, got {self.name!r}; leave one out"
+            )
 
     def __repr__(self) -> str:
         return f"LocalRefiner({self.name!r}, style={self.style!r})"

@@ -1,6 +1,7 @@
 """Hub id or folder -> model; errors are one line that names the model and says what to do."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from ..errors import DescriberError
 
 def split_revision(model: str) -> tuple[str, str | None]:
     """Split ``"user/name@revision"`` into id and revision; an existing folder is not split."""
-    if Path(model).exists() or "@" not in model:
+    model = os.path.expanduser(model)
+    if os.path.exists(model) or "@" not in model:
         return model, None
     name, _, revision = model.rpartition("@")
     return name, revision

@@ -3,7 +3,8 @@
 import logging
 import math
 import numbers
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -13,7 +14,8 @@ from PIL import Image
 from scipy import ndimage
 
 from ..config import REGION_BACKGROUNDS
-from ..errors import RegionError
+from ..errors import PictureError, RegionError, shown
+from ..inputs.picture_numbers import mask_from_array
 from ..pictures import MIN_SIDE, PictureSource, load_mask
 
 Point: TypeAlias = tuple[float, float]
@@ -37,10 +39,11 @@ class Region:
         points: Clicks ``(x, y)`` on the object: one, or a sequence of them.
         negative_points: Clicks on parts that do not belong to the object.
         box: ``(left, top, right, bottom)``; right and bottom lie just outside.
-        mask: Picture of the same size, light where the object is; replaces points and box.
+        mask: Picture or array ``(height, width)`` of the same size, light (or true) where the object is; replaces
+            points and box.
 
     Raises:
-        RegionError: Nothing is selected, or a mask comes with points or a box.
+        RegionError: Nothing is selected, a value is of another kind, or a mask comes with points or a box.
     """
 
     points: Point | Sequence[Point] = ()
@@ -54,6 +57,8 @@ class Region:
         if self.box is not None:
             object.__setattr__(self, "box", _to_box(self.box))
         prompts = bool(self.points or self.box or self.negative_points)
+        if self.mask is not None and not isinstance(self.mask, str | os.PathLike | Image.Image):
+            object.__setattr__(self, "mask", _mask_of(self.mask))
         if self.mask is not None and prompts:
             raise RegionError("region: expected either a mask, or points and a box, got both; pass one of them")
         if self.mask is None and not (self.points or self.box):
@@ -229,24 +234,37 @@ def _read_mask(source: PictureSource, size: tuple[int, int]) -> Mask:
     return values >= 128
 
 
+def _mask_of(array: Any) -> Image.Image:
+    try:
+        return mask_from_array(array)
+    except PictureError as error:
+        raise RegionError(f"region: {error}") from error
+
+
 def _to_points(points: Point | Sequence[Point], name: str) -> tuple[Point, ...]:
     try:
-        values: list[Any] = list(points)
-        if len(values) == 2 and all(isinstance(value, numbers.Real) for value in values):
+        values = _in_order(points)
+        if len(values) == 2 and all(isinstance(value, numbers.Real | str) for value in values):
             values = [values]
-        pairs = tuple((float(x), float(y)) for x, y in values)
-    except (TypeError, ValueError) as error:
-        raise RegionError(f"{name}: expected (x, y) or a sequence of them, got {points!r}") from error
+        pairs = tuple((float(x), float(y)) for x, y in map(_in_order, values))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RegionError(f"{name}: expected (x, y) or a sequence of them, got {shown(points)}") from error
     if not all(math.isfinite(value) for pair in pairs for value in pair):
-        raise RegionError(f"{name}: expected finite numbers, got {points!r}")
+        raise RegionError(f"{name}: expected finite numbers, got {shown(points)}")
     return pairs
+
+
+def _in_order(values: Any) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping | Set):
+        raise TypeError("a text, or numbers without order")
+    return list(values)
 
 
 def _to_box(box: Box) -> Box:
     try:
-        left, top, right, bottom = (float(value) for value in box)
-    except (TypeError, ValueError) as error:
-        raise RegionError(f"box: expected (left, top, right, bottom), got {box!r}") from error
+        left, top, right, bottom = (float(value) for value in _in_order(box))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RegionError(f"box: expected (left, top, right, bottom), got {shown(box)}") from error
     if not all(math.isfinite(value) for value in (left, top, right, bottom)) or right <= left or bottom <= top:
         raise RegionError(
             f"box: expected left < right and top < bottom, got {_format((left, top, right, bottom))} without area"

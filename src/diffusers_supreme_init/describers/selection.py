@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..config import DescriberConfig
 from ..errors import DescriberError
-from ..pictures import PictureSource, TrainingPictures, load_picture
+from ..pictures import PictureSource, TrainingPictures, load_subject
 from .models import Describers
 from .region import Mask, Region, crop_region, find_mask, grow_box, mask_to_box
 
@@ -59,7 +59,7 @@ def select_picture(
         RegionError: The region selects nothing usable.
         DescriberError: The segmenter cannot be loaded.
     """
-    image = load_picture(picture).image
+    image = load_subject(picture).image
     if region is None:
         return SelectedPicture(image, image, None, 1.0, picture, None)
     found = find_mask(image, region, lambda: describers.segmenter)

@@ -5,6 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from ..errors import DescriberError
+from .answers import plain_answer
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,11 @@ def clean_caption(caption: str, *, boilerplate: bool = True) -> Wording:
     >>> clean_caption('"There is a red mug on a white background."').text
     'a red mug'
     """
-    text = _THOUGHTS.sub(" ", caption)
+    text, omitted = plain_answer(_THOUGHTS.sub(" ", caption))
     text = next((line for line in text.splitlines() if line.strip(_QUOTES)), "")
     text = _trim(" ".join(text.split()))
     removed: list[str] = []
+    removed += omitted
     while boilerplate:
         pattern = next((pattern for pattern in (*_LEADS, _TAIL) if pattern.search(text)), None)
         if pattern is None:

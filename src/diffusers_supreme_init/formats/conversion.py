@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import EmbeddingFileError, OutputError
+from ..errors import EmbeddingFileError, OutputError, shown
 from ..file_names import WEIGHT_NAMES
 from ..files import write_atomically
+from ..inputs.paths import expanded, local_path
 from .programs import EmbeddingProgram
 from .readers import ENCODER_WIDTHS, EmbeddingFormat, read_embeddings
 from .writers import file_contents
@@ -45,6 +46,7 @@ def convert_embedding(
         The files that were written.
 
     Raises:
+        ConfigError: `target` is not a path.
         EmbeddingFileError: The source cannot be read, the format cannot hold it, or the program cannot read it.
         OutputError: The target exists, is the source, or cannot be written; or other embedding files in the target
             folder would become part of the concept.
@@ -58,16 +60,20 @@ def convert_embedding(
             )
         embeddings = tuple(replace(one, encoder_key=key) for one, key in zip(embeddings, keys, strict=True))
     if token is not None:
+        if not isinstance(token, str):
+            raise EmbeddingFileError(f"token: expected a name such as '<mug>', got {shown(token)}")
         embeddings = tuple(replace(embedding, placeholder_token=token) for embedding in embeddings)
-    contents = file_contents(Path(target), embeddings, format)
-    _check_targets(source, Path(target), contents, overwrite)
+    where = local_path(target)
+    contents = file_contents(where, embeddings, format)
+    _check_targets(source, where, contents, overwrite)
     return [write_atomically(path, data) for path, data in contents.items()]
 
 
 def _check_targets(
     source: str | os.PathLike[str] | Mapping[str, Any], target: Path, contents: Mapping[Path, bytes], overwrite: bool
 ) -> None:
-    sources = [] if isinstance(source, Mapping) else [Path(source), *(Path(source) / name for name in WEIGHT_NAMES)]
+    path = None if isinstance(source, Mapping) else expanded(source)
+    sources = [] if path is None else [path, *(path / name for name in WEIGHT_NAMES)]
     for path in contents:
         if path.exists() and any(one.is_file() and one.samefile(path) for one in sources):
             raise OutputError(f"cannot write {str(path)!r}: it is the source; choose another target")

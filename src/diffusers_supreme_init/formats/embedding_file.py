@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import EmbeddingFileError
+from ..errors import EmbeddingFileError, shown
 from ..files import read_safetensors, safetensors_bytes, write_atomically
 from ..text.encoder_identity import EncoderIdentity
 from ..version import __version__
@@ -195,6 +195,8 @@ def checked_token(token: str | None) -> str:
         EmbeddingFileError: The token is None or empty, contains control characters, or is ``__metadata__``, which
             safetensors reserves.
     """
+    if token is not None and not isinstance(token, str):
+        raise EmbeddingFileError(f"expected a name such as '<mug>', got {shown(token)}")
     if token is None or not token.strip():
         raise EmbeddingFileError("expected a concept with a name, got one without; pass e.g. token='<mug>'")
     if token == "__metadata__" or any(unicodedata.category(character) in ("Cc", "Cs") for character in token):

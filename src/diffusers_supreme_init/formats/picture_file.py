@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from ..errors import EmbeddingFileError
+from ..inputs.file_kinds import PICTURE, SAFETENSORS, kind_of_file
 
 PICTURE_SUFFIXES = (".png", ".webp", ".avif", ".jxl")
 
@@ -35,9 +36,15 @@ def read_picture(path: Path) -> dict[str, Any]:
     """Return the contents of an A1111 embedding that a picture holds, with tensors in float32.
 
     Raises:
-        EmbeddingFileError: The picture cannot be opened, or holds no embedding.
+        EmbeddingFileError: The file is no picture, cannot be opened, or holds no embedding.
     """
     where = repr(str(path))
+    kind = kind_of_file(path)
+    if kind not in (None, PICTURE):
+        rename = "; give it the suffix .safetensors" if kind == SAFETENSORS else ""
+        raise EmbeddingFileError(
+            f"expected a .safetensors file, or a picture with an embedding of A1111 in it, got {where}, {kind}{rename}"
+        )
     try:
         with Image.open(path) as picture:
             chunk = getattr(picture, "text", {}).get(_TEXT_CHUNK)

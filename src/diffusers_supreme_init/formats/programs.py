@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from ..errors import EmbeddingFileError
+from ..errors import EmbeddingFileError, shown
 from .embedding_file import LearnedEmbedding
 from .readers import EmbeddingFormat
 
@@ -52,12 +52,12 @@ def format_for(
         EmbeddingFileError: There is no such format or program, or the program cannot read this concept.
     """
     formats: tuple[EmbeddingFormat, ...] = get_args(EmbeddingFormat)
-    if name not in _SD_FORMATS:
+    if not isinstance(name, str) or name not in _SD_FORMATS:
         for known in formats:
             if name == known:
                 return known
         names = ", ".join((*formats, *get_args(EmbeddingProgram)))
-        raise EmbeddingFileError(f"format: expected one of {names}, got {name!r}")
+        raise EmbeddingFileError(f"format: expected one of {names}, got {shown(name)}")
     if is_stable_diffusion(embeddings, keys):
         if name == "sdnext" and path.suffix.lower() != ".safetensors":
             raise EmbeddingFileError(

@@ -17,9 +17,11 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..errors import EmbeddingFileError
-from ..file_names import WEIGHT_NAME, WEIGHT_NAMES
+from ..errors import EmbeddingFileError, shown
+from ..file_names import PICKLE_SUFFIXES, WEIGHT_NAME, WEIGHT_NAMES
 from ..files import read_safetensors
+from ..inputs.file_kinds import PICKLE, SAFETENSORS, kind_of_file
+from ..inputs.paths import expanded
 from .embedding_file import METADATA_KEY, LearnedEmbedding, checked_rows, own_embedding, own_fields, read_embedding
 from .picture_file import PICTURE_SUFFIXES, read_picture
 
@@ -63,8 +65,6 @@ KOHYA_KEY, ONETRAINER_KEY = "emb_params", "emp_params"
 
 NAMELESS_TOKENS = ("<0>", "_v0")
 """Keys of the first row in per-token files that do not name their concept."""
-
-PICKLE_SUFFIXES = (".pt", ".bin", ".pth", ".ckpt")
 
 ONETRAINER_NAMES = {"t5xxl": "t5", "gemma2_2b": "gemma"}
 """ComfyUI's keys -> OneTrainer's, if they differ."""
@@ -124,12 +124,16 @@ def read_concepts(
     """
     if isinstance(source, Mapping):
         return _read_all(dict(source), {}, "the given state dict")
-    path = Path(source)
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        raise EmbeddingFileError(f"expected a file, a folder or a state dict, got {shown(source)}")
+    path = expanded(source)
     where = repr(str(path))
     if os.path.isdir(path):  # Path.is_dir raises an error on texts that are too long for a path
         files = [path / name for name in WEIGHT_NAMES if (path / name).is_file()]
         if not files:
-            raise EmbeddingFileError(f"expected {WEIGHT_NAME} in {where}, got no such file; name the file itself")
+            raise EmbeddingFileError(
+                f"expected {WEIGHT_NAME} in {where}, got no such file; name the file itself{pickle_advice(path)}"
+            )
         return [tuple(read_embedding(file) for file in files)]
     if path.suffix.lower() in PICKLE_SUFFIXES and os.path.isfile(path):
         return _read_all(_unpickle(path, allow_pickle, where), {}, where)
@@ -314,7 +318,17 @@ def _shape(value: Any) -> tuple[int, ...]:
     return tuple(value.shape) if is_dense else ()
 
 
+def pickle_advice(folder: Path) -> str:
+    """Return the part of a message that names the pickles of a folder, and how to load one; empty without any."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLE_SUFFIXES)
+    return f": {', '.join(names[:6])}, with allow_pickle=True where you trust it" if names else ""
+
+
 def _unpickle(path: Path, allow_pickle: bool, where: str) -> dict[Any, Any]:
+    kind = kind_of_file(path)
+    if kind not in (None, PICKLE):
+        rename = "; give it the suffix .safetensors" if kind == SAFETENSORS else ""
+        raise EmbeddingFileError(f"{where}: expected a pickle of tensors and plain values, got {kind}{rename}")
     if not allow_pickle:
         raise EmbeddingFileError(
             f"{where} is a pickle, a kind of file that can run code when it is opened; where you trust it, pass "
@@ -325,6 +339,12 @@ def _unpickle(path: Path, allow_pickle: bool, where: str) -> dict[Any, Any]:
         with torch.serialization.safe_globals([nn.ParameterDict]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise almost anything
+        if "Only persistent_load of storage" in str(error):
+            raise EmbeddingFileError(
+                f"{where}: expected a pickle of tensors and plain values, got one in torch's old format with a module "
+                "in it (a ParameterDict), which cannot be opened without running code; where you trust it, load it "
+                "once with torch.load(..., weights_only=False), and pass its rows as a state dict {'<mug>': rows}"
+            ) from error
         forbidden = re.search(r"GLOBAL ([\w.]+) (?:was not|whose module)", str(error))
         got = f"one that asks for {forbidden[1]}" if forbidden else f"a damaged one ({type(error).__name__})"
         raise EmbeddingFileError(f"{where}: expected a pickle of tensors and plain values, got {got}") from error

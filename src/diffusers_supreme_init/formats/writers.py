@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..errors import EmbeddingFileError
-from ..file_names import weight_name_for
+from ..file_names import PICKLE_SUFFIXES, weight_name_for
 from ..files import safetensors_bytes, write_atomically
+from ..inputs.paths import local_path
 from .embedding_file import (
     METADATA_KEY,
     LearnedEmbedding,
@@ -26,14 +27,7 @@ from .embedding_file import (
     own_json,
 )
 from .programs import EmbeddingProgram, check_has_both_of_xl, format_for, is_stable_diffusion
-from .readers import (
-    ENCODER_WIDTHS,
-    KOHYA_KEY,
-    ONETRAINER_KEY,
-    ONETRAINER_NAMES,
-    PICKLE_SUFFIXES,
-    EmbeddingFormat,
-)
+from .readers import ENCODER_WIDTHS, KOHYA_KEY, ONETRAINER_KEY, ONETRAINER_NAMES, EmbeddingFormat
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +72,7 @@ def write_embeddings(
             nothing is written.
         OutputError: A file cannot be written.
     """
-    return [write_atomically(file, data) for file, data in file_contents(Path(path), embeddings, format).items()]
+    return [write_atomically(file, data) for file, data in file_contents(local_path(path), embeddings, format).items()]
 
 
 def file_contents(path: Path, embeddings: Sequence[LearnedEmbedding], format_name: str) -> dict[Path, bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..errors import ConceptLoadError, EmbeddingFileError, PlaceholderTokenError
+from ..errors import ConceptLoadError, EmbeddingFileError, PlaceholderTokenError, shown
 from ..formats.embedding_file import LearnedEmbedding
 from ..text.changes import Change
 from ..text.encoder_identity import EncoderIdentity
@@ -117,7 +117,7 @@ def plan_load(pairs: Sequence[TextPair], requests: Sequence[ConceptRequest]) -> 
 def _trigger_of(request: ConceptRequest) -> str:
     if request.token is not None:
         if not isinstance(request.token, str):
-            raise PlaceholderTokenError(f"token: expected a name such as '<mug>', got {request.token!r}")
+            raise PlaceholderTokenError(f"token: expected a name such as '<mug>', got {shown(request.token)}")
         return request.token
     names = list(dict.fromkeys(embedding.placeholder_token for embedding in request.embeddings))
     if len(names) > 1:
@@ -137,7 +137,7 @@ def _serve(
     candidates = [index for index, pair in enumerate(pairs) if request.text_encoder in (None, pair.encoder_name)]
     if not candidates:
         names = ", ".join(pair.encoder_name for pair in pairs)
-        raise ConceptLoadError(f"{trigger}: text_encoder: expected one of {names}, got {request.text_encoder!r}")
+        raise ConceptLoadError(f"{trigger}: text_encoder: expected one of {names}, got {shown(request.text_encoder)}")
     served: dict[int, LearnedEmbedding] = {}
     unused: dict[str, str] = {}
     for number, part in enumerate(request.embeddings, 1):

@@ -13,6 +13,7 @@ from huggingface_hub import is_offline_mode
 from torch import Tensor
 
 from ..errors import MetricError
+from ..inputs.paths import local_path
 
 _HEADS_IN_TORCHMETRICS = ("functional", "image", "lpips_models", "vgg.pth")
 
@@ -43,7 +44,7 @@ def read_weights(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any]:
     Raises:
         MetricError: The file is missing or damaged, or is not a state dict.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise MetricError(f"{kind}: expected a file, got {str(path)!r}, which does not exist")
     try:

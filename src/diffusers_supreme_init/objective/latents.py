@@ -16,7 +16,7 @@ from ..pictures import (
     TrainingPictures,
     fit_to_square,
     load_mask,
-    load_picture,
+    load_subject,
     square_geometry,
     to_mask_values,
     to_pixel_values,
@@ -70,7 +70,7 @@ def encode_concept(
     means, stds, weights, geometry = [], [], [], []
     show = progress_bar and len(pictures.images) > 1
     for index, source in enumerate(tqdm(pictures.images, desc="encoding pictures", unit="picture", disable=not show)):
-        picture = load_picture(source)
+        picture = load_subject(source)
         pixels = to_pixel_values(fit_to_square(picture.image, resolution, center_crop=config.center_crop))
         posterior = backbone.encode_pictures(torch.stack([pixels, pixels.flip(-1)]).to(device))
         if not torch.isfinite(posterior.mean).all():

@@ -24,7 +24,8 @@ def check_trainable(backbone: Backbone) -> None:
     """Check that a pipeline's modules can be frozen, moved and wrapped.
 
     Raises:
-        UnsupportedPipelineError: The pipeline is offloaded, or a text encoder to train carries an adapter.
+        UnsupportedPipelineError: The pipeline is offloaded, has hooks of diffusers or weights that pass no gradient,
+            or a text encoder to train carries an adapter.
     """
     for name, module in backbone.pipe.components.items():
         if isinstance(module, nn.Module) and any(hasattr(part, "_hf_hook") for part in module.modules()):
@@ -32,12 +33,52 @@ def check_trainable(backbone: Backbone) -> None:
                 f"{name}: expected a pipeline without offloading hooks, got one; train before enabling offloading, or "
                 "call pipe.remove_all_hooks()"
             )
+        if isinstance(module, nn.Module):
+            _check_weights(name, module)
+    passing = {pair.encoder_name: pair.encoder for pair in backbone.trained} | {
+        backbone.denoiser_name: backbone.denoiser
+    }
+    for name, module in passing.items():
+        if kind := _quantised_activations(module):
+            raise UnsupportedPipelineError(
+                f"{name}: expected activations that pass a gradient, got quantised ones ({kind}); quantise only its "
+                "weights"
+            )
     for pair in backbone.trained:
         if any(isinstance(module, BaseTunerLayer) for module in pair.encoder.modules()):
             raise UnsupportedPipelineError(
                 f"{pair.encoder_name}: expected a plain text encoder, got one with an adapter (LoRA?); fuse it "
                 "(pipe.fuse_lora()) and unload its weights, or train on a pipeline without it"
             )
+
+
+def _check_weights(name: str, module: nn.Module) -> None:
+    registries = [part._diffusers_hook for part in module.modules() if hasattr(part, "_diffusers_hook")]
+    if hooks := {name for registry in registries for name in getattr(registry, "hooks", ())}:
+        raise UnsupportedPipelineError(
+            f"{name}: expected plain weights, got hooks of diffusers ({', '.join(sorted(hooks))}), as layerwise "
+            "casting, group offloading and caches set them; train before enabling them"
+        )
+    for parameter in module.parameters():
+        if parameter.is_meta:
+            raise UnsupportedPipelineError(f"{name}: its weights are not loaded (they are on the meta device)")
+        if parameter.is_inference():
+            raise UnsupportedPipelineError(
+                f"{name}: its weights were made under torch.inference_mode(), so no gradient passes; load the "
+                "pipeline outside of it"
+            )
+
+
+def _quantised_activations(module: nn.Module) -> str | None:
+    """Return the name of a class in a module that quantises activations, as torch's and torchao's do; None: none."""
+    for part in module.modules():
+        if type(part).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+            return type(part).__name__
+    for weight in module.parameters():
+        kind = type(weight.data).__name__
+        if "ActivationQuantized" in kind or getattr(weight.data, "act_quant_kwargs", None) is not None:
+            return kind
+    return None
 
 
 @contextlib.contextmanager

@@ -11,9 +11,10 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile
 from huggingface_hub.errors import LocalTokenNotFoundError, RevisionNotFoundError
 
-from ..errors import OutputError, PublishError
+from ..errors import OutputError, PublishError, one_line
 from ..files import write_atomically
-from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, one_line, status_of, within
+from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, status_of, within
+from ..inputs.paths import local_path
 from .repository import MovedError, RepositoryFiles, place_upload
 from .saved_folder import is_optional
 from .upload import Upload, read_upload, with_complete_cards
@@ -80,7 +81,8 @@ def push_to_hub(
         folder: A folder that `save` wrote. After success its card names the repository and, if it had no licence, that
             of the base model, like the published card.
         repo_id: ``"user/name"``; created if it does not exist.
-        private: Whether a new repository is private; None: the default of the user or organisation.
+        private: Whether a new repository is private; None: the default of the user or organisation. If True, a public
+            repository is refused.
         token: Access token; None: the one you are logged in with.
         commit_message: First line of the commit.
         create_pr: Open a pull request instead of committing.
@@ -98,7 +100,7 @@ def push_to_hub(
     check_repo_id(repo_id)
     if create_pr and revision is not None:
         raise PublishError("expected create_pr or revision, got both: a pull request has a revision of its own")
-    folder = Path(folder)
+    folder = local_path(folder)
     saved = read_upload(folder)
     api = HfApi(token=token)
     push = _Push(api, folder, repo_id, private, create_pr, revision, license, overwrite)
@@ -236,6 +238,11 @@ class _Push:
             self.state = "the repository does not exist, or was made and is empty if only the answer was lost"
             self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
             self.state = "the repository was made and is empty"
+        elif self.private and self.api.repo_info(self.repo_id).private is False:
+            raise PublishError(
+                f"cannot push to {self.repo_id!r}: expected a private repository, got a public one; make it private "
+                "in its settings, choose another name, or leave private out"
+            )
         if self.revision is not None and self._head() is None:
             self.api.create_branch(self.repo_id, branch=self.revision, exist_ok=True)
 

@@ -17,6 +17,7 @@ from ..errors import OutputError, PublishError
 from ..file_names import CARD_NAME, EVALUATION_NAME, RECORD_NAME, WEIGHT_NAMES, folder_name, is_numbered_image
 from ..files import write_atomically
 from ..formats.library import read_library, weights_in
+from ..inputs.paths import local_path
 from ..triggers import folded
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def check_can_save(output_dir: str | os.PathLike[str], tokens: Sequence[str] = (
         OutputError: The folder holds a card or a record that no earlier save wrote, another concept, or (without
             `overwrite`) one of these concepts.
     """
-    output_dir = Path(output_dir)
+    output_dir = local_path(output_dir)
     check_replaceable(output_dir, [CARD_NAME, RECORD_NAME], ())
     if not tokens:
         return

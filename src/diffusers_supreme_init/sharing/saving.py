@@ -69,7 +69,7 @@ def save_run(
             nothing was written. Or the folder cannot be written.
     """
     folders = folders_for([concept.placeholder_token for concept in run.results], output_dir)
-    pictures = [find_pictures(concept.images) if with_pictures else [] for concept in run.concepts]
+    pictures = [find_pictures(concept.images, quietly=True) if with_pictures else [] for concept in run.concepts]
     by_token = _by_token(evaluations, [concept.placeholder_token for concept in run.results])
     names = [
         concept_file_names(
@@ -138,6 +138,6 @@ def _trained_files(concepts: Sequence[Concept]) -> set[Path]:
         for source in (concept.images, concept.mask, *(region.mask for region in regions)):
             pictures: list[PictureSource] = []
             with contextlib.suppress(PictureError):
-                pictures = [] if source is None else find_pictures(source)
+                pictures = [] if source is None else find_pictures(source, quietly=True)
             found |= {Path(one).resolve() for one in pictures if isinstance(one, str | os.PathLike)}
     return found

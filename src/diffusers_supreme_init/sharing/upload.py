@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
 
-from ..errors import PublishError
+from ..errors import PublishError, one_line
 from ..file_names import CARD_NAME, WEIGHT_NAMES
 from ..formats.embedding_file import read_embedding
 from ..formats.library import LibraryEntry, library_entry
-from ..hub_connection import HUB_FAILURES, DeadlineError, one_line
+from ..hub_connection import HUB_FAILURES, DeadlineError
 from .card_editing import LICENSE_NAMES, front_matter, read_card, with_license, with_repository
 from .saved_folder import publishable_files, publishable_folders
 

@@ -1,6 +1,7 @@
 """Changes to a pipeline's text encoders: all of them are made, or none."""
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,13 @@ from ..multitoken import set_triggers
 from ..triggers import Entry, row_table, trigger_table
 from .text_pairs import TextPair
 from .vocabulary import ConceptVocabulary
+
+changing = threading.RLock()
+"""Held while a vocabulary is looked at and changed, so that no other thread changes it in between.
+
+Pipelines share text encoders and tokenizers in any combination, so there is one lock for all of them; nobody waits for
+a download or a training step under it.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,17 +48,19 @@ def changed(pipe: Any, pairs: Sequence[TextPair], changes: Mapping[str, Change])
         changes: ``{name of the text encoder: its changes}``.
     """
     with contextlib.ExitStack() as undo:
-        for pair in pairs:
-            change = changes[pair.encoder_name]
-            vocabulary = ConceptVocabulary(pair)
-            added = [trigger for trigger in change.rows if trigger not in vocabulary.concepts]
-            # Registered before the first change, so that a change that fails halfway is undone too.
-            undo.callback(_take_back, pipe, pair, added, [dict(trigger_table(slot.tokenizer)) for slot in pair.slots])
-            if change.rows:
-                vocabulary.add(change.rows)
-            vocabulary.drop_descriptions(change.forgotten)
-            vocabulary.set_descriptions(change.descriptions)
-            refresh_config(pipe, pair)
+        with changing:
+            for pair in pairs:
+                change = changes[pair.encoder_name]
+                vocabulary = ConceptVocabulary(pair)
+                added = [trigger for trigger in change.rows if trigger not in vocabulary.concepts]
+                # Registered before the first change, so that a change that fails halfway is undone too.
+                tables = [dict(trigger_table(slot.tokenizer)) for slot in pair.slots]
+                undo.callback(_take_back, pipe, pair, added, tables)
+                if change.rows:
+                    vocabulary.add(change.rows)
+                vocabulary.drop_descriptions(change.forgotten)
+                vocabulary.set_descriptions(change.descriptions)
+                refresh_config(pipe, pair)
         yield
         undo.pop_all()
 
@@ -62,9 +72,10 @@ def refresh_config(pipe: Any, pair: TextPair) -> None:
 
 
 def _take_back(pipe: Any, pair: TextPair, added: Sequence[str], tables: Sequence[Mapping[str, Entry]]) -> None:
-    if added:
-        ConceptVocabulary(pair).remove(added)
-    for slot, table in zip(pair.slots, tables, strict=True):
-        # The old table alone would lose concepts that the encoder already held and the tokenizer has just learned.
-        set_triggers(slot.tokenizer, {**table, **row_table(slot.tokenizer)}, slot.processor)
-    refresh_config(pipe, pair)
+    with changing:
+        if added:
+            ConceptVocabulary(pair).remove(added)
+        for slot, table in zip(pair.slots, tables, strict=True):
+            # The old table alone would lose concepts that the encoder already held and the tokenizer just learned.
+            set_triggers(slot.tokenizer, {**table, **row_table(slot.tokenizer)}, slot.processor)
+        refresh_config(pipe, pair)

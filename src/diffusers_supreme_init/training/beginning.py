@@ -13,13 +13,13 @@ from ..concepts import Concept, find_regions
 from ..config import SupremeInitConfig
 from ..describers import Describers
 from ..describers.candidates import Candidates, initializer_record_of
-from ..errors import DescriberError, RegionError
+from ..errors import DescriberError, PictureError, RegionError
 from ..objective.latents import PictureLatents
 from ..objective.losses import autocast_dtype
 from .preparation import Initializations, check_fit, description_of, initialize_from_words, prompts_of
 from .progress import ConceptProgress
 from .proposals import candidate_table
-from .word_finding import Findings, choose_words, describe_concept, encode_pictures
+from .word_finding import Findings, choose_words, describe_concept, encode_pictures, given_masks, tell_coverage
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +63,14 @@ def begin_concepts(
         is_known = concept.placeholder_token in known
         try:
             findings.append(describe_concept(concept, backbone, describers, config, words_are_known=is_known))
-        except (RegionError, DescriberError) as error:
+        except (PictureError, RegionError, DescriberError) as error:
             raise type(error)(f"{concept.placeholder_token}: {error}") from error
     # Released now, because the pipeline needs the memory.
     describers.release()
     device, show = accelerator.device, accelerator.is_local_main_process
     latents = encode_pictures(backbone, [one.pictures for one in findings], config, device, progress_bar=show)
+    for concept in concepts:  # after encoding, which checks the sizes of masks
+        tell_coverage(concept.placeholder_token, given_masks(concept, describers, config))
     candidates = choose_words(
         backbone,
         findings,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, TrainingError
 from ..file_names import CHECKPOINT_NAME
 from ..files import write_atomically
 from .progress import ConceptProgress
@@ -36,6 +36,17 @@ _FREE_SETTINGS = frozenset(
     }
 )
 """Settings that may differ when a run is resumed, because no learned number depends on them."""
+
+
+_PARTS = {
+    "pictures": "pictures or masks",
+    "prompts": "templates",
+    "num_vectors": "numbers of rows",
+    "initial_rows": "initial rows",
+    "tokens": "initial rows",
+    "random_key": "random_key",
+}
+"""Parts of a concept's fingerprint, in words."""
 
 
 def find_checkpoint(config: SupremeInitConfig) -> Path | None:
@@ -104,7 +115,9 @@ def restore_checkpoint(
     """
     saved_run, numbers, tensors = _read(path)
     # JSON turns tuples into lists, so this run is sent through JSON too before the two are compared.
-    differences = _differences(saved_run, json.loads(json.dumps(run)))
+    current = json.loads(json.dumps(run))
+    differences = _concept_differences(saved_run.pop("concepts", {}), current.pop("concepts", {}))
+    differences += _differences(saved_run, current)
     if differences:
         raise CheckpointError(
             f"{str(path)!r} belongs to another run: {'; '.join(differences)}; pass the settings it was made with, "
@@ -178,6 +191,19 @@ def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequenc
     }
 
 
+def check_agreement(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Check that all processes of a run have the same fingerprint: their gradients are summed.
+
+    Raises:
+        TrainingError: The seeds, settings, pictures or weights of some differ.
+    """
+    for number, run in enumerate(runs):
+        if found := _differences(runs[0], run, whose=("process 0", f"process {number}")):
+            raise TrainingError(
+                f"expected equal settings, pictures and weights in all processes, got others: {'; '.join(found[:5])}"
+            )
+
+
 def _model_digest(module: nn.Module) -> str:
     """Return a short text that differs between models, from the number of tensors and the sum of the 1-D ones.
 
@@ -188,15 +214,38 @@ def _model_digest(module: nn.Module) -> str:
     return f"{type(module).__name__}/{weights[0].dtype}/{len(weights)} tensors/{small:.6e}"
 
 
-def _differences(saved: Any, current: Any, where: str = "") -> list[str]:
+def _concept_differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Say in words which concepts are new, gone or changed."""
+    new, gone = ([token for token in one if token not in other] for one, other in ((current, saved), (saved, current)))
+    texts = [
+        f"{', '.join(tokens[:10])}{f' and {len(tokens) - 10} more' if len(tokens) > 10 else ''} "
+        f"{'is' if len(tokens) == 1 else 'are'} {what}"
+        for tokens, what in ((new, "new in this run"), (gone, "only in the checkpoint"))
+        if tokens
+    ]
+    for token in (token for token in current if token in saved):
+        if saved[token].get("initializer") != current[token]["initializer"]:
+            words = saved[token].get("initializer"), current[token]["initializer"]
+            texts += _differences(*words, where=f"concepts.{token}.initializer")
+            continue
+        changed = [what for name, what in _PARTS.items() if saved[token].get(name) != current[token].get(name)]
+        texts += [f"{token} has other {', '.join(dict.fromkeys(changed))}"] if changed else []
+    return texts
+
+
+def _differences(
+    saved: Any, current: Any, where: str = "", *, whose: tuple[str, str] = ("the checkpoint", "this run")
+) -> list[str]:
     if isinstance(saved, dict) and isinstance(current, dict):
         keys = dict.fromkeys([*saved, *current])
         return [
             text
             for key in keys
-            for text in _differences(saved.get(key), current.get(key), f"{where}.{key}" if where else str(key))
+            for text in _differences(
+                saved.get(key), current.get(key), f"{where}.{key}" if where else str(key), whose=whose
+            )
         ]
-    return [] if saved == current else [f"{where}: the checkpoint has {_short(saved)}, this run {_short(current)}"]
+    return [] if saved == current else [f"{where}: {whose[0]} has {_short(saved)}, {whose[1]} {_short(current)}"]
 
 
 def _short(value: Any) -> str:

@@ -23,6 +23,7 @@ from ..objective.losses import (
     draw_training_sample,
     draw_validation_sample,
 )
+from .gradients import check_gradient, check_not_zero
 from .progress import ConceptProgress
 from .rows import RowOptimizer, Rows, TrainableRows
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 _VALIDATION_BATCH_SIZE = 8
+_CHECKED_SAMPLES = 4
 
 
 class TrainingLoop:
@@ -76,6 +78,7 @@ class TrainingLoop:
             for concept in concepts
         }
         self._learning_rate_factor = _learning_rate_factor(config)
+        self._has_stepped = False
 
     @property
     def concepts(self) -> list[ConceptProgress]:
@@ -102,11 +105,16 @@ class TrainingLoop:
             stop_requested: Called before each step in every process; if any returns True, all stop together.
             before_stop: Called on a requested stop, before the concepts change status or take their best rows back, so
                 that a checkpoint written here continues like an uninterrupted run.
+
+        Raises:
+            TrainingError: The model passes no gradient to the rows, or a wrong one.
         """
         config = self.config
         for concept in self.concepts:
             self._keep(concept, concept.rows)
         first = max((concept.step for concept in self.concepts), default=0)
+        if first < config.max_train_steps and self.running:
+            self._check_gradient()
         if first == 0 and (is_scheduled(config.validation_steps, 0) or config.max_train_steps == 0):
             self.validate()
         after_step(first, {})
@@ -156,6 +164,12 @@ class TrainingLoop:
         means = self._sum_over_processes(
             totals.to(self.accelerator.device, _widest_float(self.accelerator.device))
         ).tolist()
+        if not self._has_stepped:
+            finite = [
+                concept.placeholder_token for concept, loss in zip(concepts, means, strict=True) if math.isfinite(loss)
+            ]
+            check_not_zero({token: gradients[token] for token in finite})
+            self._has_stepped = True
         learning_rate = self.learning_rate * self._learning_rate_factor(step)
         for concept, loss in zip(concepts, means, strict=True):
             self._update(concept, loss, gradients[concept.placeholder_token], learning_rate)
@@ -191,6 +205,24 @@ class TrainingLoop:
         for concept, losses in zip(concepts, table.tolist(), strict=True):
             after = concept.validated(losses, patience=config.early_stopping_patience)
             self._keep(after, after.last_good_rows if after.status == "diverged" else after.rows)
+
+    def _check_gradient(self) -> None:
+        """Check the gradient of the first concept; every process checks the same samples."""
+        concept, config = self.running[0], self.config
+        limit = config.max_forward_batch_size or config.train_batch_size * len(self.running)
+        samples = [
+            draw_training_sample(self.backbone, concept, 0, index, config)
+            for index in range(min(limit, _CHECKED_SAMPLES))
+        ]
+        dtype = self.autocast_dtype or self.backbone.compute_dtype
+        check_gradient(
+            lambda: self._losses(samples).mean(),
+            self.rows,
+            concept.placeholder_token,
+            # The errors of single numbers are independent of each other and mostly cancel in the mean.
+            rounding=torch.finfo(dtype).eps / math.sqrt(sum(sample.latents.numel() for sample in samples)),
+            loss_scale=self.optimizers[concept.placeholder_token].loss_scale,
+        )
 
     def _losses(self, samples: Sequence[DenoisingSample], *, weighted: bool = True) -> Tensor:
         with self._autocast():

@@ -8,9 +8,11 @@ from typing import TypeAlias
 from ..backbones import Backbone
 from ..concepts import METHODS, Concept, find_masks, find_regions
 from ..config import SupremeInitConfig
-from ..errors import ConfigError, InitializerError, SupremeInitWarning
+from ..describers import Describers
+from ..errors import ConfigError, InitializerError, PictureError, SupremeInitWarning, shown
 from ..formats.embedding_file import LearnedEmbedding
 from ..formats.readers import read_embeddings
+from ..inputs.paths import looks_like_path
 from ..pictures import find_pictures
 from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
 from ..text.initialization import Initialization, continue_from, find_saved_embedding, initialize
@@ -119,11 +121,59 @@ def check_fit(
         check_description_fits(description, texts, pair.tokenizer, backbone.window(pair), pair.encoder_name)
 
 
+def compares_words(concept: Concept) -> bool:
+    """Whether describers may find several candidates, which are compared on the object."""
+    method = concept.method
+    return method == "auto" or (method == "caption" and len(find_pictures(concept.images, quietly=True)) > 1)
+
+
+def warn_of_unused_masks(
+    concepts: Sequence[Concept], describers: Describers | None, config: SupremeInitConfig
+) -> None:
+    """Say which concepts have masks that neither the loss nor the comparison of words uses.
+
+    Warns:
+        SupremeInitWarning: There are some.
+    """
+    if config.masked_loss:
+        return
+    compares = describers is None or describers.config.score_object
+    unused = [
+        concept.placeholder_token
+        for concept in concepts
+        if concept.mask is not None and not (compares and compares_words(concept))
+    ]
+    if unused:
+        warnings.warn(
+            f"{', '.join(unused)}: the mask is not used without SupremeInitConfig(masked_loss=True); pass it, or "
+            "leave the mask out",
+            SupremeInitWarning,
+            stacklevel=3,
+        )
+
+
+def warn_of_unused_settings(config: SupremeInitConfig) -> None:
+    """Say which settings change nothing beside the others.
+
+    Warns:
+        SupremeInitWarning: There are some.
+    """
+    if config.lr_warmup_steps and config.lr_scheduler == "constant":
+        warnings.warn(
+            "lr_warmup_steps: lr_scheduler='constant' has no warm-up; pass 'constant_with_warmup'",
+            SupremeInitWarning,
+            stacklevel=3,
+        )
+
+
 def _check(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> Initializations | None:
     """Check one concept; return its initial rows, or None if describers have to find its words."""
-    num_pictures = len(find_pictures(concept.images))
-    if isinstance(concept.candidates, str) or not all(isinstance(text, str) for text in concept.candidates):
-        raise ConfigError(f"candidates: expected a list of texts, got {concept.candidates!r}; pass ['a red mug']")
+    try:
+        num_pictures = len(find_pictures(concept.images))
+    except PictureError as error:
+        raise PictureError(f"{concept.placeholder_token}: {error}") from error
+    if paths := [text for text in concept.candidates if looks_like_path(text)]:
+        raise ConfigError(f"candidates: expected words, got {shown(paths[0])}, which looks like a path")
     if concept.candidates and concept.method != "auto":
         raise ConfigError(
             f"{concept.placeholder_token}: expected candidates only with initializer='auto', got them with "

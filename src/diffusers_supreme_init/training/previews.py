@@ -1,8 +1,10 @@
 """Concepts -> pictures: previews during training, samples for the model card."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +14,17 @@ from torch import Tensor
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
-from ..errors import TrainingError
+from ..errors import ConfigError, SupremeInitWarning, TrainingError, shown
 from ..file_names import preview_name
+from ..inputs.field_values import is_text
 from ..objective.phases import NO_PROMPT, ready_to_draw, ready_to_step
 from ..randomness import generator_for
 from ..templates import fill_template
 from ..text.text_pairs import TextPair
 from ..text.vocabulary import ConceptVocabulary
+from ..triggers import holds_trigger
 from .progress import ConceptProgress
+from .trackers import send
 
 SAMPLE_PROMPTS = ("a photo of a {}", "a photo of a {} on the beach", "an oil painting of a {}")
 """Default prompts of the pictures on the card; ``{}`` stands for the concept."""
@@ -31,6 +36,50 @@ class SampleImage:
 
     prompt: str
     image: Image.Image
+
+
+def check_prompts(name: str, prompts: str | Sequence[str], placeholder_tokens: Sequence[str]) -> tuple[str, ...]:
+    """Return prompts that are to be drawn for each of some concepts; a single text is one prompt.
+
+    Args:
+        name: Name of the argument in messages.
+        prompts: Texts with ``{}``, or with the placeholder token itself as in diffusers' scripts.
+        placeholder_tokens: The concepts.
+
+    Raises:
+        ConfigError: One is not a text, or has neither ``{}`` nor the token of a concept. Pictures of something else
+            would be shown as pictures of that concept.
+    """
+    given = (prompts,) if isinstance(prompts, str) else prompts
+    if not isinstance(given, Sequence) or not all(is_text(prompt) for prompt in given):
+        raise ConfigError(f"{name}: expected a list of texts, got {shown(given)}; pass ['a photo of a {{}}']")
+    for prompt in given:
+        for token in placeholder_tokens:
+            if "{}" not in prompt and not holds_trigger(prompt, [token]):
+                raise ConfigError(
+                    f"{name}: expected '{{}}' where {token} stands, got {shown(prompt)}; write 'a photo of a {{}}'"
+                )
+    return tuple(given)
+
+
+def warn_of_blackened(where: str, flags: Sequence[Sequence[bool] | None]) -> None:
+    """Say how many pictures the safety checker has replaced with black ones.
+
+    Args:
+        where: What the pictures are.
+        flags: ``nsfw_content_detected`` of the pipeline's outputs.
+
+    Warns:
+        SupremeInitWarning: There are some.
+    """
+    blackened = [flag for of_output in flags for flag in of_output or ()]
+    if any(blackened):
+        warnings.warn(
+            f"{where}: {sum(map(bool, blackened))} of {len(blackened)} pictures are black: the pipeline's safety "
+            "checker replaced them",
+            SupremeInitWarning,
+            stacklevel=3,
+        )
 
 
 def preview_prompts(concepts: Sequence[ConceptProgress], config: SupremeInitConfig) -> list[str]:
@@ -56,30 +105,35 @@ def draw_previews(
     Returns:
         The files written: one sheet in `output_dir`, see `preview_name`.
     """
-    pipe, rows = backbone.drawing_pipe, []
+    pipe, rows, flags = backbone.drawing_pipe, [], []
     with ready_to_draw(backbone, accelerator.device):
         for text in preview_prompts(concepts, config):
             generators = [
                 generator_for(config.seed, "", 0, index, "preview") for index in range(config.num_validation_images)
             ]
-            pictures = pipe(
+            output = pipe(
                 text,
                 num_images_per_prompt=config.num_validation_images,
                 generator=generators,
                 **backbone.drawing_options,
-            ).images
-            rows.append(_side_by_side(pictures))
+            )
+            rows.append(_side_by_side(output.images))
+            flags.append(getattr(output, "nsfw_content_detected", None))
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
     for index, row in enumerate(rows):
         sheet.paste(row, (0, index * row.height))
     path = Path(config.output_dir or "") / preview_name(step)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
-    for tracker in accelerator.trackers:
+    warn_of_blackened(f"previews of step {step}", flags)
+
+    def send_sheet(tracker: Any) -> None:
         if tracker.name == "tensorboard":
             tracker.log_images({"previews": np.asarray(sheet)[None]}, step=step, dataformats="NHWC")
         elif tracker.name == "wandb":
             tracker.log_images({"previews": [sheet]}, step=step)
+
+    send(accelerator, send_sheet)
     return [path]
 
 
@@ -98,7 +152,7 @@ def draw_samples(
     Args:
         backbone: Backbone of a pipeline that holds the concept.
         concept: The concept that replaces ``{}`` in the prompts.
-        prompts: Texts with ``{}``; `fill_template` fits their articles to the concept's description.
+        prompts: Texts as `check_prompts` returns them; `fill_template` fits their articles to the description.
         seed: Seed of the noise.
         device: Device to draw on; the pipeline is moved back afterwards.
         num_inference_steps: Steps of the pipeline's sampler.
@@ -110,16 +164,19 @@ def draw_samples(
         # Returns before the pipeline is touched, which may be offloaded by now.
         return []
     _check_is_loaded(backbone, concept)
-    samples = []
+    samples, flags = [], []
     texts = [fill_template(prompt, concept.placeholder_token, concept.description) for prompt in prompts]
     pipe = backbone.drawing_pipe
     with ready_to_step(backbone, device, [*texts, NO_PROMPT]), ready_to_draw(backbone, device):
         for index, text in enumerate(texts):
             generator = generator_for(seed, concept.placeholder_token, 0, index, "sample")
-            (image,) = pipe(
+            output = pipe(
                 text, num_inference_steps=num_inference_steps, generator=generator, **backbone.drawing_options
-            ).images
+            )
+            (image,) = output.images
             samples.append(SampleImage(text, image))
+            flags.append(getattr(output, "nsfw_content_detected", None))
+    warn_of_blackened(f"samples of {concept.placeholder_token}", flags)
     return samples
 
 

@@ -8,15 +8,16 @@ from PIL import Image
 
 from ..backbones import backbone_for
 from ..concepts import METHODS, Concept, find_regions
-from ..config import SupremeInitConfig
+from ..config import DescriberConfig, SupremeInitConfig
 from ..describers import Describers, Mask, Region
 from ..describers.candidates import Candidate, Candidates, find_candidates, paired_difference
 from ..describers.selection import SelectedPicture, select_pictures
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..objective.losses import AUTOCAST_DTYPES
 from ..objective.phases import check_trainable
 from ..pictures import PictureSource, find_pictures
 from ..text.tokenization import tokenize_initializer
+from ..text.torch_state import own_torch_state
 from .preparation import check_concepts
 from .word_finding import choose_words, describe_concept, encode_pictures
 
@@ -84,6 +85,7 @@ class InitializerProposal:
         return candidate_table(self.candidates)
 
 
+@own_torch_state()
 def propose_initializer(
     images: PictureSource | Sequence[PictureSource],
     method: str = "auto",
@@ -118,9 +120,10 @@ def propose_initializer(
     Raises:
         SupremeInitError: One of its subclasses; the message says what was expected, what was got and what to do.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method: expected one of {METHODS}, got {method!r}")
-    describers, config = describers or Describers(), config or SupremeInitConfig()
+    if not isinstance(method, str) or method not in METHODS:
+        raise ConfigError(f"method: expected one of {METHODS}, got {shown(method)}")
+    describers = Describers(describers) if isinstance(describers, DescriberConfig) else describers or Describers()
+    config = config or SupremeInitConfig()
     concept = Concept(
         images=images, placeholder_token=_UNNAMED, initializer=method, region=region, candidates=candidates
     )

@@ -1,46 +1,16 @@
 """The reports of a run: log lines, and the losses for accelerate's trackers."""
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from .progress import ConceptProgress
+from .trackers import send
 
 logger = logging.getLogger(__name__)
-
-
-def make_accelerator(config: SupremeInitConfig) -> Accelerator:
-    """Return an accelerator with the trackers of `report_to`."""
-    if config.report_to is None or config.output_dir is None:
-        return Accelerator()
-    logging_dir = Path(config.output_dir) / config.logging_dir
-    project = ProjectConfiguration(project_dir=config.output_dir, logging_dir=str(logging_dir))
-    return Accelerator(log_with=config.report_to, project_config=project)
-
-
-@contextlib.contextmanager
-def tracking(accelerator: Accelerator, config: SupremeInitConfig) -> Iterator[None]:
-    """Start the trackers of `report_to`, and finish all trackers at the end, even of a failed run."""
-    if config.report_to is not None:
-        # Scalars are the only settings that all trackers accept.
-        scalars = {
-            name: value if isinstance(value, int | float | str | bool) else str(value)
-            for name, value in asdict(config).items()
-        }
-        accelerator.init_trackers("textual_inversion", config=scalars)
-    try:
-        yield
-    finally:
-        # `accelerator.end_training` would also destroy the process group, which the user may still need.
-        for tracker in accelerator.trackers:
-            tracker.finish()
 
 
 def log_start(
@@ -73,5 +43,5 @@ def log_losses(
         values[f"validation_loss/{concept.placeholder_token}"] = mean
         if accelerator.is_main_process:
             logger.info("%s: fixed-noise loss %.4f after %d steps", concept.placeholder_token, mean, step)
-    if accelerator.trackers and values:
-        accelerator.log(values, step=step)
+    if values:
+        send(accelerator, lambda tracker: tracker.log(values, step=step))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
-from ..text.changes import Change, changed
+from ..text.changes import Change, changed, changing
 from ..text.text_pairs import TextPair
 from ..text.vocabulary import ConceptVocabulary
 from ..triggers import check_trigger_is_free
@@ -244,7 +244,8 @@ def concepts_added(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> c
 
 def write_learned(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> None:
     """Write the current rows into the text encoders."""
-    for pair in backbone.trained:
-        vocabulary = ConceptVocabulary(pair)
-        for concept in concepts:
-            vocabulary.write(concept.placeholder_token, concept.rows[pair.encoder_name])
+    with changing:
+        for pair in backbone.trained:
+            vocabulary = ConceptVocabulary(pair)
+            for concept in concepts:
+                vocabulary.write(concept.placeholder_token, concept.rows[pair.encoder_name])

@@ -5,26 +5,31 @@
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from PIL import Image
 from tqdm.auto import tqdm
 
 from ..backbones import Backbone
 from ..concepts import Concept, find_masks, find_regions
 from ..config import SupremeInitConfig
-from ..describers import Describers
+from ..describers import Describers, Mask
 from ..describers.candidates import Candidates, find_candidates, ranked
 from ..describers.selection import SelectedPicture, object_in_the_middle, select_pictures, training_pictures
-from ..errors import TrainingError
+from ..errors import PictureError, SupremeInitWarning, TrainingError
 from ..objective.latents import PictureLatents, encode_concept
 from ..objective.losses import PromptedPictures, fixed_noise_losses
 from ..objective.phases import ready_to_encode, ready_to_step
-from ..pictures import TrainingPictures, find_pictures
+from ..pictures import TrainingPictures, find_pictures, load_mask, load_picture
 from ..templates import fill_template
-from .preparation import initializer_limits, validation_template
+from .preparation import compares_words, initializer_limits, validation_template
 
+_SMALLEST_SHARE, _LARGEST_SHARE = 0.01, 0.9
+"""Of a picture: a mask outside of this range has probably missed the object."""
 _NO_OBJECT = "no object was found in the trained part of the picture, so words were compared on all of it"
 
 
@@ -54,15 +59,17 @@ def describe_concept(
     """Find a concept's regions, and candidates for its words unless these are known.
 
     Raises:
+        PictureError: A mask is unusable.
         RegionError: A region selects nothing usable.
         DescriberError: A model cannot be loaded, or no model gives usable words.
     """
-    sources = find_pictures(concept.images)
-    masks, regions = find_masks(concept, len(sources)), find_regions(concept, len(sources))
+    sources = find_pictures(concept.images, quietly=True)
+    masks, regions = find_masks(concept, len(sources), quietly=True), find_regions(concept, len(sources))
     words_are_known = words_are_known or concept.method is None
     if words_are_known and regions is None:
         return Findings((), TrainingPictures(sources, masks, masked=config.masked_loss), None)
     selected = tuple(select_pictures(sources, regions, concept.train_on, describers))
+    tell_coverage(concept.placeholder_token, [one.mask for one in selected if one.mask is not None])
     pictures = training_pictures(selected, masks, concept.train_on, masked_loss=config.masked_loss)
     if words_are_known:
         return Findings(selected, pictures, None)
@@ -77,6 +84,41 @@ def describe_concept(
     if _needs_object(concept, candidates, pictures, describers, config):
         pictures = replace(pictures, masks=[object_in_the_middle(one.image, describers) for one in selected])
     return Findings(selected, pictures, candidates)
+
+
+def given_masks(concept: Concept, describers: Describers, config: SupremeInitConfig) -> list[Image.Image]:
+    """Return the masks that a run uses and that no region made: the user's, or the pictures' alpha."""
+    is_used = config.masked_loss or (compares_words(concept) and describers.config.score_object)
+    if concept.region is not None or not is_used:
+        return []
+    sources = find_pictures(concept.images, quietly=True)
+    masks = find_masks(concept, len(sources), quietly=True)
+    if masks is not None:
+        return [load_mask(mask) for mask in masks]
+    alphas = [load_picture(one).alpha for one in sources] if config.masked_loss else []
+    return [alpha for alpha in alphas if alpha is not None]
+
+
+def tell_coverage(placeholder_token: str, masks: Sequence[Image.Image | Mask]) -> None:
+    """Say which masks select nearly everything or nearly nothing of their pictures.
+
+    Raises:
+        PictureError: A mask is black everywhere.
+
+    Warns:
+        SupremeInitWarning: A mask covers more than 90 % or less than 1 % of its picture.
+    """
+    shares = [float(np.asarray(mask).mean()) / (255 if isinstance(mask, Image.Image) else 1) for mask in masks]
+    if black := [index for index, share in enumerate(shares) if share == 0]:
+        raise PictureError(f"mask: expected something white, got a black one for picture {black[0]}")
+    unusual = [(index, share) for index, share in enumerate(shares) if not _SMALLEST_SHARE <= share <= _LARGEST_SHARE]
+    told = [f"{100 * share:.1f} % of picture {index}" for index, share in unusual]
+    if told:
+        warnings.warn(
+            f"{placeholder_token}: the mask covers {', '.join(told[:10])}; look whether it shows the object",
+            SupremeInitWarning,
+            stacklevel=2,
+        )
 
 
 def _needs_object(
