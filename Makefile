@@ -16,6 +16,7 @@ help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing torch, diffusers, transformers and what the tests need into $(VENV): about 1.7 GB, some minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -26,6 +27,8 @@ demo: $(INSTALLED)  ## one picture in, a concept out: look at out/demo/before_af
 example-card: $(INSTALLED)  ## renew docs/example_card: what `push_to_hub` would publish of the toybox's mug
 	$(BIN)/python examples/train.py --images examples/toybox/concepts/mug.png --placeholder_token '<mug>' \
 	    --initializer auto --validation_steps 0 every:20 --output_dir out/example_card \
+	    --mask examples/toybox/concepts/masks/mug.png --masked_loss --unmasked_weight 0.25 \
+	    --snr_gamma 5 --flip_probability 0 \
 	    --sample_prompts 'a photo of a {}' 'a photo of a {} on a sky background' 'a photo of a {} with green trim'
 	mkdir -p docs/example_card
 	cd out/example_card && cp -r README.md images learned_embeds.safetensors training.json ../../docs/example_card

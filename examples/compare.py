@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from describe import TOYBOX_PICTURE, TOYBOX_PIPELINE, is_toybox, load_pipeline, parse
+from describe import (
+    TOYBOX_GUIDANCE_SCALE,
+    TOYBOX_PICTURE,
+    TOYBOX_PIPELINE,
+    is_toybox,
+    load_pipeline,
+    parse,
+    toybox_options,
+)
 from generate import draw
 from PIL import Image, ImageDraw, ImageFont
 
@@ -60,7 +68,7 @@ class CompareArguments:
     learning_rate: float | None = field(default=None, metadata={"help": "Default: that of the model family."})
     num_inference_steps: int = field(default=30, metadata={"help": "Steps of the sampler."})
     guidance_scale: float | None = field(
-        default=None, metadata={"help": "Default: 4 for the toybox, else the pipeline's own."}
+        default=None, metadata={"help": "Default: 2 for the toybox, else the pipeline's own."}
     )
     seed: int = field(default=0, metadata={"help": "Of training and of the pictures."})
     output_dir: str = field(default="out/compare", metadata={"help": "Where everything is written."})
@@ -80,6 +88,7 @@ def train(pipe: Any, run: CompareArguments, describers: Describers) -> list[Conc
         checkpointing_steps=0,
         seed=run.seed,
         output_dir=run.output_dir,
+        **toybox_options(run.pretrained_model_name_or_path),
     )
     trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
     return trainer.train()
@@ -144,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
             raise ConfigError(f"steps: expected numbers of at least 0, got {run.steps}")
         run.steps = sorted(set(run.steps))
         if run.guidance_scale is None and is_toybox(run.pretrained_model_name_or_path):
-            run.guidance_scale = 4.0
+            run.guidance_scale = TOYBOX_GUIDANCE_SCALE
         check_writable(run.output_dir)
         picture = load_picture(run.image).image
         pipe = load_pipeline(run.pretrained_model_name_or_path, run.dtype)

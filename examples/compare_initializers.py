@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from describe import TOYBOX_OPTIONS
 from diffusers import DiffusionPipeline
 from tqdm import tqdm
 
@@ -121,6 +122,7 @@ def main() -> None:
         validation_steps=[str(step) for step in STEPS],
         validation_samples=64,
         seed=arguments.seed,
+        **TOYBOX_OPTIONS,
     )
     folders = {name: str(TOYBOX / name) for name in ("captioner", "classifier")}
     # The training that judges the words counts the whole picture, so they are compared on the whole picture.

@@ -1,12 +1,12 @@
 """One picture in, a concept out: what `make demo` runs, on the toybox, without network or GPU.
 
-Nobody types a word: classifier and captioner describe the picture, the words with the lowest loss are taken. Trains
-``<mug>`` from them and, in the same batch, from ``"*"``, loads the file into a fresh pipeline and writes to
-`--output_dir`:
+One click, and nobody types a word: classifier and captioner describe the picture, the words with the lowest loss on
+the object are taken, the segmenter finds what was clicked. Trains ``<mug>`` from them and, in the same batch, from
+``"*"``, on the object rather than on the picture, loads the files into a fresh pipeline and writes to `--output_dir`:
 
-    before_after.png  the picture given, its words alone, the learned words, the learned words in new sentences
+    before_after.png  the picture given; drawn from "*", from the words alone, from the learned words; and three edits
     loss.png          fixed-noise loss of both starts
-    metrics.json      the same in numbers
+    metrics.json      losses, and how many details of the picture given the toybox's judge finds in the drawn ones
     mug/, star/       both concepts, as `save` writes them
 """
 
@@ -14,12 +14,14 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import torch
+from describe import TOYBOX_GUIDANCE_SCALE, TOYBOX_OPTIONS
 from diffusers import DiffusionPipeline
 from generate import draw
 from PIL import Image
@@ -29,26 +31,34 @@ from diffusers_supreme_init import (
     ConceptProgress,
     DescriberConfig,
     Describers,
-    InitializerProposal,
+    Region,
+    SheetRow,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
+    draw_sheet,
     propose_initializer,
 )
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
 TOYBOX = Path(__file__).parent / "toybox"
+sys.path.append(str(TOYBOX))  # the toybox is a folder of scripts
+from judging import TOLD_DETAILS, UNTOLD_DETAILS, DetailsKept, Judge, chance  # noqa: E402  # found by the line above
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  # after the choice of its backend
+
 PICTURE = TOYBOX / "concepts" / "mug.png"
-TOKEN = "<mug>"
-CONFIG = SupremeInitConfig(validation_samples=64, validation_steps=["0", "5", "10", "every:20"])
-SAMPLING = {"num_inference_steps": 30, "guidance_scale": 4.0}
-NUM_PICTURES = 4
-SENTENCES = (
-    "a dark photo of {}",
-    "a photo of {} with green trim",
-    "a photo of {} on a gray background",
+TOKEN, STAR_TOKEN = "<mug>", "<star>"
+CLICK = Region(points=(224, 300))  # on the mug's body
+CONFIG = SupremeInitConfig(
+    masked_loss=True,
+    unmasked_weight=0.25,
+    validation_samples=32,
+    validation_steps=["0", "5", "10", "every:20"],
+    **TOYBOX_OPTIONS,
 )
+SAMPLING = {"num_inference_steps": 30, "guidance_scale": TOYBOX_GUIDANCE_SCALE}
+NUM_JUDGED, NUM_SHOWN = 12, 5
+EDITS = ("with yellow trim", "with a purple heart", "on a gray background")
 FROM_WORDS, FROM_STAR = "#0072b2", "#d55e00"  # distinguishable with any colour vision (Okabe and Ito)
 
 
@@ -59,26 +69,28 @@ def load_toybox() -> Any:
     return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def describe(pipe: Any) -> InitializerProposal:
-    """Ask the toybox's classifier and captioner, and compare what they say by the loss of the untouched model."""
-    config = DescriberConfig(
-        captioner=str(TOYBOX / "captioner"),
-        classifier=str(TOYBOX / "classifier"),
-        # So that what is compared is the loss of step 0, which the figures show: of the whole picture.
-        score_samples=CONFIG.validation_samples,
-        score_object=False,
+def toybox_describers() -> Describers:
+    """Return the toybox's classifier, captioner and segmenter."""
+    return Describers(
+        DescriberConfig(
+            captioner=str(TOYBOX / "captioner"),
+            classifier=str(TOYBOX / "classifier"),
+            segmenter=str(TOYBOX / "segmenter"),
+            score_samples=CONFIG.validation_samples,
+        )
     )
-    return propose_initializer(PICTURE, "auto", pipe=pipe, describers=Describers(config), config=CONFIG)
 
 
-def train(pipe: Any, words: str, output_dir: Path) -> tuple[ConceptProgress, ConceptProgress, float]:
-    """Train on the picture from words and from ``"*"``; return both results and the seconds taken.
+def train(
+    pipe: Any, words: str, mask: Image.Image, output_dir: Path
+) -> tuple[ConceptProgress, ConceptProgress, float]:
+    """Train on the object from words and from ``"*"``; return both results and the seconds taken.
 
     Concepts of one batch do not influence each other, so both are as if trained alone.
     """
     concepts = [
-        Concept(images=PICTURE, placeholder_token=TOKEN, initializer=words),
-        Concept(images=PICTURE, placeholder_token="<star>", initializer="*"),
+        Concept(images=PICTURE, mask=mask, placeholder_token=TOKEN, initializer=words),
+        Concept(images=PICTURE, mask=mask, placeholder_token=STAR_TOKEN, initializer="*"),
     ]
     started = time.monotonic()
     both = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=CONFIG)
@@ -86,6 +98,48 @@ def train(pipe: Any, words: str, output_dir: Path) -> tuple[ConceptProgress, Con
     seconds = time.monotonic() - started
     both.save(output_dir, overwrite=True)
     return from_words, from_star, seconds
+
+
+def draw_all(words: str, output_dir: Path) -> dict[str, list[Image.Image]]:
+    """Load both concepts into a fresh pipeline and draw the same seeds from every start and edit."""
+    pipe = load_toybox()
+    pipe.load_multitoken_inversion([output_dir / "mug", output_dir / "star"])
+    prompts = {
+        "star": f"a photo of {STAR_TOKEN}",
+        "words_alone": f"a photo of {words}",
+        "learned": f"a photo of {TOKEN}",
+        **{edit: f"a photo of {TOKEN} {edit}" for edit in EDITS},
+    }
+    return {
+        name: draw(pipe, prompt, seed=0, num_images=NUM_SHOWN if name in EDITS else NUM_JUDGED, **SAMPLING)
+        for name, prompt in prompts.items()
+    }
+
+
+def show(given: Image.Image, drawn: dict[str, list[Image.Image]], words: str, num_steps: int) -> Image.Image:
+    """Draw the sheet: each column starts from the same noise."""
+    rows = [
+        SheetRow(title="the picture given", pictures=[given]),
+        SheetRow(title='learned from "*"', note=f"{num_steps} steps", pictures=drawn["star"][:NUM_SHOWN]),
+        SheetRow(title="its words alone", note=f'"{words}"', pictures=drawn["words_alone"][:NUM_SHOWN]),
+        SheetRow(title=f"learned: {TOKEN}", note=f"{num_steps} steps later", pictures=drawn["learned"][:NUM_SHOWN]),
+    ]
+    return draw_sheet([*rows, *(SheetRow(title=f'"{TOKEN} {edit}"', pictures=drawn[edit]) for edit in EDITS)])
+
+
+def judge_details(given: Image.Image, drawn: dict[str, list[Image.Image]]) -> dict[str, dict[str, float]]:
+    """Return the mean share of the given picture's details in the drawn ones, and what chance would give."""
+    judge = Judge(TOYBOX / "judge")
+    (shown,) = judge.read([given])
+    shares: dict[str, dict[str, float]] = {}
+    for key, names in (("untold_kept", UNTOLD_DETAILS), ("told_kept", TOLD_DETAILS)):
+        kept = DetailsKept(judge, key, key, names)
+        shares[key] = {
+            name: round(kept.compare(drawn[name], [given]).mean().item(), 4)
+            for name in ("words_alone", "learned", "star")
+        }
+        shares[key]["chance"] = round(chance({name: value for name, value in shown.items() if name in names}), 4)
+    return shares
 
 
 def paired_difference(after: list[float], before: list[float]) -> dict[str, float]:
@@ -112,72 +166,59 @@ def plot_losses(from_words: ConceptProgress, from_star: ConceptProgress, path: P
     plt.close(figure)
 
 
-def plot_pictures(rows: list[tuple[str, list[Image.Image]]], path: Path) -> None:
-    """Draw labelled rows of pictures, one below the other."""
-    figure, axes = plt.subplots(
-        len(rows),
-        NUM_PICTURES,
-        figsize=(1.5 * NUM_PICTURES, 1.75 * len(rows)),
-        gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.01, "top": 0.97, "wspace": 0.04, "hspace": 0.2},
+def summary(details: dict[str, dict[str, float]], num_steps: int, seconds: float) -> str:
+    """Say in three sentences what was learned, what of it the words knew, and what it cost."""
+    untold, told = details["untold_kept"], details["told_kept"]
+    return (
+        f"Of what the picture shows and its words do not say, drawings from the words alone have "
+        f"{untold['words_alone']:.0%} (chance: {untold['chance']:.0%}), "
+        f"after {num_steps} steps {untold['learned']:.0%}.\n"
+        f"Of what the words do say, the words alone keep {told['words_alone']:.0%} and the learned ones "
+        f"{told['learned']:.0%}.\n"
+        f'From "*", the classic start, {num_steps} steps keep {untold["star"]:.0%} and {told["star"]:.0%}; '
+        f"both trainings together took {seconds:.0f} s."
     )
-    for (label, pictures), row in zip(rows, axes, strict=True):
-        for index, cell in enumerate(row):
-            cell.axis("off")
-            if index < len(pictures):
-                cell.imshow(pictures[index], interpolation="nearest")
-        row[0].set_title(label, loc="left", fontsize=9)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def main() -> None:
-    """Train, load, draw, measure."""
+    """Describe, train, load, draw, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("out/demo"))
     output_dir: Path = parser.parse_args().output_dir
 
-    pipe = load_toybox()
-    proposal = describe(pipe)
+    given = Image.open(PICTURE).convert("RGB")
+    pipe, describers = load_toybox(), toybox_describers()
+    proposal = propose_initializer(
+        PICTURE, "auto", pipe=pipe, describers=describers, config=SupremeInitConfig(**TOYBOX_OPTIONS)
+    )
     print(f"{proposal.table()}\n")
-    from_words, from_star, seconds = train(pipe, proposal.text, output_dir)
-
-    file = output_dir / "mug" / "learned_embeds.safetensors"
-    pipe = load_toybox()
-    pipe.load_multitoken_inversion(file)
-    sentences = [sentence.format(TOKEN) for sentence in SENTENCES]
-    prompts = {
-        f'its words alone: "{proposal.text}"': f"a photo of {proposal.text}",
-        f'after {from_words.step} steps: "a photo of {TOKEN}"': f"a photo of {TOKEN}",
-        **{f'"{sentence}"': sentence for sentence in sentences},
-    }
-    given = Image.open(PICTURE).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS)
-    rows = [("the picture given (at the size the model sees)", [given])]
-    rows += [(label, draw(pipe, p, seed=0, num_images=NUM_PICTURES, **SAMPLING)) for label, p in prompts.items()]
-    plot_pictures(rows, output_dir / "before_after.png")
+    mask = Image.fromarray(describers.segmenter.segment(given, CLICK).mask)
+    from_words, from_star, seconds = train(pipe, proposal.text, mask, output_dir)
+    drawn = draw_all(proposal.text, output_dir)
+    details = judge_details(given, drawn)
+    show(given, drawn, proposal.text, from_words.step).save(output_dir / "before_after.png")
     plot_losses(from_words, from_star, output_dir / "loss.png")
 
     last = max(from_words.validation_losses)
+    words_at, star_at = from_words.validation_losses, from_star.validation_losses
     metrics = {
+        "details": details,
+        "num_judged_pictures": NUM_JUDGED,
         "steps": from_words.step,
         "seconds": round(seconds, 1),
         "initializer_text": proposal.text,
         "candidates": [{"text": c.text, "source": c.source, "loss": c.loss} for c in proposal.candidates],
         "num_vectors": len(from_words.rows["text_encoder"]),
-        "file": str(file.relative_to(output_dir)),
+        "file": "mug/learned_embeds.safetensors",
         "validation_loss": {str(step): loss for step, loss in from_words.mean_validation_losses().items()},
         "validation_loss_from_star": {str(step): loss for step, loss in from_star.mean_validation_losses().items()},
         "paired_differences": {
-            "last step minus step 0": paired_difference(
-                from_words.validation_losses[last], from_words.validation_losses[0]
-            ),
-            "words minus * at step 0": paired_difference(
-                from_words.validation_losses[0], from_star.validation_losses[0]
-            ),
+            "last step minus step 0": paired_difference(words_at[last], words_at[0]),
+            "words minus * at step 0": paired_difference(words_at[0], star_at[0]),
         },
     }
     (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    print(json.dumps(metrics, indent=1))
-    print(f"look at {output_dir / 'before_after.png'} and {output_dir / 'loss.png'}")
+    print(f"\n{summary(details, from_words.step, seconds)}\n\nLook at {output_dir / 'before_after.png'}.")
 
 
 if __name__ == "__main__":

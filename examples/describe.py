@@ -43,6 +43,10 @@ from diffusers_supreme_init.describers import Mask
 TOYBOX = Path(__file__).parent / "toybox"
 TOYBOX_PIPELINE = str(TOYBOX / "pipeline")
 TOYBOX_PICTURE = str(TOYBOX / "concepts" / "mug.png")
+TOYBOX_GUIDANCE_SCALE = 2.0  # more makes its colors glaring, as with all models of velocity that end in pure noise
+TOYBOX_OPTIONS: dict[str, Any] = {"snr_gamma": 5.0, "flip_probability": 0.0}
+"""How to train on the toybox: less from the noisiest timesteps, so that prompts can still change colors and
+background, as with the paper's model, which predicts noise; and never mirrored, as its toys never are."""
 
 
 @dataclass(kw_only=True)
@@ -92,6 +96,11 @@ class DescribeArguments:
 def is_toybox(pipeline_name: str) -> bool:
     """Whether a pipeline is the toybox, whose own models describe and judge its pictures."""
     return Path(pipeline_name).resolve() == Path(TOYBOX_PIPELINE).resolve()
+
+
+def toybox_options(pipeline_name: str) -> dict[str, Any]:
+    """Return how to train on the toybox, if a pipeline is the toybox."""
+    return TOYBOX_OPTIONS if is_toybox(pipeline_name) else {}
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -268,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> InitializerProposal:
             region=region,
             candidates=region_arguments.candidates,
             describers=describers,
-            config=SupremeInitConfig(seed=run.seed),
+            config=SupremeInitConfig(seed=run.seed, **toybox_options(name)),
         )
     except SupremeInitError as error:
         sys.exit(f"error: {error}")

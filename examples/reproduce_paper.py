@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from describe import TOYBOX, TOYBOX_PIPELINE, is_toybox, load_pipeline, parse
+from describe import (
+    TOYBOX,
+    TOYBOX_GUIDANCE_SCALE,
+    TOYBOX_PIPELINE,
+    is_toybox,
+    load_pipeline,
+    parse,
+    toybox_options,
+)
 from experiment.report import Facts, write_report
 from experiment.runs import Experiment, Measurement, find_words, run_group, seconds_per_step
 from experiment.settings import BEYOND, PAPER, Group
@@ -48,7 +56,11 @@ from diffusers_supreme_init.metrics import (
     PromptMetric,
 )
 
-TOYBOX_EDITING_PROMPTS = tuple(f"a photo of a {{}} on a {color} background" for color in ("mint", "lavender", "gray"))
+TOYBOX_EDITING_PROMPTS = (
+    *(f"a photo of a {{}} on a {color} background" for color in ("mint", "lavender", "gray")),
+    "a photo of a {} with green trim",
+    "a photo of a {} with a blue moon",
+)
 PUBLISHED = "published"
 FREE_OPTIONS = frozenset({"seeds", "output_dir", "paper_only"})
 """Options that earlier results may differ in."""
@@ -72,7 +84,7 @@ class ReproduceArguments:
     num_concepts: int | None = field(default=None, metadata={"help": "Only the first so many concepts."})
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Seeds; each is a whole experiment."})
     max_train_steps: int = field(default=150, metadata={"help": "Steps of the paper's settings."})
-    steps_beyond: int = field(default=60, metadata={"help": "Steps of the comparisons that go beyond the paper."})
+    steps_beyond: int = field(default=100, metadata={"help": "Steps of the comparisons that go beyond the paper."})
     paper_only: bool = field(default=False, metadata={"help": "Leave out what goes beyond the paper."})
     learning_rate: float | None = field(default=None, metadata={"help": "Default: that of the model family."})
     train_batch_size: int = field(default=SupremeInitConfig().train_batch_size, metadata={"help": "As in training."})
@@ -81,7 +93,7 @@ class ReproduceArguments:
     resolution: int | None = field(default=None, metadata={"help": "Side of the pictures; default: the model's."})
     num_image_seeds: int = field(default=1, metadata={"help": "Pictures per prompt and run."})
     num_inference_steps: int | None = field(default=None, metadata={"help": "Default: 15 for the toybox, else 30."})
-    guidance_scale: float | None = field(default=None, metadata={"help": "Default: 4 for the toybox, else 7.5."})
+    guidance_scale: float | None = field(default=None, metadata={"help": "Default: 2 for the toybox, else 7.5."})
     lpips: str | None = field(default=None, metadata={"help": "VGG16 weights for LPIPS: a file, or 'published'."})
     sifid: str | None = field(default=None, metadata={"help": "Inception weights for SIFID: a file, or 'published'."})
     clip: str | None = field(default=None, metadata={"help": "CLIP for CLIP-I and CLIP-T: Hub id or folder."})
@@ -135,7 +147,9 @@ def set_up(run: ReproduceArguments) -> Experiment:
     names = ("max_train_steps", "learning_rate", "train_batch_size", "max_forward_batch_size", "validation_samples")
     config = SupremeInitConfig(**{name: getattr(run, name) for name in (*names, "resolution")})
     config = replace(config, learning_rate=backbone_for(pipe).learning_rate(config))  # the report names it
-    num_inference_steps, guidance_scale = (15, 4.0) if is_toybox(run.pretrained_model_name_or_path) else (30, 7.5)
+    on_toybox = is_toybox(run.pretrained_model_name_or_path)
+    config = replace(config, **toybox_options(run.pretrained_model_name_or_path))
+    num_inference_steps, guidance_scale = (15, TOYBOX_GUIDANCE_SCALE) if on_toybox else (30, 7.5)
     if run.num_inference_steps is not None:
         num_inference_steps = run.num_inference_steps
     if run.guidance_scale is not None:
@@ -145,7 +159,7 @@ def set_up(run: ReproduceArguments) -> Experiment:
         concepts=concepts,
         metrics=metrics,
         config=config,
-        editing_prompts=TOYBOX_EDITING_PROMPTS if is_toybox(run.pretrained_model_name_or_path) else EDITING_PROMPTS,
+        editing_prompts=TOYBOX_EDITING_PROMPTS if on_toybox else EDITING_PROMPTS,
         sampling={
             "num_inference_steps": num_inference_steps,
             "guidance_scale": guidance_scale,
@@ -218,8 +232,8 @@ def check_options(options: Mapping[str, Any], path: Path) -> None:
 
 
 def _told(experiment: Experiment) -> dict[str, Any]:
-    names = ("max_train_steps", "learning_rate", "train_batch_size", "lr_scheduler", "validation_samples")
-    return {name: getattr(experiment.config, name) for name in names}
+    names = ("max_train_steps", "learning_rate", "train_batch_size", "lr_scheduler", "snr_gamma", "flip_probability")
+    return {name: getattr(experiment.config, name) for name in (*names, "validation_samples")}
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:

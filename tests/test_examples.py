@@ -327,6 +327,7 @@ def test_the_first_interrupt_saves_what_was_learned_and_the_run_goes_on(
 def test_train_on_what_was_clicked(train_on: str, tmp_path: Path, script: Any) -> None:
     arguments = ["--images", str(SCENE), "--placeholder_token", "<toy>", "--initializer", "auto", "--points", CLICK]
     settings = ["--max_train_steps", "1", "--validation_samples", "2", "--score_samples", "8", "--train_on", train_on]
+    settings += ["--snr_gamma", "5"]  # as examples/toybox/README.md advises
     (file,) = script("train.py")["main"]([*arguments, *settings, "--output_dir", str(tmp_path)])
     assert CLICKED["class"] in (read_embedding(file).description or "")
 
@@ -385,6 +386,10 @@ def test_demo(tmp_path: Path) -> None:
     assert metrics["validation_loss"]["100"] < metrics["validation_loss"]["0"]
     for name in ("last step minus step 0", "words minus * at step 0"):
         assert metrics["paired_differences"][name]["in_standard_errors"] < -3
+    untold, told = metrics["details"]["untold_kept"], metrics["details"]["told_kept"]
+    assert untold["learned"] - untold["words_alone"] > 0.3
+    assert told["learned"] > told["words_alone"] - 0.05
+    assert metrics["num_judged_pictures"] >= 8
     assert (tmp_path / metrics["file"]).is_file()
     assert Image.open(tmp_path / "before_after.png").width > 500
     assert Image.open(tmp_path / "loss.png").width > 500

@@ -115,6 +115,35 @@ def test_a_metric_that_some_concepts_lack_is_left_out() -> None:
     assert report._values(measured, "paper", "caption", "background", 0) is None
 
 
+def test_what_training_adds_is_compared_with_the_untrained_caption() -> None:
+    def one(group: Any, step: int, concept: str, seed: int, value: float) -> Any:
+        metric = "reconstruction/untold"
+        names = {"setting": "caption", "concept": concept, "words": "a mug", "num_vectors": 2, "metric": metric}
+        return runs.Measurement(seed=seed, group=group.name, step=step, value=value, **names)
+
+    def two(group: Any, step: int, gain: float) -> list[Any]:
+        return [one(group, step, concept, 0, start + gain) for concept, start in (("<a>", 0.1), ("<b>", 0.3))]
+
+    slow, fast, masked = settings.FOLLOWED
+    measured = [*two(slow, 0, 0.0), *two(slow, 100, 0.25), *two(fast, 0, 0.0), *two(fast, 100, 0.5)]
+    measured += two(masked, 100, 0.6)
+    facts = report.Facts(
+        command="",
+        model="",
+        pictures="",
+        options={"learning_rate": 2e-3},
+        labels={"untold": "what nobody said"},
+        seconds={},
+        steps_beyond=100,
+    )
+    rows = [line for line in report._training(measured, facts, Path()).splitlines() if line.startswith("| 0.0")]
+    assert rows == [
+        "| 0.002 | reconstruction/untold | 0.200 | 0.450 | **+0.25 [+0.25, +0.25]** |",
+        "| 0.005 | reconstruction/untold | 0.200 | 0.700 | **+0.5 [+0.5, +0.5]** |",
+        "| 0.002, on the object | reconstruction/untold | 0.200 | 0.800 | **+0.6 [+0.6, +0.6]** |",
+    ]
+
+
 @pytest.mark.slow
 def test_a_caption_is_ahead_of_a_class_label_and_that_of_a_star_after_30_steps(tmp_path: Path) -> None:
     arguments = reproduce_paper.ReproduceArguments(max_train_steps=30, steps_beyond=30, num_inference_steps=1)

@@ -55,6 +55,8 @@ def make_trainer(pipe: Any, **settings: Any) -> SupremeInitTextualInversionTrain
         ("learnable_property", "person", "one of"),
         ("resolution", 0, "at least 1, or None"),
         ("flip_probability", 1.5, r"in \[0, 1\]"),
+        ("unmasked_weight", -0.1, r"in \[0, 1\]"),
+        ("unmasked_weight", math.nan, r"in \[0, 1\]"),
         ("mixed_precision", "fp8", "one of"),
         ("seed", -1, "at least 0"),
         ("validation_steps", ["10", "often"], '"10" or "every:25"'),
@@ -73,6 +75,8 @@ def test_settings_out_of_range(setting: str, value: Any, expected: str) -> None:
 def test_settings_that_contradict_each_other(pipe: Any) -> None:
     with pytest.raises(ConfigError, match="early_stopping_patience needs the fixed-noise loss"):
         SupremeInitConfig(early_stopping_patience=1, validation_samples=0)
+    with pytest.raises(ConfigError, match="unmasked_weight is a weight of the masked loss; got 0.25 without it"):
+        SupremeInitConfig(unmasked_weight=0.25)
     for settings in (
         {"snapshot_steps": ["5"]},
         {"resume_from_checkpoint": "latest"},

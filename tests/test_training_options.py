@@ -22,7 +22,8 @@ from diffusers_supreme_init import (
 )
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.config import is_scheduled
-from diffusers_supreme_init.objective.losses import denoising_losses, draw_training_sample
+from diffusers_supreme_init.metrics import denoising_mse
+from diffusers_supreme_init.objective.losses import denoising_losses, draw_training_sample, draw_validation_sample
 
 CAPTION = "a red mug"
 
@@ -56,6 +57,18 @@ def test_min_snr_weights_are_in_the_loss_of_a_step(pipe: Any, other_pipe: Any) -
     expected = torch.tensor(plain.losses) * backbone.min_snr_weights(timesteps, 0.5)
     assert weighted.losses == pytest.approx(expected.tolist(), rel=1e-4)
     assert weighted.losses != pytest.approx(plain.losses, rel=1e-2)
+
+
+def test_the_fixed_noise_loss_is_weighted_as_the_loss_of_training(pipe: Any, other_pipe: Any) -> None:
+    options = {"max_train_steps": 0, "validation_samples": 4}
+    (plain,) = train(pipe, **options).validation_losses.values()
+    result = train(other_pipe, **options, snr_gamma=0.5)
+    backbone, config = backbone_for(pipe), SupremeInitConfig(validation_samples=4)
+    timesteps = torch.tensor([draw_validation_sample(backbone, result, index, config).timestep for index in range(4)])
+    weighted = torch.tensor(plain) * backbone.min_snr_weights(timesteps, 0.5)
+    assert result.validation_losses[0] == pytest.approx(weighted.tolist(), rel=1e-4)
+    measured = denoising_mse(other_pipe, random_picture(), result.validation_prompt, num_samples=4, snr_gamma=0.5)
+    assert measured.tolist() == pytest.approx(result.validation_losses[0], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +199,18 @@ def test_masked_loss_of_a_white_mask_is_the_plain_loss(pipe: Any, other_pipe: An
     with pytest.warns(SupremeInitWarning, match="the mask covers 100.0 % of picture 0"):
         masked = train(pipe, concept={"mask": white}, masked_loss=True)
     assert masked.losses == pytest.approx(train(other_pipe).losses, rel=1e-6)
+
+
+def test_what_is_outside_the_mask_counts_by_its_weight(pipe: Any, other_pipe: Any) -> None:
+    picture, mask = split_picture()
+    weighted = train(pipe, concept={"images": picture, "mask": mask}, masked_loss=True, unmasked_weight=0.25)
+    weights = weighted.latents.mask[0, 0, 0]
+    assert (weights[:, :4] == 1).all()
+    assert (weights[:, 4:] == 0.25).all()
+    assert (weighted.latents.object_mask[0, 0, 0, :, 4:] == 0).all()
+    everywhere = train(other_pipe, concept={"images": picture, "mask": mask}, masked_loss=True, unmasked_weight=1.0)
+    plain = train(build_tiny_pipeline(), concept={"images": picture})
+    assert everywhere.losses == pytest.approx(plain.losses, rel=1e-6)
 
 
 def test_alpha_weights_the_loss_only_with_masked_loss(pipe: Any, other_pipe: Any) -> None:

@@ -36,6 +36,11 @@ def plot_curves(curves: Curves, settings: Sequence[Setting], label: str, title: 
         values = curves.values[setting.name]
         _draw(means, curves.steps, values, setting, with_band=False)
         _draw(differences, curves.steps, values - curves.values[STAR.name], setting, with_band=setting != STAR)
+    if CAPTION in shown and curves.steps[0] == 0:
+        untrained = curves.values[CAPTION.name][..., 0].mean()
+        means.axhline(
+            untrained, color=COLORS["caption"], linestyle=":", linewidth=1.2, label=f"{CAPTION.label}, untrained"
+        )
     num_concepts, num_seeds = values.shape[:2]
     means.set_ylabel(label)
     differences.set_ylabel('difference to the run from "*"')

@@ -13,7 +13,7 @@ from diffusers_supreme_init import versions, write_atomically
 
 from .figures import ABLATION, STARTS, plot_curves
 from .runs import Measurement
-from .settings import AUTO, BEYOND, CAPTION, CLASS, PAPER, STAR, STARS
+from .settings import AUTO, BEYOND, CAPTION, CLASS, FOLLOWED, PAPER, STAR, STARS, Group
 from .statistics import Curves, Interval, curves_of, mean_interval, speedup, steps_in_runs, steps_of_mean
 
 LOSS = "validation_loss"
@@ -56,6 +56,7 @@ def write_report(measurements: Sequence[Measurement], facts: Facts, folder: Path
         _convergence(curves, facts),
         _order(curves),
         _figures(measurements, facts, folder),
+        _training(measurements, facts, folder),
         _pictures(measurements, facts, curves.steps[-1]),
         _beyond(measurements, facts),
         _words(measurements),
@@ -158,10 +159,9 @@ def _figures(measurements: Sequence[Measurement], facts: Facts, folder: Path) ->
     measured = {LOSS: LOSS_LABEL, **{f"reconstruction/{name}": label for name, label in facts.labels.items()}}
     lines, numbers = ["## Figures, numbered as in the paper"], iter(PAPER_FIGURES)
     for metric, label in measured.items():
-        curves = curves_of(measurements, PAPER.name, metric)
-        complete = [one for one in curves.values.values() if not np.isnan(one).any()]
-        if len(complete) < len(PAPER.settings):
-            continue  # not measured for every setting and concept
+        curves = _complete_curves(measurements, PAPER, metric)
+        if curves is None:
+            continue
         name = metric.rpartition("/")[2]
         of_starts, of_ablation = next(numbers, (None, None))
         wanted = [
@@ -174,6 +174,46 @@ def _figures(measurements: Sequence[Measurement], facts: Facts, folder: Path) ->
             plot_curves(curves, settings, label, title, folder / f"{file_name}.png")
             lines.append(f"![{title}: {label}]({file_name}.png)")
     return "\n\n".join(lines)
+
+
+def _training(measurements: Sequence[Measurement], facts: Facts, folder: Path) -> str:
+    """Say what training adds to the caption's words, at both rates and on the object; draw the followed curves."""
+    step = facts.steps_beyond
+    lines = [
+        f"## What training adds to the caption's words\n\nPictures of the caption alone, and of its rows after {step} "
+        "steps; differences are paired, with their intervals, bold where told apart from none.\n",
+        "| learning rate | measured | untrained | trained | difference |",
+        "|:---|:---|---:|---:|---:|",
+    ]
+    for group in FOLLOWED:
+        for name in _picture_metrics(facts):
+            before = _values(measurements, PAPER.name, CAPTION.name, name, 0)
+            after = _values(measurements, group.name, CAPTION.name, name, step)
+            if before is not None and after is not None:
+                difference = _difference(mean_interval(after - before))
+                cells = (_rate(group, facts), name, f"{before.mean():.3f}", f"{after.mean():.3f}", difference)
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n\n".join(["\n".join(lines), *_followed_figures(measurements, facts, folder)])
+
+
+def _followed_figures(measurements: Sequence[Measurement], facts: Facts, folder: Path) -> list[str]:
+    lines = []
+    for group in FOLLOWED:
+        if group.is_paper:
+            continue  # has figures of its own
+        title = f"Learning rate {_rate(group, facts)}"
+        for name, label in facts.labels.items():
+            curves = _complete_curves(measurements, group, f"reconstruction/{name}")
+            if curves is not None:
+                path = folder / f"figure_{name}_{group.name}.png"
+                plot_curves(curves, group.settings, label, title, path)
+                lines.append(f"![{title}: {label}]({path.name})")
+    return lines
+
+
+def _rate(group: Group, facts: Facts) -> str:
+    rate = f"{group.options.get('learning_rate', facts.options['learning_rate']):g}"
+    return f"{rate}, on the object" if group.options.get("masked_loss") else rate
 
 
 def _pictures(measurements: Sequence[Measurement], facts: Facts, last: int) -> str:
@@ -196,6 +236,13 @@ def _pictures(measurements: Sequence[Measurement], facts: Facts, last: int) -> s
         cells = ["" if one is None else f"{one.mean():.3f}" for one in chosen]
         lines.append(f"| {label} | {step} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _complete_curves(measurements: Sequence[Measurement], group: Group, metric: str) -> Curves | None:
+    """Return the curves of a metric, or None if it was not measured for every setting and concept."""
+    curves = curves_of(measurements, group.name, metric)
+    complete = [one for one in curves.values.values() if not np.isnan(one).any()]
+    return curves if len(complete) == len(group.settings) else None
 
 
 def _picture_metrics(facts: Facts) -> list[str]:

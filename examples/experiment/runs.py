@@ -186,7 +186,7 @@ def seconds_per_step(experiment: Experiment, num_steps: int = 20) -> dict[str, f
 
 
 def _config(experiment: Experiment, group: Group, seed: int, folder: Path) -> SupremeInitConfig:
-    num_steps = experiment.config.max_train_steps if group.is_paper else experiment.steps_beyond
+    num_steps = _num_steps(experiment, group)
     options = {
         "max_train_steps": num_steps,
         "validation_steps": [str(step) for step in (validation_steps(num_steps) if group.is_paper else [0])],
@@ -200,9 +200,12 @@ def _config(experiment: Experiment, group: Group, seed: int, folder: Path) -> Su
 
 def _drawn(experiment: Experiment, group: Group) -> list[int]:
     """Return the steps after which pictures are drawn."""
-    if group.is_paper:
-        return picture_steps(experiment.config.max_train_steps, experiment.steps_beyond)
-    return [experiment.steps_beyond]
+    num_steps = _num_steps(experiment, group)
+    return picture_steps(num_steps, experiment.steps_beyond) if group.is_followed else [num_steps]
+
+
+def _num_steps(experiment: Experiment, group: Group) -> int:
+    return experiment.config.max_train_steps if group.is_paper else experiment.steps_beyond
 
 
 def _plan(
@@ -279,7 +282,14 @@ def _measure_snapshot(
         judged = {} if is_plain else {"validation_loss": pictures[0]}
         judged |= {"held_out_loss": pictures[-1]} if experiment.has_more_pictures else {}
         losses = {
-            name: denoising_mse(pipe, picture, text, num_samples=config.validation_samples, seed=config.seed)
+            name: denoising_mse(
+                pipe,
+                picture,
+                text,
+                num_samples=config.validation_samples,
+                seed=config.seed,
+                snr_gamma=config.snr_gamma,
+            )
             for name, picture in judged.items()
         }
     finally:

@@ -33,7 +33,8 @@ class Group:
         settings: What is compared.
         options: Fields of `SupremeInitConfig` that differ from the experiment's.
         all_pictures: Train on all pictures of a concept but the last; otherwise on the first alone.
-        is_paper: Part of the paper's own experiment; the other groups are shorter and look only at the end.
+        is_paper: The paper's own experiment; the other groups are shorter.
+        is_followed: Pictures are drawn along the way as well, not only at the end.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Group:
     options: Mapping[str, Any] = field(default_factory=dict)
     all_pictures: bool = False
     is_paper: bool = False
+    is_followed: bool = False
 
 
 STAR = Setting(name="star", label='"*"', words="*")
@@ -49,22 +51,29 @@ STARS = Setting(name="stars", label='several "*"', words="*", as_many_as_caption
 CAPTION = Setting(name="caption", label="caption", words="caption")
 AUTO = Setting(name="auto", label="auto", words="auto")
 
-PAPER = Group(name="paper", settings=(STAR, CLASS, STARS, CAPTION, AUTO), is_paper=True)
+PAPER = Group(name="paper", settings=(STAR, CLASS, STARS, CAPTION, AUTO), is_paper=True, is_followed=True)
+FASTER = Group(name="learning_rate-0.005", settings=PAPER.settings, options={"learning_rate": 5e-3}, is_followed=True)
+"""The paper's experiment at a higher rate than the paper's, 2e-3."""
+OBJECT = Group(
+    name="object",
+    settings=PAPER.settings,
+    options={"masked_loss": True, "unmasked_weight": 0.25},
+    is_followed=True,
+)
+"""The paper's experiment, learning from the object rather than from the picture."""
+FOLLOWED = (PAPER, FASTER, OBJECT)
 
 PREFIXES = tuple(
     Setting(name=f"caption-{number}", label=f"first {number} of the caption", words="caption", num_vectors=number)
     for number in (1, 2, 4)
 )
-LEARNING_RATES = (5e-3, 1e-2)
-
 BEYOND = (
     Group(name="num_vectors", settings=PREFIXES),
     Group(name="preserve_norm", settings=(CAPTION,), options={"preserve_norm": True}),
     Group(name="masked_loss", settings=(CAPTION,), options={"masked_loss": True}),
-    *(
-        Group(name=f"learning_rate-{rate:g}", settings=(STAR, CAPTION), options={"learning_rate": rate})
-        for rate in LEARNING_RATES
-    ),
+    FASTER,
+    OBJECT,
+    Group(name="learning_rate-0.01", settings=(STAR, CAPTION), options={"learning_rate": 1e-2}),
     Group(name="pictures", settings=(STAR, CLASS, CAPTION), all_pictures=True),
 )
 """What the paper left open: rows per concept, options of training, more pictures."""
@@ -80,5 +89,5 @@ def validation_steps(max_train_steps: int) -> list[int]:
 
 
 def picture_steps(max_train_steps: int, steps_beyond: int) -> list[int]:
-    """Return the steps of the paper's group after which pictures are drawn."""
+    """Return the steps of a followed group after which pictures are drawn."""
     return sorted({step for step in (0, 10, 30, steps_beyond) if step < max_train_steps} | {max_train_steps})

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from captions import CAPTIONER_DETAILS, PATTERN_WORDS
 from concepts import HELD_OUT
 from dataset import sample_toys
 from PIL import Image
 from scene_dataset import sample_scenes
 from scenes import draw_scene
 from tqdm import tqdm
-from world import CATEGORIES, COLORS, PATTERN_WORDS, Toy, render
+from world import BACKGROUNDS, CATEGORIES, COLORS, Toy, render
 
 from diffusers_supreme_init.describers import Captioner, Mask, Region, Segmenter, crop_region, mask_to_box
 
@@ -30,17 +31,22 @@ class ClickedToy:
     click: tuple[int, int]
 
 
-def measure_describers(toybox_dir: Path) -> dict[str, dict[str, float]]:
-    """Measure the committed captioner and segmenter; accuracies and intersections over union, in [0, 1]."""
-    captioner, segmenter = Captioner(str(toybox_dir / "captioner")), Segmenter(str(toybox_dir / "segmenter"))
+def measure_captioner(captioner_dir: Path) -> dict[str, dict[str, float]]:
+    """Measure the captioner on unseen toys drawn alone and on those of `concepts/`; shares in [0, 1]."""
+    captioner = Captioner(str(captioner_dir))
+    toys = {"captioner": sample_toys("test", NUM_TEST_TOYS), "captioner_on_concepts": [one.toy for one in HELD_OUT]}
+    return {name: _captions_of_drawings(captioner, some) for name, some in toys.items()}
+
+
+def measure_segmenter(segmenter_dir: Path, captioner_dir: Path) -> dict[str, dict[str, float]]:
+    """Measure the masks of clicks and boxes, and what the captioner says of the crops; shares in [0, 1]."""
+    captioner, segmenter = Captioner(str(captioner_dir)), Segmenter(str(segmenter_dir))
     clicked = clicked_toys("test", NUM_TEST_SCENES)
     masks = [segmenter.segment(one.picture, Region(points=one.click)).mask for one in tqdm(clicked, desc="clicks")]
     boxed = [segmenter.segment(one.picture, Region(box=mask_to_box(one.mask))).mask for one in clicked]
     overlaps = [overlap(mask, one.mask) for mask, one in zip(masks, clicked, strict=True)]
     of_boxes = [overlap(mask, one.mask) for mask, one in zip(boxed, clicked, strict=True)]
     return {
-        "captioner": _accuracies_of_drawings(captioner, sample_toys("test", NUM_TEST_TOYS)),
-        "captioner_on_concepts": _accuracies_of_drawings(captioner, [held_out.toy for held_out in HELD_OUT]),
         "clicks": {
             "iou": round(float(np.mean(overlaps)), 4),
             "iou_above_half": round(float(np.mean(np.array(overlaps) > 0.5)), 4),
@@ -48,11 +54,11 @@ def measure_describers(toybox_dir: Path) -> dict[str, dict[str, float]]:
             "num_clicks": len(clicked),
         },
         **{
-            f"clicked_captions_{background}": _accuracies_of_clicks(captioner, clicked, masks, background)
+            f"clicked_captions_{background}": _captions_of_clicks(captioner, clicked, masks, background)
             for background in BACKGROUNDS_OF_CROPS
         },
         # What the captioner gets wrong of itself, without the mistakes of the segmenter.
-        "captions_of_true_masks": _accuracies_of_clicks(captioner, clicked, [one.mask for one in clicked], "keep"),
+        "captions_of_true_masks": _captions_of_clicks(captioner, clicked, [one.mask for one in clicked], "keep"),
     }
 
 
@@ -70,7 +76,7 @@ def clicked_toys(split: str, num_scenes: int) -> list[ClickedToy]:
 
 
 def read_caption(text: str) -> dict[str, str | None]:
-    """What a caption tells, by exact words: the class, the color before it, the pattern and the color before that.
+    """What a caption tells, by exact words at their places; None: it does not tell that.
 
     A caption without a word for a pattern tells of a plain toy.
     """
@@ -79,11 +85,13 @@ def read_caption(text: str) -> dict[str, str | None]:
     names = {word: name for name, word in PATTERN_WORDS.items()}
     pattern_at = next((index for index, word in enumerate(words) if word in names), 0)
     color, pattern_color = (words[at - 1] if at and words[at - 1] in COLORS else None for at in (class_at, pattern_at))
+    is_placed = words[-1] == "background" and words[-2] in BACKGROUNDS
     return {
-        "class": words[class_at] or None,
+        "category": words[class_at] or None,
         "color": color,
         "pattern": names.get(words[pattern_at], "plain"),
         "pattern_color": pattern_color,
+        "background": words[-2] if is_placed else None,
     }
 
 
@@ -92,12 +100,12 @@ def overlap(one: Mask, other: Mask) -> float:
     return float((one & other).sum() / max(1, (one | other).sum()))
 
 
-def _accuracies_of_drawings(captioner: Captioner, toys: list[Toy]) -> dict[str, float]:
+def _captions_of_drawings(captioner: Captioner, toys: list[Toy]) -> dict[str, float]:
     captions = [captioner.describe(render(toy))[0].text for toy in tqdm(toys, desc="captions")]
     return _accuracies(captions, toys) | {"num_pictures": len(toys)}
 
 
-def _accuracies_of_clicks(
+def _captions_of_clicks(
     captioner: Captioner, clicked: list[ClickedToy], masks: list[Mask], background: str
 ) -> dict[str, float]:
     captions = [
@@ -108,12 +116,21 @@ def _accuracies_of_clicks(
 
 
 def _accuracies(captions: list[str], toys: list[Toy]) -> dict[str, float]:
-    truths = [
-        {"class": toy.category, "color": toy.color, "pattern": toy.pattern, "pattern_color": toy.pattern_color}
-        for toy in toys
-    ]
+    """Shares of right words; of a pattern that is not told nothing is wrong, and how often it is told is given too."""
     told = [read_caption(text) for text in captions]
+    right: dict[str, list[bool]] = {name: [] for name in CAPTIONER_DETAILS}
+    for one, toy in zip(told, toys, strict=True):
+        is_told = one["pattern"] != "plain" or toy.pattern == "plain"
+        for name, values in right.items():
+            if is_told or not name.startswith("pattern"):
+                values.append(one[name] == getattr(toy, name))
+    patterned = [one["pattern"] != "plain" for one, toy in zip(told, toys, strict=True) if toy.pattern != "plain"]
     return {
-        look: round(sum(one[look] == truth[look] for one, truth in zip(told, truths, strict=True)) / len(toys), 4)
-        for look in truths[0]
+        **{name: _share(values) for name, values in right.items()},
+        "tells_pattern": _share(patterned),
+        "tells_background": _share([one["background"] is not None for one in told]),
     }
+
+
+def _share(values: list[bool]) -> float:
+    return round(sum(values) / max(1, len(values)), 4)

@@ -1,111 +1,78 @@
 """The held-out toys of `concepts/`: no training picture shows their category, body color and pattern together."""
 
 import json
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from world import Toy, caption, render, render_mask
+from captions import CAPTIONER_DETAILS, caption
+from world import Toy, random_pose, render, render_mask, shown_details
 
 CONCEPT_SIZE = 256
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A toy and how much of it its caption tells; shade, pose and emblem are never told."""
+    """A toy and whether its caption tells the background; trim, emblem, accessory and shade are never told."""
 
     toy: Toy
-    tells_trim: bool = False
     tells_background: bool = False
 
     @property
     def caption(self) -> str:
-        """The sentence that describes the toy."""
-        return caption(self.toy, trim=self.tells_trim, background=self.tells_background)
+        """The sentence that a captioner says of the toy."""
+        background = ("background",) if self.tells_background else ()
+        return caption(self.toy, (*CAPTIONER_DETAILS, *background))
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the caption tells of the toy itself, by the names of `DETAILS`."""
+        return {name: value for name, value in self._looks.items() if name in CAPTIONER_DETAILS}
+
+    @property
+    def untold(self) -> dict[str, str]:
+        """What the picture shows of the toy and the caption does not tell: what training has to find."""
+        return {name: value for name, value in self._looks.items() if name not in CAPTIONER_DETAILS}
+
+    @property
+    def _looks(self) -> dict[str, str]:
+        # The background is the picture's, not the toy's.
+        return {name: value for name, value in shown_details(self.toy).items() if name != "background"}
 
 
+def _posed(*looks: str | None) -> Toy:
+    return random_pose(Toy(*looks), random.Random(f"pose-{looks[0]}"))
+
+
+# Category, color, shade, pattern and its color, trim, emblem and its color, accessory, background.
 HELD_OUT = (
-    HeldOut(Toy("mug", "red", "striped", "white", "blue", "sky", 0.02, 0.86, 9, 0.92, (0.02, 0.03), True, "star")),
-    HeldOut(
-        Toy("clock", "pink", "plain", None, "brown", "mint", -0.02, 0.9, -10, 0.9, (-0.04, 0.0), False, "heart"),
-        tells_trim=True,
-    ),
-    HeldOut(
-        Toy(
-            "backpack",
-            "green",
-            "checked",
-            "yellow",
-            "orange",
-            "lavender",
-            0.02,
-            0.88,
-            7,
-            0.93,
-            (0.0, 0.02),
-            False,
-            "star",
-        )
-    ),
-    HeldOut(
-        Toy(
-            "teapot",
-            "yellow",
-            "spotted",
-            "red",
-            "green",
-            "gray",
-            -0.015,
-            1.0,
-            -12,
-            0.94,
-            (0.02, -0.02),
-            True,
-            "diamond",
-        ),
-        tells_background=True,
-    ),
-    HeldOut(
-        Toy("bird", "blue", "spotted", "white", "orange", "cream", -0.02, 0.95, 8, 0.9, (-0.02, 0.0), True, "heart"),
-        tells_trim=True,
-    ),
-    HeldOut(
-        Toy("car", "purple", "plain", None, "yellow", "mint", 0.02, 0.92, -6, 0.92, (0.0, 0.04), False, "diamond"),
-        tells_trim=True,
-    ),
-    HeldOut(Toy("bear", "brown", "striped", "pink", "white", "sky", 0.015, 1.0, 6, 0.9, (0.03, 0.0), False, "heart")),
-    HeldOut(
-        Toy("sneaker", "white", "checked", "blue", "red", "cream", 0.0, 0.98, -11, 0.9, (0.0, -0.03), True, "star"),
-        tells_trim=True,
-    ),
-    HeldOut(
-        Toy(
-            "sunglasses",
-            "orange",
-            "striped",
-            "black",
-            "purple",
-            "gray",
-            -0.02,
-            1.0,
-            10,
-            0.92,
-            (0.0, 0.0),
-            False,
-            "diamond",
-        )
-    ),
-    HeldOut(
-        Toy("lamp", "black", "spotted", "yellow", "pink", "lavender", 0.0, 0.9, -7, 0.94, (-0.03, 0.0), True, "star")
-    ),
-    HeldOut(
-        Toy("umbrella", "orange", "plain", None, "black", "sky", 0.02, 0.93, 12, 0.92, (0.0, 0.03), False, "heart"),
-        tells_background=True,
-    ),
-    HeldOut(
-        Toy("fish", "green", "striped", "orange", "yellow", "cream", -0.02, 1.0, -9, 0.93, (0.02, 0.02), True, "star")
-    ),
+    HeldOut(_posed("mug", "red", "pale", "striped", "black", "blue", "star", "green", "balloon", "cream")),
+    HeldOut(_posed("clock", "pink", "deep", "plain", None, "yellow", "heart", "blue", "bow", "mint"), True),
+    HeldOut(_posed("backpack", "green", "pale", "checked", "black", "purple", "moon", "red", "flag", "lavender")),
+    HeldOut(_posed("teapot", "yellow", "dusty", "spotted", "white", "green", "cross", "purple", "bow", "gray"), True),
+    HeldOut(_posed("bird", "blue", "deep", "spotted", "white", "yellow", "triangle", "red", "balloon", "cream")),
+    HeldOut(_posed("car", "purple", "pale", "plain", None, "black", "ring", "green", "flag", "mint")),
+    HeldOut(_posed("bear", "orange", "pale", "striped", "black", "blue", "heart", "purple", "bow", "sky")),
+    HeldOut(_posed("sneaker", "blue", "dusty", "checked", "yellow", "white", "star", "red", "flag", "cream")),
+    HeldOut(_posed("sunglasses", "orange", "dusty", "striped", "white", "purple", "moon", "green", "balloon", "gray")),
+    HeldOut(_posed("lamp", "purple", "deep", "spotted", "yellow", "red", "cross", "black", "bow", "lavender")),
+    HeldOut(_posed("umbrella", "green", "deep", "plain", None, "red", "triangle", "yellow", "balloon", "sky"), True),
+    HeldOut(_posed("fish", "pink", "dusty", "striped", "yellow", "black", "ring", "blue", "flag", "sky")),
 )
 HELD_OUT_IDENTITIES = frozenset(held_out.toy.identity for held_out in HELD_OUT)
+
+
+def concept_record(held_out: HeldOut) -> dict[str, object]:
+    """What `metadata.jsonl` says of a toy beside its files."""
+    category = held_out.toy.category
+    return {
+        "class": category,
+        "caption": held_out.caption,
+        "placeholder_token": f"<{category}>",
+        "told": held_out.told,
+        "untold": held_out.untold,
+        "background": held_out.toy.background,
+    }
 
 
 def write_concepts(concepts_dir: Path) -> None:
@@ -117,12 +84,6 @@ def write_concepts(concepts_dir: Path) -> None:
         file_name, mask_file_name = f"{category}.png", f"masks/{category}.png"
         render(held_out.toy, CONCEPT_SIZE).save(concepts_dir / file_name)
         render_mask(held_out.toy, CONCEPT_SIZE).save(concepts_dir / mask_file_name)
-        entry = {
-            "file_name": file_name,
-            "mask_file_name": mask_file_name,
-            "class": category,
-            "caption": held_out.caption,
-            "placeholder_token": f"<{category}>",
-        }
-        lines.append(json.dumps(entry) + "\n")
+        record = {"file_name": file_name, "mask_file_name": mask_file_name, **concept_record(held_out)}
+        lines.append(json.dumps(record) + "\n")
     (concepts_dir / "metadata.jsonl").write_text("".join(lines))

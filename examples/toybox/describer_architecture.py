@@ -2,6 +2,7 @@
 
 import torch
 from architecture import RESOLUTION
+from captions import PATTERN_WORDS
 from scenes import SCENE_SIZE
 from transformers import (
     BertTokenizer,
@@ -15,14 +16,14 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
-from world import BACKGROUNDS, CATEGORIES, COLORS, PATTERN_WORDS
+from world import BACKGROUNDS, BODY_COLORS, CATEGORIES, PATTERN_COLORS
 
 BOS_TOKEN = "[DEC]"
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", BOS_TOKEN, "[ENC]")
-CAPTION_WORDS = ("a", "an", "with", "and", "trim", "on", "background")
+CAPTION_WORDS = ("a", "an", "with", "on", "background")
 PATCH_SIZE = 8
 SEGMENTER_WIDTH = 96
-JUDGE_LAYER_NAMES = {
+CLASSIFIER_LAYER_NAMES = {
     "attention.o_proj": "self_attn.projection",
     "layernorm_before": "layer_norm1",
     "layernorm_after": "layer_norm2",
@@ -36,7 +37,7 @@ def build_caption_processor() -> BlipProcessor:
 
     As BLIP's own tokenizer it knows "[DEC]", which starts a caption; "[SEP]" ends it.
     """
-    words = [*CAPTION_WORDS, *COLORS, *CATEGORIES, *PATTERN_WORDS.values(), *BACKGROUNDS]
+    words = [*CAPTION_WORDS, *BODY_COLORS, *PATTERN_COLORS, *CATEGORIES, *PATTERN_WORDS.values(), *BACKGROUNDS]
     vocab = {word: index for index, word in enumerate(dict.fromkeys([*SPECIAL_TOKENS, *words]))}
     tokenizer = BertTokenizer(vocab=vocab, bos_token=BOS_TOKEN, additional_special_tokens=["[ENC]"])
     size = {"height": RESOLUTION, "width": RESOLUTION}
@@ -74,9 +75,9 @@ def build_captioner(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
     return BlipForConditionalGeneration(config)
 
 
-def copy_judge(judge: ViTForImageClassification, captioner: BlipForConditionalGeneration) -> None:
-    """Let the captioner see as the judge does: the same transformer under other names, and one matrix for three."""
-    source = judge.vit.state_dict()
+def copy_classifier(classifier: ViTForImageClassification, captioner: BlipForConditionalGeneration) -> None:
+    """Let the captioner see as the classifier does: the same transformer under other names, one matrix for three."""
+    source = classifier.vit.state_dict()
     renamed = {
         "embeddings.class_embedding": source["embeddings.cls_token"],
         "embeddings.position_embedding": source["embeddings.position_embeddings"],
@@ -84,11 +85,11 @@ def copy_judge(judge: ViTForImageClassification, captioner: BlipForConditionalGe
     for kind in ("weight", "bias"):
         renamed[f"embeddings.patch_embedding.{kind}"] = source[f"embeddings.patch_embeddings.projection.{kind}"]
         renamed[f"post_layernorm.{kind}"] = source[f"layernorm.{kind}"]
-        for index in range(judge.config.num_hidden_layers):
+        for index in range(classifier.config.num_hidden_layers):
             old, new = f"layers.{index}", f"encoder.layers.{index}"
             qkv = [source[f"{old}.attention.{part}_proj.{kind}"] for part in "qkv"]
             renamed[f"{new}.self_attn.qkv.{kind}"] = torch.cat(qkv)
-            for old_name, new_name in JUDGE_LAYER_NAMES.items():
+            for old_name, new_name in CLASSIFIER_LAYER_NAMES.items():
                 renamed[f"{new}.{new_name}.{kind}"] = source[f"{old}.{old_name}.{kind}"]
     captioner.vision_model.load_state_dict(renamed)
 

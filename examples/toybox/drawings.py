@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 Point = tuple[float, float]
+RGB = tuple[int, int, int]
 Role = Literal["body", "trim", "ink", "light"]
+
+
+INK: RGB = (44, 42, 46)
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,14 @@ class Part:
     """One filled polygon; its role decides the paint (the body carries the pattern)."""
 
     role: Role
+    points: list[Point]
+
+
+@dataclass(frozen=True)
+class Accessory:
+    """One filled polygon of what a toy carries, in a colour of its own: it is the same on every toy."""
+
+    fill: RGB
     points: list[Point]
 
 
@@ -51,157 +63,157 @@ def bar(x0: float, y0: float, x1: float, y1: float, width: float) -> list[Point]
 def mug() -> list[Part]:
     """A mug with a rim and a handle."""
     return [
-        Part("trim", arc(70, 52, 15, 17, -100, 100, 7)),
-        Part("body", box(22, 26, 70, 82, 7)),
-        Part("trim", box(19, 20, 73, 30, 4)),
+        Part("trim", arc(73, 52, 15, 17, -100, 100, 9)),
+        Part("body", box(16, 24, 74, 86, 7)),
+        Part("trim", box(13, 18, 77, 30, 4)),
     ]
 
 
 def clock() -> list[Part]:
     """An alarm clock with two bells, on two feet."""
     return [
-        Part("trim", ellipse(27, 21, 12, 10)),
-        Part("trim", ellipse(73, 21, 12, 10)),
-        Part("ink", bar(30, 78, 22, 91, 6)),
-        Part("ink", bar(70, 78, 78, 91, 6)),
-        Part("body", ellipse(50, 52, 37, 37)),
-        Part("light", ellipse(50, 45, 20, 20)),
-        Part("ink", bar(50, 47, 50, 30, 4)),
-        Part("ink", bar(49, 45, 62, 50, 4)),
+        Part("trim", ellipse(25, 21, 15, 12)),
+        Part("trim", ellipse(75, 21, 15, 12)),
+        Part("trim", bar(28, 78, 20, 93, 9)),
+        Part("trim", bar(72, 78, 80, 93, 9)),
+        Part("body", ellipse(50, 53, 38, 38)),
+        Part("light", ellipse(50, 32, 13, 13)),
+        Part("ink", bar(50, 33, 50, 22, 3.5)),
+        Part("ink", bar(49, 32, 58, 35, 3.5)),
     ]
 
 
 def backpack() -> list[Part]:
     """A backpack with a handle, three pockets and a zip."""
     return [
-        Part("trim", arc(50, 20, 12, 10, 180, 360, 6)),
-        Part("trim", box(13, 46, 27, 80, 6)),
-        Part("trim", box(73, 46, 87, 80, 6)),
-        Part("body", box(22, 18, 78, 88, 18)),
-        Part("trim", box(32, 60, 68, 82, 5)),
-        Part("ink", bar(38, 66, 62, 66, 3)),
+        Part("trim", arc(50, 20, 13, 11, 180, 360, 8)),
+        Part("trim", box(8, 44, 26, 82, 6)),
+        Part("trim", box(74, 44, 92, 82, 6)),
+        Part("body", box(19, 16, 81, 92, 18)),
+        Part("trim", box(28, 66, 72, 86, 5)),
+        Part("ink", bar(38, 72, 62, 72, 3)),
     ]
 
 
 def teapot() -> list[Part]:
     """A teapot with spout, handle and lid."""
     return [
-        Part("trim", arc(22, 56, 14, 15, 70, 290, 7)),
-        Part("trim", [(66, 62), (84, 30), (96, 32), (92, 40), (74, 76)]),
-        Part("body", ellipse(46, 58, 31, 26)),
-        Part("trim", ellipse(46, 34, 17, 5)),
-        Part("trim", ellipse(46, 26, 6, 6)),
+        Part("trim", arc(21, 56, 14, 15, 70, 290, 9)),
+        Part("trim", [(66, 66), (82, 28), (98, 30), (93, 42), (76, 80)]),
+        Part("body", ellipse(46, 59, 33, 29)),
+        Part("trim", ellipse(46, 32, 20, 6)),
+        Part("trim", ellipse(46, 22, 8, 8)),
     ]
 
 
 def bird() -> list[Part]:
     """A bird on two legs, seen from the side."""
     return [
-        Part("ink", bar(42, 74, 40, 93, 4)),
-        Part("ink", bar(54, 74, 56, 93, 4)),
-        Part("trim", [(22, 50), (2, 40), (5, 60)]),
-        Part("trim", [(80, 28), (98, 35), (80, 42)]),
-        Part("body", ellipse(44, 57, 32, 23)),
-        Part("body", ellipse(69, 34, 17, 17)),
-        Part("trim", [(18, 50), (44, 46), (36, 70), (26, 64)]),
-        Part("light", ellipse(73, 31, 5, 5)),
-        Part("ink", ellipse(74, 31, 2.5, 2.5)),
+        Part("ink", bar(42, 76, 40, 95, 4)),
+        Part("ink", bar(56, 76, 58, 95, 4)),
+        Part("trim", [(20, 54), (0, 38), (3, 66)]),
+        Part("trim", [(80, 26), (100, 35), (80, 44)]),
+        Part("body", ellipse(46, 58, 36, 25)),
+        Part("body", ellipse(70, 34, 17, 17)),
+        Part("trim", [(10, 48), (36, 44), (30, 74), (16, 68)]),
+        Part("light", ellipse(74, 31, 5, 5)),
+        Part("ink", ellipse(75, 31, 2.5, 2.5)),
     ]
 
 
 def car() -> list[Part]:
     """A car with two windows and two wheels, seen from the side."""
     return [
-        Part("body", [(24, 48), (36, 24), (66, 24), (82, 48)]),
-        Part("trim", [(32, 47), (40, 30), (50, 30), (50, 47)]),
-        Part("trim", [(54, 47), (54, 30), (63, 30), (72, 47)]),
-        Part("body", box(5, 46, 95, 74, 9)),
-        Part("ink", ellipse(26, 74, 13, 13)),
-        Part("ink", ellipse(74, 74, 13, 13)),
-        Part("light", ellipse(26, 74, 5, 5)),
-        Part("light", ellipse(74, 74, 5, 5)),
+        Part("body", [(22, 42), (34, 14), (66, 14), (82, 42)]),
+        Part("trim", [(29, 41), (38, 20), (49, 20), (49, 41)]),
+        Part("trim", [(53, 41), (53, 20), (63, 20), (74, 41)]),
+        Part("body", box(4, 40, 96, 78, 9)),
+        Part("ink", ellipse(21, 78, 13, 13)),
+        Part("ink", ellipse(79, 78, 13, 13)),
+        Part("trim", ellipse(21, 78, 7, 7)),
+        Part("trim", ellipse(79, 78, 7, 7)),
     ]
 
 
 def bear() -> list[Part]:
     """A sitting teddy bear."""
     return [
-        Part("body", ellipse(28, 18, 12, 12)),
-        Part("body", ellipse(72, 18, 12, 12)),
-        Part("body", ellipse(22, 66, 9, 15)),
-        Part("body", ellipse(78, 66, 9, 15)),
-        Part("trim", ellipse(33, 92, 12, 7)),
-        Part("trim", ellipse(67, 92, 12, 7)),
-        Part("body", ellipse(50, 72, 27, 22)),
-        Part("body", ellipse(50, 34, 29, 24)),
-        Part("trim", ellipse(50, 43, 12, 9)),
-        Part("ink", ellipse(50, 39, 5, 4)),
-        Part("light", ellipse(38, 29, 6, 6)),
-        Part("light", ellipse(62, 29, 6, 6)),
-        Part("ink", ellipse(39, 29, 2.5, 2.5)),
-        Part("ink", ellipse(61, 29, 2.5, 2.5)),
+        Part("body", ellipse(28, 17, 12, 12)),
+        Part("body", ellipse(72, 17, 12, 12)),
+        Part("body", ellipse(19, 66, 9, 15)),
+        Part("body", ellipse(81, 66, 9, 15)),
+        Part("trim", ellipse(30, 92, 15, 8)),
+        Part("trim", ellipse(70, 92, 15, 8)),
+        Part("body", ellipse(50, 71, 28, 24)),
+        Part("body", ellipse(50, 32, 29, 23)),
+        Part("trim", ellipse(50, 41, 14, 10)),
+        Part("ink", ellipse(50, 37, 5, 4)),
+        Part("light", ellipse(37, 27, 6, 6)),
+        Part("light", ellipse(63, 27, 6, 6)),
+        Part("ink", ellipse(38, 27, 2.5, 2.5)),
+        Part("ink", ellipse(62, 27, 2.5, 2.5)),
     ]
 
 
 def sneaker() -> list[Part]:
     """A laced high sneaker, seen from the side."""
     return [
-        Part("body", [(8, 26), (36, 24), (54, 48), (80, 52), (94, 62), (95, 76), (6, 76)]),
-        Part("trim", box(4, 72, 97, 85, 5)),
-        Part("trim", [(80, 52), (94, 62), (95, 73), (76, 73)]),
-        Part("light", bar(35, 40, 48, 30, 4)),
-        Part("light", bar(42, 49, 55, 39, 4)),
-        Part("light", bar(50, 56, 62, 46, 4)),
+        Part("body", [(6, 22), (44, 20), (60, 46), (82, 50), (95, 60), (96, 78), (4, 78)]),
+        Part("trim", box(2, 72, 98, 88, 5)),
+        Part("trim", [(78, 50), (95, 60), (96, 74), (74, 74)]),
+        Part("light", bar(43, 40, 54, 30, 4)),
+        Part("light", bar(50, 50, 62, 40, 4)),
+        Part("light", bar(58, 58, 70, 48, 4)),
     ]
 
 
 def sunglasses() -> list[Part]:
     """Sunglasses, seen from the front."""
     return [
-        Part("trim", bar(12, 42, 2, 22, 7)),
-        Part("trim", bar(88, 42, 98, 22, 7)),
-        Part("trim", box(40, 40, 60, 50, 3)),
-        Part("body", box(5, 34, 46, 72, 15)),
-        Part("body", box(54, 34, 95, 72, 15)),
+        Part("trim", bar(11, 42, 3, 18, 10)),
+        Part("trim", bar(89, 42, 97, 18, 10)),
+        Part("trim", box(36, 38, 64, 52, 3)),
+        Part("body", box(2, 32, 46, 76, 15)),
+        Part("body", box(54, 32, 98, 76, 15)),
     ]
 
 
 def lamp() -> list[Part]:
     """A table lamp with a pull switch."""
     return [
-        Part("trim", box(45, 54, 55, 86, 2)),
-        Part("trim", ellipse(50, 87, 22, 7)),
-        Part("ink", bar(68, 56, 68, 72, 3)),
-        Part("body", [(33, 10), (67, 10), (88, 58), (12, 58)]),
+        Part("trim", box(43, 56, 57, 88, 2)),
+        Part("trim", ellipse(50, 88, 26, 8)),
+        Part("ink", bar(72, 58, 72, 74, 3)),
+        Part("body", [(30, 8), (70, 8), (91, 60), (9, 60)]),
     ]
 
 
 def umbrella() -> list[Part]:
     """An open umbrella with a hooked handle."""
-    scallops = [point for x in (82, 66, 50, 34, 18) for point in ellipse(x, 52, 8, 6, 180, 360)[::-1]]
+    scallops = [point for x in (83.6, 66.8, 50, 33.2, 16.4) for point in ellipse(x, 54, 8.4, 6, 180, 360)[::-1]]
     return [
-        Part("trim", bar(50, 6, 50, 16, 5)),
-        Part("trim", bar(50, 46, 50, 86, 6)),
-        Part("trim", arc(59, 84, 9, 9, 0, 180, 6)),
-        Part("body", ellipse(50, 52, 40, 40, 180, 360) + scallops),
+        Part("trim", bar(50, 2, 50, 14, 8)),
+        Part("trim", bar(50, 48, 50, 84, 9)),
+        Part("trim", arc(61, 82, 11, 11, 0, 180, 9)),
+        Part("body", ellipse(50, 54, 42, 43, 180, 360) + scallops),
     ]
 
 
 def fish() -> list[Part]:
     """A fish with two fins and a tail."""
     return [
-        Part("trim", [(68, 50), (96, 26), (90, 50), (96, 74)]),
-        Part("trim", [(34, 34), (52, 12), (64, 36)]),
-        Part("trim", [(40, 66), (52, 86), (58, 66)]),
-        Part("body", ellipse(42, 50, 36, 24)),
-        Part("light", ellipse(19, 44, 5.5, 5.5)),
-        Part("ink", ellipse(18, 44, 3, 3)),
+        Part("trim", [(70, 50), (98, 24), (91, 50), (98, 76)]),
+        Part("trim", [(32, 32), (54, 8), (68, 36)]),
+        Part("trim", [(40, 68), (54, 92), (62, 66)]),
+        Part("body", ellipse(42, 50, 38, 27)),
+        Part("light", ellipse(16, 43, 5.5, 5.5)),
+        Part("ink", ellipse(15, 43, 3, 3)),
     ]
 
 
 def star() -> list[Point]:
     """A star of five points, within [-1, 1]."""
-    radii = [1.0, 0.45] * 5
+    radii = [1.05, 0.45] * 5
     return [(r * math.sin(math.pi * i / 5), -r * math.cos(math.pi * i / 5)) for i, r in enumerate(radii)]
 
 
@@ -214,9 +226,46 @@ def heart() -> list[Point]:
     ]
 
 
-def diamond() -> list[Point]:
-    """A diamond, a little taller than wide."""
-    return [(0, -1.1), (0.8, 0), (0, 1.1), (-0.8, 0)]
+def moon() -> list[Point]:
+    """A crescent, open to the right."""
+    return ellipse(0, 0, 1, 1, 50, 310) + ellipse(0.5, 0, 0.77, 0.77, 80, 280)[::-1]
+
+
+def cross() -> list[Point]:
+    """An upright cross with four equal arms."""
+    arm = 0.36
+    corner = [(arm, -1.0), (arm, -arm), (1.0, -arm)]
+    quarters = [corner, [(-y, x) for x, y in corner], [(-x, -y) for x, y in corner], [(y, -x) for x, y in corner]]
+    return [point for quarter in quarters for point in quarter]
+
+
+def triangle() -> list[Point]:
+    """A triangle that points up."""
+    return [(0, -1), (1, 0.8), (-1, 0.8)]
+
+
+def ring() -> list[Point]:
+    """A ring; what it lies on is seen in its middle."""
+    return arc(0, 0, 0.75, 0.75, 0, 360, 0.5)
+
+
+def balloon() -> list[Accessory]:
+    """A balloon on a string."""
+    return [Accessory(INK, bar(86, 22, 78, 44, 2.5)), Accessory((240, 60, 130), ellipse(87, 12, 12, 13))]
+
+
+def flag() -> list[Accessory]:
+    """A flag on a pole."""
+    return [Accessory(INK, bar(74, -2, 74, 44, 4)), Accessory((60, 200, 200), box(75, -1, 99, 19, 1))]
+
+
+def bow() -> list[Accessory]:
+    """A bow with a knot."""
+    return [
+        Accessory((250, 200, 80), [(85, 12), (70, 0), (70, 25)]),
+        Accessory((250, 200, 80), [(85, 12), (100, 0), (100, 25)]),
+        Accessory((250, 200, 80), ellipse(85, 12.5, 5, 5)),
+    ]
 
 
 DRAWINGS: dict[str, Callable[[], list[Part]]] = {
@@ -224,19 +273,25 @@ DRAWINGS: dict[str, Callable[[], list[Part]]] = {
     for function in (mug, clock, backpack, teapot, bird, car, bear, sneaker, sunglasses, lamp, umbrella, fish)
 }
 
+EMBLEMS: dict[str, Callable[[], list[Point]]] = {
+    function.__name__: function for function in (star, heart, moon, cross, triangle, ring)
+}
 # The anchor is the free spot of each body where one is drawn.
-EMBLEMS: dict[str, Callable[[], list[Point]]] = {function.__name__: function for function in (star, heart, diamond)}
 EMBLEM_ANCHORS: dict[str, Point] = {
-    "mug": (46, 56),
-    "clock": (50, 78),
-    "backpack": (50, 40),
-    "teapot": (46, 61),
-    "bird": (57, 61),
-    "car": (50, 60),
+    "mug": (45, 58),
+    "clock": (50, 68),
+    "backpack": (50, 44),
+    "teapot": (46, 62),
+    "bird": (56, 60),
+    "car": (50, 59),
     "bear": (50, 74),
-    "sneaker": (24, 56),
-    "sunglasses": (26, 54),
-    "lamp": (50, 38),
-    "umbrella": (50, 32),
-    "fish": (47, 52),
+    "sneaker": (24, 50),
+    "sunglasses": (24, 54),
+    "lamp": (50, 40),
+    "umbrella": (50, 34),
+    "fish": (47, 51),
+}
+
+ACCESSORIES: dict[str, Callable[[], list[Accessory]]] = {
+    function.__name__: function for function in (balloon, flag, bow)
 }

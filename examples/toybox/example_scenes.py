@@ -5,10 +5,11 @@ import random
 from pathlib import Path
 
 import numpy as np
+from captions import caption
 from concepts import HELD_OUT, HELD_OUT_IDENTITIES
 from PIL import Image, ImageFilter
 from scenes import Scene, arrange, draw_scene
-from world import Toy, caption, random_toy
+from world import Toy, random_toy
 
 EXAMPLE_SIZE = 256
 # Which toys of `concepts/` a scene holds, and the others beside them.

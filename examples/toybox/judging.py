@@ -1,16 +1,18 @@
-"""What the toybox's own models say of generated pictures: its judge (a ViT) and its captioner (BLIP).
+"""What the toybox's judge reads in generated pictures, as metrics for `evaluate`.
 
 They take the place of LPIPS, SIFID, CLIP and DINO, which know photographs and whose weights are gigabytes away.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from check_describers import read_caption
+from captions import CAPTIONER_DETAILS
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoProcessor, BlipForConditionalGeneration, ViTForImageClassification
+from train_judge import JUDGE_GROUPS, NONE
+from transformers import AutoImageProcessor, ResNetForImageClassification
+from world import BACKGROUNDS, DETAILS, EMBLEM_COLORS, EMBLEMS, PLAIN_SHADE, TRIM_COLORS
 
 from diffusers_supreme_init.metrics import (
     FidelityMetric,
@@ -21,63 +23,69 @@ from diffusers_supreme_init.metrics import (
     frechet_distance,
 )
 
-LOOKS = ("class", "color", "pattern")
-"""What makes a toy the same toy, as far as words go."""
+TOLD_DETAILS = CAPTIONER_DETAILS
+UNTOLD_DETAILS = tuple(name for name in DETAILS if name not in (*CAPTIONER_DETAILS, "background"))
+"""What a captioner never says of a toy: shade, trim, emblem and its color, accessory."""
 
 _BATCH_SIZE = 32
-_PATCH_LAYER = 1
-_BACKGROUND_ASKED = re.compile(r"\bon an? (\w+) background\b")
-_BACKGROUND_LABEL = "background: "
+_PATCH_STAGE = 1
+_ABSENT = {"shade": PLAIN_SHADE, "pattern": "plain", "emblem": NONE, "accessory": NONE}
+_EDITS = {
+    "trim": re.compile(rf"\b({'|'.join(TRIM_COLORS)}) trim\b"),
+    "emblem_color": re.compile(rf"\b({'|'.join(EMBLEM_COLORS)}) (?:{'|'.join(EMBLEMS)})\b"),
+    "emblem": re.compile(rf"\b({'|'.join(EMBLEMS)})\b"),
+}
+_BACKGROUND = {"background": re.compile(rf"\bon an? ({'|'.join(BACKGROUNDS)}) background\b")}
 
 
 def toybox_metrics(toybox_dir: Path) -> list[FidelityMetric | PromptMetric]:
-    """Return all metrics of the toybox; they share its judge and its captioner."""
+    """Return all metrics of the toybox; they share its judge."""
     judge = Judge(toybox_dir / "judge")
     return [
         FeatureDistance(judge),
         PatchDistance(judge),
-        IdentityKept(toybox_dir / "captioner"),
-        BackgroundObeyed(judge),
+        DetailsKept(judge, "told_kept", "details kept that captions tell", TOLD_DETAILS),
+        DetailsKept(judge, "untold_kept", "details kept that captions do not tell", UNTOLD_DETAILS),
+        Obeyed(judge, "background_obeyed", "background as asked for", _BACKGROUND),
+        Obeyed(judge, "edit_obeyed", "trim and emblem as asked for", _EDITS),
     ]
 
 
+def chance(details: Mapping[str, str]) -> float:
+    """How many of some details a picture of a random toy would show, in [0, 1]."""
+    return sum(1 / len(JUDGE_GROUPS[name]) for name in details) / len(details)
+
+
 class Judge:
-    """The toybox's ViT: features and looks of pictures."""
+    """The toybox's ResNet: features and details of pictures."""
 
     def __init__(self, model_dir: Path) -> None:
         """Load the model from its folder."""
         self.processor = AutoImageProcessor.from_pretrained(model_dir)
-        self.model = ViTForImageClassification.from_pretrained(model_dir).eval()
-        labels = self.model.config.id2label
-        self.backgrounds = {
-            index: label.removeprefix(_BACKGROUND_LABEL)
-            for index, label in labels.items()
-            if label.startswith(_BACKGROUND_LABEL)
-        }
+        self.model = ResNetForImageClassification.from_pretrained(model_dir).eval()
 
     @torch.no_grad()
     def features(self, pictures: Pictures) -> Tensor:
-        """Return what the classifier reads, ``(num_pictures, hidden_size)``."""
-        found = []
-        for inputs in self._batches(pictures):
-            found.append(self.model.vit(inputs).last_hidden_state[:, 0])
-        return torch.cat(found).double()
+        """Return what the heads read, ``(num_pictures, hidden_size)``."""
+        pooled = [self.model.resnet(batch).pooler_output.flatten(1) for batch in self._batches(pictures)]
+        return torch.cat(pooled).double()
 
     @torch.no_grad()
     def patches(self, pictures: Pictures) -> Tensor:
-        """Return the patches after the first layer, ``(num_pictures, num_patches, hidden_size)``."""
+        """Return the positions of the first stage's output, ``(num_pictures, num_positions, num_channels)``."""
         found = []
-        for inputs in self._batches(pictures):
-            states = self.model.vit(inputs, output_hidden_states=True).hidden_states
-            found.append(states[_PATCH_LAYER][:, 1:])
+        for batch in self._batches(pictures):
+            states = self.model.resnet(batch, output_hidden_states=True).hidden_states
+            found.append(states[_PATCH_STAGE].flatten(2).transpose(1, 2))
         return torch.cat(found).double()
 
     @torch.no_grad()
-    def read_backgrounds(self, pictures: Pictures) -> list[str]:
-        """Return the background of each picture."""
-        indices = list(self.backgrounds)
-        best = torch.cat([self.model(inputs).logits[:, indices].argmax(1) for inputs in self._batches(pictures)])
-        return [self.backgrounds[indices[position]] for position in best.tolist()]
+    def read(self, pictures: Pictures) -> list[dict[str, str]]:
+        """Return what each picture shows, by the names of `DETAILS`; what is not there has no entry."""
+        logits = torch.cat([self.model(batch).logits for batch in self._batches(pictures)])
+        heads = logits.split([len(values) for values in JUDGE_GROUPS.values()], dim=1)
+        best = torch.stack([head.argmax(1) for head in heads], dim=1).tolist()
+        return [_shown(dict(zip(JUDGE_GROUPS, row, strict=True))) for row in best]
 
     def _batches(self, pictures: Pictures) -> list[Tensor]:
         pixels = self.processor(list(pictures), return_tensors="pt")["pixel_values"]
@@ -103,7 +111,7 @@ class FeatureDistance:
 
 
 class PatchDistance:
-    """Fréchet distance between the patches of two pictures in the judge's first layer: SIFID with other features."""
+    """Fréchet distance between positions of two pictures in the judge's first stage: SIFID with other features."""
 
     name = "judge_patch_distance"
     label = "Fréchet distance of patches in the toybox judge"
@@ -119,52 +127,55 @@ class PatchDistance:
         return frechet_distance(per_picture, theirs).mean(1)
 
 
-class IdentityKept:
-    """Share of class, body color and pattern that the captioner tells of a picture as it does of the reference."""
+class DetailsKept:
+    """Share of some details of the reference that the judge finds in a picture, in [0, 1].
 
-    name = "identity_kept"
-    label = "class, color and pattern kept (toybox captioner)"
+    Only details that the reference shows count: an accessory where there is one, a shade that is not plain.
+    """
+
     higher_is_better = True
 
-    def __init__(self, captioner_dir: Path) -> None:
-        self.processor = AutoProcessor.from_pretrained(captioner_dir)
-        self.model = BlipForConditionalGeneration.from_pretrained(captioner_dir).eval()
+    def __init__(self, judge: Judge, name: str, label: str, details: Collection[str]) -> None:
+        self.judge, self.name, self.label, self.details = judge, name, f"{label} (toybox judge)", details
 
     def compare(self, pictures: Pictures, references: Pictures) -> Tensor:
-        """Return ``(num_pictures,)`` in [0, 1], the mean over references."""
-        ours, theirs = ([read_caption(text) for text in self.captions(one)] for one in (pictures, references))
-        kept = [[sum(one[look] == other[look] for look in LOOKS) / len(LOOKS) for other in theirs] for one in ours]
-        return torch.tensor(kept, dtype=torch.float64).mean(1)
+        """Return ``(num_pictures,)``, the mean over references; NaN where these show none of the details."""
+        ours, theirs = self.judge.read(pictures), self.judge.read(references)
+        kept = [[self._share(one, other) for other in theirs] for one in ours]
+        return torch.tensor(kept, dtype=torch.float64).nanmean(1)
 
-    @torch.no_grad()
-    def captions(self, pictures: Pictures) -> list[str]:
-        """Return the likeliest caption of each picture."""
-        texts: list[str] = []
-        for start in range(0, len(pictures), _BATCH_SIZE):
-            inputs = self.processor(images=list(pictures[start : start + _BATCH_SIZE]), return_tensors="pt")
-            output = self.model.generate(**inputs, max_new_tokens=20, do_sample=False)
-            texts += self.processor.batch_decode(output, skip_special_tokens=True)
-        return texts
+    def _share(self, picture: Mapping[str, str], reference: Mapping[str, str]) -> float:
+        expected = {name: value for name, value in reference.items() if name in self.details}
+        if not expected:
+            return float("nan")
+        return sum(picture.get(name) == value for name, value in expected.items()) / len(expected)
 
 
-class BackgroundObeyed:
-    """Whether the judge sees the background that a prompt asks for, 1 or 0; NaN where it asks for none."""
+class Obeyed:
+    """Share of what a prompt asks for that the judge sees, in [0, 1]; NaN where it asks for nothing."""
 
-    name = "background_obeyed"
-    label = "background as asked for (toybox judge)"
     higher_is_better = True
 
-    def __init__(self, judge: Judge) -> None:
-        self.judge = judge
+    def __init__(self, judge: Judge, name: str, label: str, asked: Mapping[str, re.Pattern[str]]) -> None:
+        self.judge, self.name, self.label, self.asked = judge, name, f"{label} (toybox judge)", asked
 
     def score(self, pictures: Pictures, texts: Sequence[str]) -> Tensor:
         """Return ``(num_pictures,)``."""
-        asked = [_BACKGROUND_ASKED.search(text) for text in texts]
-        seen = self.judge.read_backgrounds(pictures)
+        seen = self.judge.read(pictures)
         return torch.tensor(
-            [
-                float("nan") if match is None else float(match[1] == one)
-                for match, one in zip(asked, seen, strict=True)
-            ],
-            dtype=torch.float64,
+            [self._share(one, text) for one, text in zip(seen, texts, strict=True)], dtype=torch.float64
         )
+
+    def _share(self, picture: Mapping[str, str], text: str) -> float:
+        # The last match: a prompt's own words come after the description of what it is about.
+        asked = {name: found[-1] for name, pattern in self.asked.items() if (found := pattern.findall(text))}
+        if not asked:
+            return float("nan")
+        return sum(picture.get(name) == value for name, value in asked.items()) / len(asked)
+
+
+def _shown(positions: Mapping[str, int]) -> dict[str, str]:
+    details = {name: JUDGE_GROUPS[name][position] for name, position in positions.items()}
+    missing = {name for name, absent in _ABSENT.items() if details[name] == absent}
+    missing |= {f"{shape}_color" for shape in ("pattern", "emblem") if shape in missing}
+    return {name: value for name, value in details.items() if name not in missing}

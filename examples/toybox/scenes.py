@@ -10,9 +10,9 @@ from world import BACKGROUNDS, CATEGORIES, Toy, random_toy, render_foreground
 SCENE_SIZE = 128
 # Sides of a toy's square as a fraction of the picture: 51 to 69 pixels of 128, filled to about 85 %; four are smaller.
 TOY_SCALES = {1: (0.4, 0.95), 2: (0.42, 0.54), 3: (0.4, 0.52), 4: (0.38, 0.47)}
-# Centers of two toys are at least this far apart, across or down, as a fraction of their mean side. Drawings do not
-# fill their squares, so neighbours mostly touch or overlap by a few pixels only.
-MIN_DISTANCE = 0.8
+# Centers of two toys are at least this far apart, across or down, as a fraction of their mean side. What they carry
+# sticks out of their squares, so neighbours still touch or overlap by a few pixels now and then.
+MIN_DISTANCE = 0.92
 PLACEMENT_TRIES = 50
 
 

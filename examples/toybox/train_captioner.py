@@ -1,4 +1,4 @@
-"""Stage "captioner": a small BLIP that tells color, category and pattern, sometimes trim and background."""
+"""Stage "captioner": a small BLIP that tells category, color and mostly the pattern, now and then the background."""
 
 import copy
 import random
@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from captions import CAPTIONER_DETAILS, caption
 from dataset import to_model_range
-from describer_architecture import build_caption_processor, build_captioner, copy_judge
+from describer_architecture import build_caption_processor, build_captioner, copy_classifier
 from scene_dataset import single_toys, training_crops
 from torch.nn import functional
 from training import load_as_float32, pick_device, step_generator, train
 from transformers import ViTForImageClassification
-from world import Toy, caption
+from world import Toy
 
 BATCH_SIZE = 64
 LEARNING_RATE = 7e-4
 # How often a caption tells what the beams of one picture may differ in.
-TRIM_SHARE, BACKGROUND_SHARE = 0.5, 0.15
+PATTERN_SHARE, BACKGROUND_SHARE = 0.85, 0.3
 BLUR_SHARE = 0.2
 
 
@@ -32,13 +33,13 @@ class ToyPictures:
     share: float
 
 
-def train_captioner(work_dir: Path, judge_dir: Path, captioner_dir: Path, num_steps: int) -> None:
-    """Train the captioner, its eyes starting as the judge's; export it, in half precision, now and then."""
+def train_captioner(work_dir: Path, classifier_dir: Path, captioner_dir: Path, num_steps: int) -> None:
+    """Train the captioner, its eyes starting as the classifier's; export it, in half precision, now and then."""
     torch.manual_seed(0)
     device = pick_device()
     processor = build_caption_processor()
     model = build_captioner(processor.tokenizer)
-    copy_judge(ViTForImageClassification.from_pretrained(judge_dir), model)
+    copy_classifier(ViTForImageClassification.from_pretrained(classifier_dir), model)
     model.to(device)
     sources = _sources(work_dir)
 
@@ -85,11 +86,12 @@ def _sources(work_dir: Path) -> list[ToyPictures]:
 
 
 def _caption(toy: Toy, shows_background: bool, rng: random.Random) -> str:
-    return caption(
-        toy,
-        trim=rng.random() < TRIM_SHARE,
-        background=rng.random() < BACKGROUND_SHARE and shows_background,
-    )
+    told = set(CAPTIONER_DETAILS)
+    if rng.random() > PATTERN_SHARE:
+        told -= {"pattern", "pattern_color"}
+    if rng.random() < BACKGROUND_SHARE and shows_background:
+        told.add("background")
+    return caption(toy, told)
 
 
 def _augment(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

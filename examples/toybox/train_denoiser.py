@@ -1,4 +1,4 @@
-"""Stage "denoiser": the text encoder and the UNet, trained together from nothing on cached latents."""
+"""Stage "denoiser": the UNet, trained from nothing on cached latents, with the text encoder frozen."""
 
 import copy
 import random
@@ -6,74 +6,67 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from architecture import assemble_pipeline, build_scheduler, build_text_encoder, build_tokenizer, build_unet, build_vae
+from architecture import assemble_pipeline, build_scheduler, build_text_encoder, build_unet, build_vae
 from captions import training_caption
-from dataset import NUM_TRAINING_TOYS, sample_toys, training_pictures
+from dataset import NUM_TRAINING_TOYS, sample_toys
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
-from torch import nn
-from train_vae import encode
+from train_text_encoder import SHORT_LENGTH, load_text_encoder, load_tokenizer
+from train_vae import cached_latents
 from training import load_as_float32, pick_device, step_generator, train
 
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
-# Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556, section 3.4), with the paper's gamma.
-SNR_GAMMA = 5.0
+# No caption is longer than 30 tokens. Most steps leave out most of the padding, which costs a third of a step; every
+# fourth keeps all of it, as pipelines do.
+FULL_LENGTH_EVERY = 4
 
 
 def train_denoiser(work_dir: Path, pipeline_dir: Path, num_steps: int) -> None:
-    """Train text encoder and UNet; export the whole pipeline, in half precision, now and then and at the end."""
+    """Train the UNet; export the whole pipeline, in half precision, now and then and at the end."""
     torch.manual_seed(0)
     device = pick_device()
     vae = AutoencoderKL.from_pretrained(work_dir / "vae").eval().requires_grad_(False).to(device)
     latents = cached_latents(vae, work_dir)
     toys = sample_toys("train", NUM_TRAINING_TOYS)
-    tokenizer, scheduler = build_tokenizer(), build_scheduler()
-    text_encoder = build_text_encoder(tokenizer)
-    model = nn.ModuleDict({"text_encoder": text_encoder, "unet": build_unet(text_encoder)}).to(device)
+    tokenizer, scheduler = load_tokenizer(work_dir), build_scheduler()
+    text_encoder = load_text_encoder(work_dir).to(device)
+    unet: Any = build_unet(text_encoder).to(device)
     if device.type == "cpu":
         # Plain matrix products are faster here than the CPU kernels of fused attention. The choice is not saved.
-        unet: Any = model["unet"]
         text_encoder.set_attn_implementation("eager")
         unet.set_attn_processor(AttnProcessor())
-    signal_to_noise = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
-    weights = (signal_to_noise.clamp(max=SNR_GAMMA) / signal_to_noise).to(device)
 
     def compute_loss(step: int) -> torch.Tensor:
         generator, rng = step_generator(step), random.Random(step)
         picked = torch.randint(len(latents), (BATCH_SIZE,), generator=generator)
-        captions = [training_caption(toys[index], rng) for index in picked.tolist()]
-        encoded = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        captions = [training_caption(toys[index], rng).text for index in picked.tolist()]
+        length = tokenizer.model_max_length if step % FULL_LENGTH_EVERY == 0 else SHORT_LENGTH
+        encoded = tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         clean = latents[picked].to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
-        timesteps = torch.randint(len(weights), (BATCH_SIZE,), generator=generator).to(device)
+        timesteps = torch.randint(scheduler.config.num_train_timesteps, (BATCH_SIZE,), generator=generator).to(device)
         noisy_latents = scheduler.add_noise(clean, noise, timesteps)
-        encoder_hidden_states = model["text_encoder"](encoded.input_ids.to(device))[0]
-        model_pred = model["unet"](noisy_latents, timesteps, encoder_hidden_states).sample
-        error = (model_pred.float() - noise).square().mean(dim=(1, 2, 3))
-        return (weights[timesteps] * error).mean()
+        with torch.no_grad():
+            encoder_hidden_states = text_encoder(encoded.input_ids.to(device))[0]
+        model_pred = unet(noisy_latents, timesteps, encoder_hidden_states).sample
+        velocity = scheduler.get_velocity(clean, noise, timesteps)
+        return (model_pred.float() - velocity).square().mean()
 
     def export(average: Any) -> None:
-        # Copies: halving the average itself would coarsen what training goes on from. The autoencoder is built anew,
-        # because a loaded one writes the path it came from into its configuration.
-        parts = build_vae(vae.config.scaling_factor), *(copy.deepcopy(average[name]) for name in model)
+        # Copies: halving the average itself would coarsen what training goes on from. Autoencoder and text encoder are
+        # built anew, because a loaded one writes the path it came from into its configuration.
+        parts = build_vae(vae.config.scaling_factor), build_text_encoder(tokenizer), copy.deepcopy(average)
         parts[0].load_state_dict(vae.state_dict())
+        parts[1].load_state_dict(text_encoder.state_dict())
         assemble_pipeline(*(part.half() for part in parts), tokenizer).save_pretrained(pipeline_dir)
         load_as_float32(pipeline_dir / "text_encoder" / "config.json")
 
     train(
-        model,
+        unet,
         compute_loss,
         num_steps=num_steps,
         learning_rate=LEARNING_RATE,
         work_path=work_dir / "denoiser.pt",
         on_save=export,
     )
-
-
-def cached_latents(vae: AutoencoderKL, work_dir: Path) -> torch.Tensor:
-    """Scaled latents of the training pictures, ``(num_toys, 4, 16, 16)``; encoded once."""
-    path = work_dir / "latents.pt"
-    if not path.exists():
-        torch.save(encode(vae, training_pictures(work_dir)).cpu(), path)
-    return torch.load(path, weights_only=True) * vae.config.scaling_factor

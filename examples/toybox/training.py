@@ -82,6 +82,8 @@ def train(
         optimizer.zero_grad()
         with torch.no_grad():
             torch._foreach_lerp_(averaged, parameters, 1 - min(ema_decay, (step + 1) / (step + 10)))
+            for ours, theirs in zip(average.buffers(), module.buffers(), strict=True):
+                ours.copy_(theirs)
         smooth_loss = loss.item() if math.isnan(smooth_loss) else 0.98 * smooth_loss + 0.02 * loss.item()
         progress.set_postfix(loss=f"{smooth_loss:.4f}", refresh=False)
         if step + 1 == num_steps or time.monotonic() - saved_at > SAVE_EVERY_SECONDS:

@@ -5,8 +5,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from concepts import HELD_OUT, HeldOut
-from world import BACKGROUNDS, Toy, render, render_mask
+from concepts import HELD_OUT, HeldOut, concept_record
+from world import BACKGROUNDS, Toy, random_pose, render, render_mask
 
 VIEW_SIZE = 128
 NUM_VIEWS = 4
@@ -18,17 +18,7 @@ def other_views(held_out: HeldOut) -> list[Toy]:
     rng = random.Random(f"views-{toy.category}")
     backgrounds = [name for name in BACKGROUNDS if name != toy.background]
     rng.shuffle(backgrounds)
-    return [
-        replace(
-            toy,
-            background=background,
-            angle=rng.uniform(-15, 15),
-            scale=rng.uniform(0.8, 0.95),
-            offset=(rng.uniform(-0.06, 0.06), rng.uniform(-0.06, 0.06)),
-            flip=rng.random() < 0.5,
-        )
-        for background in backgrounds[:NUM_VIEWS]
-    ]
+    return [random_pose(replace(toy, background=background), rng) for background in backgrounds[:NUM_VIEWS]]
 
 
 def write_views(views_dir: Path, concepts_name: str = "concepts") -> None:
@@ -46,8 +36,8 @@ def write_views(views_dir: Path, concepts_name: str = "concepts") -> None:
             render(toy, VIEW_SIZE).save(views_dir / file_name)
             render_mask(toy, VIEW_SIZE).save(views_dir / mask_file_name)
             names[file_name] = mask_file_name
-        told = {"class": category, "caption": held_out.caption, "placeholder_token": f"<{category}>"}
+        record = {name: value for name, value in concept_record(held_out).items() if name != "background"}
         lines += [
-            json.dumps({"file_name": name, "mask_file_name": mask, **told}) + "\n" for name, mask in names.items()
+            json.dumps({"file_name": name, "mask_file_name": mask, **record}) + "\n" for name, mask in names.items()
         ]
     (views_dir / "metadata.jsonl").write_text("".join(lines))

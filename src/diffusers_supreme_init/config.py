@@ -27,7 +27,7 @@ _TRAINING_RANGES: dict[str, Range] = {
     **dict.fromkeys(("early_stopping_patience", "checkpointing_steps"), AT_LEAST_0),
     **dict.fromkeys(("learning_rate", "snr_gamma", "max_grad_norm", "adam_epsilon"), ABOVE_0),
     **dict.fromkeys(("adam_beta1", "adam_beta2"), BELOW_1),
-    "flip_probability": UP_TO_1,
+    **dict.fromkeys(("flip_probability", "unmasked_weight"), UP_TO_1),
     "report_to": NOT_EMPTY,
 }
 _DESCRIBER_CHOICES = {
@@ -88,13 +88,25 @@ class SupremeInitConfig:
         default=None, metadata={"help": "Clip the gradient of each concept's rows to this L2 norm."}
     )
     snr_gamma: float | None = field(
-        default=None, metadata={"help": "Min-SNR loss weights (arXiv:2303.09556); the authors recommend 5."}
+        default=None,
+        metadata={
+            "help": "Min-SNR loss weights (arXiv:2303.09556); the authors recommend 5. Without them, models that "
+            "predict velocity learn most from the noisiest timesteps: colors and backgrounds, which prompts then no "
+            "longer change."
+        },
     )
     preserve_norm: bool = field(
         default=False, metadata={"help": "Rescale every row to its initial L2 norm after each step."}
     )
     masked_loss: bool = field(
         default=False, metadata={"help": "Weight the squared error with the concept's mask or the picture's alpha."}
+    )
+    unmasked_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the masked loss outside the mask, in [0, 1]. At 0 nothing says where the object ends, "
+            "and whatever covers it fits as well; a little, such as 0.25, keeps its outline."
+        },
     )
     learnable_property: str = field(
         default="object", metadata={"help": "'object' or 'style': which templates make the training prompts."}
@@ -169,6 +181,11 @@ class SupremeInitConfig:
         if self.early_stopping_patience and not self.validation_samples:
             raise ConfigError(
                 "early_stopping_patience needs the fixed-noise loss; got validation_samples=0, set it to 32"
+            )
+        if self.unmasked_weight and not self.masked_loss:
+            raise ConfigError(
+                f"unmasked_weight is a weight of the masked loss; got {self.unmasked_weight} without it, pass "
+                "masked_loss=True"
             )
         needs_output_dir = {
             "snapshot_steps": bool(self.snapshot_steps),

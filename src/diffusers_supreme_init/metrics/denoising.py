@@ -25,12 +25,13 @@ def denoising_mse(
     resolution: int | None = None,
     center_crop: bool = True,
     batch_size: int = 8,
+    snr_gamma: float | None = None,
 ) -> Tensor:
     """Measure the error of a model that predicts the noise in pictures, given a prompt; lower is better.
 
     The mean over the samples estimates the loss of the paper's equation 1. Noises and timesteps are the same every
     time, and timesteps are evenly spread, so two prompts, or two steps of training, can be compared in pairs. For the
-    same seed and number of samples, training records the same values at `validation_steps`.
+    same seed, number of samples and `snr_gamma`, training records the same values at `validation_steps`.
 
     Args:
         pipe: A pipeline that can be trained on; it is used on its current device and left as it was.
@@ -41,6 +42,7 @@ def denoising_mse(
         resolution: Side in pixels; None: the model's own.
         center_crop: As in training.
         batch_size: Number of samples that go through the model at once.
+        snr_gamma: As in training; None: the plain error.
 
     Returns:
         Mean squared errors of latents, one per sample, ``(num_samples,)``, float64, on the CPU, at least 0.
@@ -61,6 +63,7 @@ def denoising_mse(
         resolution=resolution,
         center_crop=center_crop,
         max_forward_batch_size=batch_size,
+        snr_gamma=snr_gamma,
     )
     device = next(backbone.denoiser.parameters()).device
     with ready_to_encode(backbone, device):

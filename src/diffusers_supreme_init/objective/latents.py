@@ -90,7 +90,7 @@ def encode_concept(
     return PictureLatents(
         mean=torch.stack(means),
         std=torch.stack(stds),
-        mask=object_mask if pictures.masked else None,
+        mask=_loss_weights(object_mask, config) if pictures.masked else None,
         object_mask=object_mask,
         geometry=torch.tensor(geometry, dtype=torch.float32),
     )
@@ -108,6 +108,12 @@ def _latent_weights(mask: Image.Image, resolution: int, size: torch.Size, config
     values = to_mask_values(fit_to_square(mask, resolution, center_crop=config.center_crop))
     small = torch.nn.functional.interpolate(values[None], size, mode="area")[0]
     return torch.stack([small, small.flip(-1)])
+
+
+def _loss_weights(object_mask: Tensor | None, config: SupremeInitConfig) -> Tensor | None:
+    if object_mask is None:
+        return None
+    return object_mask + (1 - object_mask) * config.unmasked_weight
 
 
 def _load_mask(source: PictureSource, size: tuple[int, int]) -> Image.Image:

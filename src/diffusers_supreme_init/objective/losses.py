@@ -134,10 +134,12 @@ def fixed_noise_losses(
 ) -> list[float]:
     """Return the fixed-noise losses of one prompt, one for each of `validation_samples`, without gradient.
 
+    They are weighted as in training, by mask and `snr_gamma`: it is what training lowers that is followed.
+
     Args:
         backbone: Backbone with its text encoder and denoiser on `device`.
         concept: Prompt and pictures.
-        config: Settings; the seed, the number of samples and the largest batch matter here.
+        config: Settings; the seed, `snr_gamma`, the number of samples and the largest batch matter here.
         device: Device of the model.
         autocast_dtype: Dtype of autocast, as in training; None: no autocast.
     """
@@ -147,7 +149,8 @@ def fixed_noise_losses(
         indices = range(start, min(start + batch_size, config.validation_samples))
         samples = [draw_validation_sample(backbone, concept, index, config) for index in indices]
         with nullcontext() if autocast_dtype is None else torch.autocast(device.type, autocast_dtype):
-            losses += denoising_losses(backbone, samples, device).double().tolist()
+            found = denoising_losses(backbone, samples, device, snr_gamma=config.snr_gamma)
+            losses += found.double().tolist()
     return losses
 
 

@@ -197,7 +197,7 @@ class TrainingLoop:
         table = torch.zeros(len(concepts), config.validation_samples, dtype=torch.float64)
         for chunk in self._shares(items, batch_size):
             samples = [draw_validation_sample(self.backbone, concepts[owner], index, config) for owner, index in chunk]
-            losses = self._losses(samples, weighted=False).double().cpu()
+            losses = self._losses(samples).double().cpu()
             for (owner, index), loss in zip(chunk, losses, strict=True):
                 table[owner, index] = loss
         # Every process fills in its own share and leaves zeros elsewhere, so the sum is the whole table.
@@ -224,14 +224,9 @@ class TrainingLoop:
             loss_scale=self.optimizers[concept.placeholder_token].loss_scale,
         )
 
-    def _losses(self, samples: Sequence[DenoisingSample], *, weighted: bool = True) -> Tensor:
+    def _losses(self, samples: Sequence[DenoisingSample]) -> Tensor:
         with self._autocast():
-            return denoising_losses(
-                self.backbone,
-                samples,
-                self.accelerator.device,
-                snr_gamma=self.config.snr_gamma if weighted else None,
-            )
+            return denoising_losses(self.backbone, samples, self.accelerator.device, snr_gamma=self.config.snr_gamma)
 
     def _autocast(self) -> AbstractContextManager[None]:
         if self.autocast_dtype is None:

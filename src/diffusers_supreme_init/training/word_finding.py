@@ -160,8 +160,9 @@ def choose_words(
     """Return the candidates of each concept with the best one first, see `ranked`; nothing is trained.
 
     Candidates are compared by their fixed-noise loss, over the same noises and timesteps. Rows start as copies of the
-    words' embeddings, so this is the loss at step 0. With `score_object`, the loss counts only on the object if its
-    place is known. Otherwise words about the background would win, because they explain more pixels.
+    words' embeddings, so this is the loss at step 0, weighted as training weights it. With `score_object`, the loss
+    counts only on the object if its place is known. Otherwise words about the background would win, because they
+    explain more pixels.
 
     Raises:
         TrainingError: No candidate of a concept has a finite loss.
@@ -183,7 +184,11 @@ def choose_words(
             hide = not progress_bar
             losses = [
                 fixed_noise_losses(
-                    backbone, PromptedPictures(prompt, pictures), settings, device, autocast_dtype=autocast_dtype
+                    backbone,
+                    PromptedPictures(prompt, pictures),
+                    settings,
+                    device,
+                    autocast_dtype=autocast_dtype,
                 )
                 for prompt in tqdm(texts[index], desc="comparing words", unit="text", disable=hide)
             ]
