@@ -14,6 +14,7 @@ import torch
 from transformers import HfArgumentParser
 
 from diffusers_supreme_init import ConfigError, DescriberConfig, SupremeInitConfig
+from diffusers_supreme_init.errors import shown
 
 
 class SchedulerType(Enum):
@@ -156,3 +157,11 @@ def test_parsers_of_command_lines_change_no_type() -> None:
     HfArgumentParser((SupremeInitConfig, DescriberConfig))  # type: ignore[arg-type]
     assert SupremeInitConfig().learning_rate is None
     assert DescriberConfig(classifier="none").classifier is None
+
+
+def test_of_what_is_too_long_for_a_message_both_ends_are_shown() -> None:
+    path = f"/very/{'deep/' * 400}mug.png"
+    assert shown(path).startswith("'/very/deep/")
+    assert shown(path).endswith("deep/mug.png'")
+    assert len(shown(path)) <= 80
+    assert len(shown(list(range(1000)))) <= 80

@@ -70,6 +70,8 @@ class SupremeInitWarning(UserWarning):
 def shown(value: object, longest: int = 80) -> str:
     """Return a value for a message, on one line: plain values as they are written, anything else as its type.
 
+    Of what is longer than `longest`, the middle is left out: of a path, the end says most.
+
     >>> shown("1e-4x"), shown([0, "ten"]), shown(object())
     ("'1e-4x'", "[0, 'ten']", 'an object')
     """
@@ -80,7 +82,8 @@ def shown(value: object, longest: int = 80) -> str:
     if value is None or isinstance(value, type | bool | int | float | str | bytes | os.PathLike):
         plain = os.fspath(value) if isinstance(value, os.PathLike) else value
         try:
-            return _cut(repr(plain[:longest] if isinstance(plain, str | bytes) else plain), longest)
+            is_huge = isinstance(plain, str | bytes) and len(plain) > 2 * longest
+            return _cut(repr(plain[:longest] + plain[-longest:] if is_huge else plain), longest)
         except ValueError:  # Python writes no integer of more than 4300 digits
             return "a number of thousands of digits"
     name = type(value).__name__
@@ -93,4 +96,7 @@ def one_line(said: BaseException | str, longest: int = 300) -> str:
 
 
 def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+    if len(text) <= longest:
+        return text
+    half = (longest - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"

@@ -192,7 +192,7 @@ def load_subject(source: PictureSource) -> Picture:
         PictureError: As `load_picture`; or it is transparent everywhere, or has a single colour.
     """
     picture = load_picture(source)
-    name = "the given image" if isinstance(source, Image.Image) else shown(source)
+    name = "the given image" if isinstance(source, Image.Image) else shown(source, 500)
     if picture.alpha is not None and picture.alpha.getextrema()[1] == 0:
         raise PictureError(f"{name}: expected a picture that shows something, got one that is transparent everywhere")
     extrema: Any = picture.image.getextrema()

@@ -194,8 +194,8 @@ class SupremeInitTextualInversionTrainer:
             CheckpointError: The checkpoint belongs to another run; nothing was changed.
             PlaceholderTokenError: A placeholder token was loaded since the trainer was made; nothing was changed.
             OutputError: `output_dir` of the settings cannot be written, or another run writes there; nothing was
-                changed. Or a checkpoint, preview
-                or snapshot could not be written later, which is raised at the very end: `save` can be called.
+                changed. Or a checkpoint, preview or snapshot could not be written later, which is raised at the very
+                end: `save` can be called.
             TrainingError: This trainer was trained before or a tracker cannot start, and nothing was changed. Or a
                 concept's loss became NaN or infinite, which is raised at the very end: the others are complete,
                 the rows of the last finite loss are kept, and `save` can be called.
