@@ -77,13 +77,15 @@ def shown(value: object, longest: int = 80) -> str:
     """
     if isinstance(value, list | tuple):
         pair = "[]" if isinstance(value, list) else "()"
-        inner = ", ".join(shown(one, longest) for one in value[:longest])
+        ends = value if len(value) <= 2 * longest else [*value[:longest], *value[-longest:]]
+        inner = ", ".join(shown(one, longest) for one in ends)
         return _cut(f"{pair[0]}{inner}{pair[1]}", longest)
     if value is None or isinstance(value, type | bool | int | float | str | bytes | os.PathLike):
         plain = os.fspath(value) if isinstance(value, os.PathLike) else value
         try:
-            is_huge = isinstance(plain, str | bytes) and len(plain) > 2 * longest
-            return _cut(repr(plain[:longest] + plain[-longest:] if is_huge else plain), longest)
+            if isinstance(plain, str | bytes) and len(plain) > 2 * longest:
+                return _cut(f"{repr(plain[:longest])[:-1]}{repr(plain[-longest:]).lstrip('b')[1:]}", longest)
+            return _cut(repr(plain), longest)
         except ValueError:  # Python writes no integer of more than 4300 digits
             return "a number of thousands of digits"
     name = type(value).__name__
