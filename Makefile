@@ -48,7 +48,7 @@ test: $(INSTALLED)  ## the fast tests (minutes)
 test-slow: $(INSTALLED)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
-fuzz: $(INSTALLED)  ## 20,000 damaged pictures, lists, settings, embedding files and prompts each (half an hour)
+fuzz: $(INSTALLED)  ## 20,000 damaged pictures, lists, settings, embedding files and prompts (minutes)
 	FUZZ_ROUNDS=20000 $(BIN)/python -m pytest -m slow tests/test_fuzz.py tests/test_fuzz_inputs.py
 
 quality: $(INSTALLED)  ## lint, format, types, import directions

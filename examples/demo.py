@@ -48,7 +48,7 @@ from matplotlib import pyplot as plt  # noqa: E402  # after the choice of its ba
 
 PICTURE = TOYBOX / "concepts" / "mug.png"
 TOKEN, STAR_TOKEN = "<mug>", "<star>"
-CLICK = Region(points=(224, 300))  # on the mug's body
+CLICK = Region(points=(80, 180))  # on the mug's body
 CONFIG = SupremeInitConfig(
     masked_loss=True,
     unmasked_weight=0.25,
@@ -82,18 +82,18 @@ def toybox_describers() -> Describers:
 
 
 def train(
-    pipe: Any, words: str, mask: Image.Image, output_dir: Path
+    pipe: Any, describers: Describers, words: str, output_dir: Path
 ) -> tuple[ConceptProgress, ConceptProgress, float]:
-    """Train on the object from words and from ``"*"``; return both results and the seconds taken.
+    """Train on what was clicked, from words and from ``"*"``; return both results and the seconds taken.
 
     Concepts of one batch do not influence each other, so both are as if trained alone.
     """
     concepts = [
-        Concept(images=PICTURE, mask=mask, placeholder_token=TOKEN, initializer=words),
-        Concept(images=PICTURE, mask=mask, placeholder_token=STAR_TOKEN, initializer="*"),
+        Concept(images=PICTURE, region=CLICK, train_on="image", placeholder_token=token, initializer=start)
+        for token, start in ((TOKEN, words), (STAR_TOKEN, "*"))
     ]
     started = time.monotonic()
-    both = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=CONFIG)
+    both = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=CONFIG)
     from_words, from_star = both.train()
     seconds = time.monotonic() - started
     both.save(output_dir, overwrite=True)
@@ -192,8 +192,7 @@ def main() -> None:
         PICTURE, "auto", pipe=pipe, describers=describers, config=SupremeInitConfig(**TOYBOX_OPTIONS)
     )
     print(f"{proposal.table()}\n")
-    mask = Image.fromarray(describers.segmenter.segment(given, CLICK).mask)
-    from_words, from_star, seconds = train(pipe, proposal.text, mask, output_dir)
+    from_words, from_star, seconds = train(pipe, describers, proposal.text, output_dir)
     drawn = draw_all(proposal.text, output_dir)
     details = judge_details(given, drawn)
     show(given, drawn, proposal.text, from_words.step).save(output_dir / "before_after.png")

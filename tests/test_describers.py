@@ -199,6 +199,12 @@ def test_very_long_pictures_are_segmented(checkpoint: Any) -> None:
     assert found.mask.shape == (4000, 8)
 
 
+@pytest.mark.parametrize("region", [Region(points=(20, 48)), Region(box=(10, 10, 65, 40))], ids=["point", "box"])
+def test_a_segmenter_refuses_what_lies_outside_of_its_picture(region: Region, checkpoint: Any) -> None:
+    with pytest.raises(RegionError, match="inside the picture of 64 x 48 pixels"):
+        Segmenter(checkpoint(build_sam)).segment(IMAGE, region)
+
+
 def test_segments_are_without_specks(checkpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = Segmenter(checkpoint(build_sam))
     logits = torch.full((48, 64), -1.0)

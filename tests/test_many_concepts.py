@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,12 +15,12 @@ from safetensors import safe_open
 from tiny.every_family import FAMILY, pair_of
 from torch import nn
 
-from diffusers_supreme_init import LearnedEmbedding, SupremeInitConfig
+from diffusers_supreme_init import CheckpointError, LearnedEmbedding, SupremeInitConfig
 from diffusers_supreme_init.loading.matching import ConceptRequest, plan_load
 from diffusers_supreme_init.objective.latents import PictureLatents
 from diffusers_supreme_init.text.changes import changed
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
-from diffusers_supreme_init.training.checkpoint import restore_checkpoint, write_checkpoint
+from diffusers_supreme_init.training.checkpoint import FREE_SETTINGS, restore_checkpoint, write_checkpoint
 from diffusers_supreme_init.training.progress import ConceptProgress
 from diffusers_supreme_init.training.rows import RowOptimizer
 
@@ -113,7 +114,13 @@ def test_a_checkpoint_of_before_is_resumed() -> None:
     with safe_open(path, framework="pt") as file:
         run = json.loads(file.metadata()["run"])
         saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+    now = {name: value for name, value in asdict(SupremeInitConfig()).items() if name not in FREE_SETTINGS}
+    del now["max_train_steps"]  # of a constant schedule
+    run["settings"] = {**now, **run["settings"]}
     concepts, optimizers = training(["<a>", "<b>"])
+    other = {**run, "settings": {**run["settings"], "unmasked_weight": 0.25}}
+    with pytest.raises(CheckpointError, match=r"settings.unmasked_weight: the checkpoint has 0.0, this run 0.25"):
+        restore_checkpoint(path, other, concepts, optimizers)
     for token, concept in restore_checkpoint(path, run, concepts, optimizers).items():
         assert (concept.step, len(concept.losses)) == (2, 2)
         assert torch.equal(concept.rows["text_encoder"], saved[f"{token}/rows/text_encoder"])

@@ -97,7 +97,7 @@ def find_mask(image: Image.Image, region: Region, get_segmenter: Callable[[], Se
     Raises:
         RegionError: A point or the box lies outside, the mask has another size, or hardly anything is selected.
     """
-    _check_inside(region, image.size)
+    check_inside(region, image.size)
     if region.mask is not None:
         found = Segmentation(_read_mask(region.mask, image.size), 1.0)
     else:
@@ -204,7 +204,12 @@ def crop_region(
     return image.crop(box)
 
 
-def _check_inside(region: Region, size: tuple[int, int]) -> None:
+def check_inside(region: Region, size: tuple[int, int]) -> None:
+    """Check that the points and the box of a region lie inside a picture of ``(width, height)`` pixels.
+
+    Raises:
+        RegionError: One lies outside.
+    """
     width, height = size
     for x, y in (*region.points, *region.negative_points):
         if not (0 <= x < width and 0 <= y < height):

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..errors import DescriberError
 from .model_loading import answering, explained, load_part, place
-from .region import Region, Segmentation, without_specks
+from .region import Region, Segmentation, check_inside, without_specks
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -69,7 +69,12 @@ class Segmenter:
         Args:
             image: RGB.
             region: Points and box in pixels of `image`.
+
+        Raises:
+            RegionError: A point or the box lies outside of the picture.
+            DescriberError: The model fails.
         """
+        check_inside(region, image.size)
         with answering(self.name, "segmenter"):
             return self._segment(image, region)
 

@@ -116,8 +116,7 @@ def clean_caption(caption: str, *, boilerplate: bool = True) -> Wording:
     text, omitted = plain_answer(_THOUGHTS.sub(" ", caption))
     text = next((line for line in text.splitlines() if line.strip(_QUOTES)), "")
     text = _trim(" ".join(text.split()))
-    removed: list[str] = []
-    removed += omitted
+    removed = [*omitted]
     while boilerplate:
         pattern = next((pattern for pattern in (*_LEADS, _TAIL) if pattern.search(text)), None)
         if pattern is None:

@@ -90,7 +90,7 @@ def encode_concept(
     return PictureLatents(
         mean=torch.stack(means),
         std=torch.stack(stds),
-        mask=_loss_weights(object_mask, config) if pictures.masked else None,
+        mask=_loss_weights(object_mask, config) if pictures.masked and object_mask is not None else None,
         object_mask=object_mask,
         geometry=torch.tensor(geometry, dtype=torch.float32),
     )
@@ -110,9 +110,7 @@ def _latent_weights(mask: Image.Image, resolution: int, size: torch.Size, config
     return torch.stack([small, small.flip(-1)])
 
 
-def _loss_weights(object_mask: Tensor | None, config: SupremeInitConfig) -> Tensor | None:
-    if object_mask is None:
-        return None
+def _loss_weights(object_mask: Tensor, config: SupremeInitConfig) -> Tensor:
     return object_mask + (1 - object_mask) * config.unmasked_weight
 
 

@@ -20,7 +20,7 @@ from ..files import write_atomically
 from .progress import ConceptProgress
 from .rows import MOMENTS, RowOptimizer
 
-_FREE_SETTINGS = frozenset(
+FREE_SETTINGS = frozenset(
     {
         "max_forward_batch_size",
         "validation_prompt",
@@ -37,6 +37,9 @@ _FREE_SETTINGS = frozenset(
 )
 """Settings that may differ when a run is resumed, because no learned number depends on them."""
 
+
+_NEWER_SETTINGS = {"unmasked_weight": 0.0}
+"""Settings that older checkpoints do not name, with the values that these were made with."""
 
 _PARTS = {
     "pictures": "pictures or masks",
@@ -114,6 +117,9 @@ def restore_checkpoint(
             changed.
     """
     saved_run, numbers, tensors = _read(path)
+    # Settings that are newer than the checkpoint had their defaults' effect when it was written.
+    if "settings" in saved_run:
+        saved_run["settings"] = {**_NEWER_SETTINGS, **saved_run["settings"]}
     # JSON turns tuples into lists, so this run is sent through JSON too before the two are compared.
     current = json.loads(json.dumps(run))
     differences = _concept_differences(saved_run.pop("concepts", {}), current.pop("concepts", {}))
@@ -175,7 +181,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]
 
 def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequence[ConceptProgress]) -> dict[str, Any]:
     """Return JSON values that are equal exactly when a run may continue another run's checkpoint."""
-    settings = {name: value for name, value in asdict(config).items() if name not in _FREE_SETTINGS}
+    settings = {name: value for name, value in asdict(config).items() if name not in FREE_SETTINGS}
     settings["learning_rate"] = backbone.learning_rate(config)
     if config.lr_scheduler in ("constant", "constant_with_warmup"):
         # These schedules do not depend on it, so a finished run may be resumed with more steps.

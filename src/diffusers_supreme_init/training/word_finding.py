@@ -184,11 +184,7 @@ def choose_words(
             hide = not progress_bar
             losses = [
                 fixed_noise_losses(
-                    backbone,
-                    PromptedPictures(prompt, pictures),
-                    settings,
-                    device,
-                    autocast_dtype=autocast_dtype,
+                    backbone, PromptedPictures(prompt, pictures), settings, device, autocast_dtype=autocast_dtype
                 )
                 for prompt in tqdm(texts[index], desc="comparing words", unit="text", disable=hide)
             ]
