@@ -4,8 +4,8 @@
     python benchmarks/memory.py --measure   # also measured, on CUDA, with random weights
 
 Computed: the package's own code runs on pipelines of fake tensors, which have a shape and no memory. A dispatch mode
-follows every storage from the operator that makes it to its release, through the forward pass, the backward pass and
-PEFT's rows. So a peak is one of live tensors: weights, what autograd saves, and what comes and goes in between.
+follows every storage from the operator that makes it to its release, through the forward and the backward pass. So a
+peak is one of live tensors: weights, what autograd saves, and what comes and goes in between.
 
 The pipeline is on the CPU at first, and parts come to the accelerator as a run needs them. Its phases are:
 
@@ -39,8 +39,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, TrainingError
 from diffusers_supreme_init.backbones import Backbone, backbone_for, is_clip
+from diffusers_supreme_init.objective.draws import DenoisingSample
 from diffusers_supreme_init.objective.latents import PictureLatents
-from diffusers_supreme_init.objective.losses import DenoisingSample, denoising_losses
+from diffusers_supreme_init.objective.losses import denoising_losses
 from diffusers_supreme_init.objective.phases import frozen, gradient_checkpointing
 from diffusers_supreme_init.training import loop
 from diffusers_supreme_init.training.beginning import begin_concept
@@ -104,7 +105,7 @@ def in_training(backbone: Backbone) -> Iterator[ConceptProgress]:
         try:
             yield concept
         finally:
-            rows.unwrap()
+            rows.detach()
 
 
 def pictures_peak(backbone: Backbone, device: torch.device) -> int:

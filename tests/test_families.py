@@ -41,7 +41,8 @@ from diffusers_supreme_init.backbones import Backbone, backbone_for
 from diffusers_supreme_init.backbones.stable_diffusion_3 import StableDiffusion3Backbone
 from diffusers_supreme_init.metrics import denoising_mse
 from diffusers_supreme_init.objective import phases
-from diffusers_supreme_init.objective.losses import DenoisingSample, denoising_losses
+from diffusers_supreme_init.objective.draws import DenoisingSample
+from diffusers_supreme_init.objective.losses import denoising_losses
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 CAPTION = "a red mug with white boats"
@@ -242,7 +243,7 @@ def test_a_batch_has_the_losses_of_its_samples(case: TrainingFamily) -> None:
         DenoisingSample(
             random_latents(backbone, seed=index)[0],
             random_latents(backbone, seed=10 + index)[0],
-            backbone.spread_timestep(index, 3, (8, 8)),
+            backbone.timestep_at((index + 0.5) / 3, (8, 8)),
             prompt,
             None,
             torch.tensor([40.0 + index, 56.0, 0.0, index, SIDE, SIDE]),
@@ -261,8 +262,6 @@ def test_flow_timesteps_are_logit_normal_shifted_as_the_scheduler_shifts(name: s
     pipe = TRAINING_FAMILY[name].build()
     backbone: Any = backbone_for(pipe)
     size = (8, 8)
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.tensor([backbone.draw_timestep(generator, size) for _ in range(4000)]) / 1000
     uniform = (torch.arange(999) + 0.5) / 999
     normal = torch.sigmoid(torch.distributions.Normal(0.0, 1.0).icdf(uniform)).numpy()
     scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
@@ -272,25 +271,17 @@ def test_flow_timesteps_are_logit_normal_shifted_as_the_scheduler_shifts(name: s
     else:
         scheduler.set_timesteps(sigmas=normal)
     expected = scheduler.sigmas[:-1].double().sort().values
-    spread = torch.tensor([backbone.spread_timestep(index, 999, size) for index in range(999)]).double() / 1000
-    torch.testing.assert_close(spread, expected, rtol=1e-4, atol=1e-5)
-    # The largest gap between the drawn and the expected distribution; beyond 1.63 / sqrt(n) once in a hundred.
-    share_below = (drawn[:, None] <= spread[None]).double().mean(dim=0)
-    assert (share_below - uniform.double()).abs().max() < 1.63 / len(drawn) ** 0.5
+    quantiles = torch.tensor([backbone.timestep_at(float(one), size) for one in uniform]).double() / 1000
+    torch.testing.assert_close(quantiles, expected, rtol=1e-4, atol=1e-5)
+    assert [backbone.timestep_at(end, size) for end in (0.0, 1.0)] == [0.0, 1000.0]
 
 
 @pytest.mark.parametrize("name", ["stable_diffusion", "stable_diffusion_xl", "pixart_sigma"])
 def test_diffusion_timesteps_are_uniform(name: str) -> None:
     backbone = backbone_for(TRAINING_FAMILY[name].build())
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.tensor([backbone.draw_timestep(generator, (8, 8)) for _ in range(4000)])
-    assert drawn.dtype == torch.int64
-    assert int(drawn.min()) >= 0
-    assert int(drawn.max()) <= 999
-    share_below = (drawn[:, None] <= torch.arange(1000)[None]).double().mean(dim=0)
-    assert (share_below - (torch.arange(1000) + 1) / 1000).abs().max() < 1.63 / len(drawn) ** 0.5
-    spread = [backbone.spread_timestep(index, 10, (8, 8)) for index in range(10)]
-    assert spread == [50, 150, 250, 350, 450, 550, 650, 750, 850, 950]
+    quantiles = [backbone.timestep_at((number + 0.5) / 10, (8, 8)) for number in range(10)]
+    assert quantiles == [50, 150, 250, 350, 450, 550, 650, 750, 850, 950]
+    assert [backbone.timestep_at(end, (8, 8)) for end in (0.0, 0.9999, 1.0)] == [0, 999, 999]
 
 
 def test_sdxl_is_told_the_picture_and_its_crop() -> None:

@@ -721,7 +721,8 @@ def test_an_object_that_the_central_square_cuts_off(pipe: Any, unchanged: Callab
 def test_what_the_mask_excludes_weighs_nothing(pipe: Any) -> None:
     """The error of pixels outside the mask has no part in the loss."""
     from diffusers_supreme_init.backbones import backbone_for
-    from diffusers_supreme_init.objective.losses import DenoisingSample, denoising_losses
+    from diffusers_supreme_init.objective.draws import DenoisingSample
+    from diffusers_supreme_init.objective.losses import denoising_losses
 
     backbone = backbone_for(pipe)
     generator = torch.Generator().manual_seed(0)

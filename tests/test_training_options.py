@@ -23,7 +23,8 @@ from diffusers_supreme_init import (
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.config import is_scheduled
 from diffusers_supreme_init.metrics import denoising_mse
-from diffusers_supreme_init.objective.losses import denoising_losses, draw_training_sample, draw_validation_sample
+from diffusers_supreme_init.objective.draws import draw_training_sample, draw_validation_sample
+from diffusers_supreme_init.objective.losses import denoising_losses
 
 CAPTION = "a red mug"
 
@@ -92,10 +93,9 @@ def test_a_step_is_the_mean_over_the_samples_its_settings_draw(pipe: Any, settin
     assert result.latents.mean.shape[-1] == side // 4
     assert result.latents.geometry[0, 3] == (8 * side // 32 if config.center_crop else 0)
     assert all(("style" in prompt) == (config.learnable_property == "style") for prompt in result.prompts)
-    num_samples = config.train_batch_size * config.gradient_accumulation_steps
     pipe.unload_multitoken_inversion()
     pipe.load_multitoken_inversion({"<mug>": result.initial_rows["text_encoder"]})
-    samples = [draw_training_sample(backbone, result, 0, index, config) for index in range(num_samples)]
+    samples = [draw_training_sample(backbone, result, 0, index, config) for index in range(config.samples_per_step)]
     with torch.no_grad():
         expected = float(denoising_losses(backbone, samples, torch.device("cpu")).mean())
     assert result.losses[0] == pytest.approx(expected, rel=1e-5)

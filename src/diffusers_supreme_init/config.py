@@ -7,6 +7,7 @@ from .inputs.field_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, NOT_E
 
 LR_SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
+DRAWS = ("antithetic", "independent")
 LEARNABLE_PROPERTIES = ("object", "style")
 LABEL_SYNONYMS = ("first", "last", "all")
 REGION_BACKGROUNDS = ("keep", "remove")
@@ -18,6 +19,7 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _TRAINING_CHOICES = {
     "lr_scheduler": LR_SCHEDULERS,
     "learnable_property": LEARNABLE_PROPERTIES,
+    "draws": DRAWS,
     "mixed_precision": MIXED_PRECISIONS,
 }
 _TRAINING_RANGES: dict[str, Range] = {
@@ -78,6 +80,13 @@ class SupremeInitConfig:
     max_forward_batch_size: int | None = field(
         default=None,
         metadata={"help": "Upper limit of samples that go through the model at once (memory); None: the whole pass."},
+    )
+    draws: str = field(
+        default="antithetic",
+        metadata={
+            "help": "'antithetic': the samples of a step are pairs with opposite noises, at evenly spread timesteps; "
+            "'independent': each is drawn by itself, as in the paper."
+        },
     )
     lr_scheduler: str = field(default="constant", metadata={"help": f"One of {', '.join(LR_SCHEDULERS)}."})
     lr_warmup_steps: int = field(default=0, metadata={"help": "Warm-up steps of the schedules that have a warm-up."})
@@ -196,6 +205,11 @@ class SupremeInitConfig:
         for name, used in needs_output_dir.items():
             if used and self.output_dir is None:
                 raise ConfigError(f"{name} writes or reads files; expected an output_dir, got None; pass output_dir=")
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of a concept in each optimizer step."""
+        return self.train_batch_size * self.gradient_accumulation_steps
 
 
 @dataclass(kw_only=True)

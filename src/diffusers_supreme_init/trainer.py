@@ -406,7 +406,7 @@ class SupremeInitTextualInversionTrainer:
                 loop = TrainingLoop(backbone, concepts, rows, config, accelerator)
                 failures = self._run(loop, checkpoint_path, after_step)
             finally:
-                rows.unwrap()
+                rows.detach()
         write_learned(backbone, loop.concepts)
         return loop.concepts, failures
 

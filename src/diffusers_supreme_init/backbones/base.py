@@ -212,15 +212,25 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> Any:
-        """Encode prompts for `predict`, with the pipeline's own code and with gradient to the rows."""
+        """Encode prompts for `predict`, with the pipeline's own code and with gradient to the rows.
+
+        Args:
+            prompts: Different prompts.
+
+        Returns:
+            A tensor, or a tuple or dataclass of tensors, each with one entry per prompt.
+        """
 
     @abstractmethod
-    def draw_timestep(self, generator: torch.Generator, latent_size: tuple[int, int]) -> float:
-        """Draw the timestep of one training sample, whose latents have the size `latent_size`, (height, width)."""
+    def timestep_at(self, quantile: float, latent_size: tuple[int, int]) -> float:
+        """Return a quantile, in [0, 1], of the density that timesteps are trained with.
 
-    @abstractmethod
-    def spread_timestep(self, index: int, num_samples: int, latent_size: tuple[int, int]) -> float:
-        """Return timestep `index` of `num_samples` at evenly spaced quantiles of `draw_timestep`'s distribution."""
+        The density is that of the model's own training; uniform quantiles give timesteps drawn from it.
+
+        Args:
+            quantile: Share of the density below the timestep.
+            latent_size: Size of the sample's latents, (height, width).
+        """
 
     @abstractmethod
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -232,7 +242,7 @@ class Backbone(ABC):
 
         Args:
             noisy_latents: ``(batch, channels, height, width)``.
-            timesteps: ``(batch,)``, as returned by `draw_timestep`.
+            timesteps: ``(batch,)``, as returned by `timestep_at`.
             conditioning: The result of `encode_prompts`.
             geometry: ``(batch, 6)``: height and width of the whole picture, top and left of the crop after scaling,
                 height and width of the crop, all in pixels.

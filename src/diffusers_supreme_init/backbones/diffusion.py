@@ -9,7 +9,6 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from ..errors import UnsupportedPipelineError
-from ..randomness import choose
 from .base import Backbone
 
 
@@ -46,11 +45,8 @@ class DiffusionBackbone(Backbone):
                 f"expected prediction_type epsilon, v_prediction or sample, got {self.prediction_type!r}"
             )
 
-    def draw_timestep(self, generator: torch.Generator, latent_size: tuple[int, int]) -> float:  # noqa: D102
-        return choose(range(self.num_train_timesteps), generator)
-
-    def spread_timestep(self, index: int, num_samples: int, latent_size: tuple[int, int]) -> float:  # noqa: D102
-        return int((index + 0.5) * self.num_train_timesteps / num_samples)
+    def timestep_at(self, quantile: float, latent_size: tuple[int, int]) -> float:  # noqa: D102
+        return min(int(quantile * self.num_train_timesteps), self.num_train_timesteps - 1)
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102
         return self.noise_scheduler.add_noise(latents, noise, timesteps)

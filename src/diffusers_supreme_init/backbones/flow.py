@@ -38,12 +38,10 @@ class FlowBackbone(Backbone):
         patch_size = self.denoiser.config.get("patch_size") or 1
         return (latent_size[0] // patch_size) * (latent_size[1] // patch_size)
 
-    def draw_timestep(self, generator: torch.Generator, latent_size: tuple[int, int]) -> float:  # noqa: D102
-        return self._timestep(torch.randn((), generator=generator, dtype=torch.float64), latent_size)
-
-    def spread_timestep(self, index: int, num_samples: int, latent_size: tuple[int, int]) -> float:  # noqa: D102
-        quantile = torch.tensor((index + 0.5) / num_samples, dtype=torch.float64)
-        return self._timestep(torch.special.ndtri(quantile), latent_size)
+    def timestep_at(self, quantile: float, latent_size: tuple[int, int]) -> float:  # noqa: D102
+        normal = torch.special.ndtri(torch.tensor(quantile, dtype=torch.float64))
+        # Shifting t to s t / (1 + (s - 1) t) adds log s to its logit.
+        return float(torch.sigmoid(normal + self._log_shift(latent_size))) * self.num_train_timesteps
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102
         sigmas = (timesteps.to(latents) / self.num_train_timesteps).view(-1, 1, 1, 1)
@@ -51,10 +49,6 @@ class FlowBackbone(Backbone):
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102
         return noise - latents
-
-    def _timestep(self, normal: Tensor, latent_size: tuple[int, int]) -> float:
-        # Shifting t to s t / (1 + (s - 1) t) adds log s to its logit.
-        return float(torch.sigmoid(normal + self._log_shift(latent_size))) * self.num_train_timesteps
 
     def _log_shift(self, latent_size: tuple[int, int]) -> float:
         # As in diffusers, a dynamic shift grows linearly with the number of image tokens.

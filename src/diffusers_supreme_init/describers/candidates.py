@@ -230,7 +230,7 @@ def ranked(candidates: Candidates, losses: Sequence[Sequence[float]]) -> Candida
 
     Args:
         candidates: In the order in which they were found.
-        losses: One loss per noise for each candidate, over the same noises.
+        losses: One loss per noise for each candidate, over the same noises, in pairs of opposite ones.
     """
     scored = [replace(c, losses=tuple(values)) for c, values in zip(candidates.usable, losses, strict=True)]
     by_loss = sorted(scored, key=_finite_loss)
@@ -241,10 +241,14 @@ def ranked(candidates: Candidates, losses: Sequence[Sequence[float]]) -> Candida
 
 
 def paired_difference(candidate: Candidate, other: Candidate) -> tuple[float, float]:
-    """Return mean and standard error of a candidate's loss minus another's, paired by noise."""
-    differences = [a - b for a, b in zip(candidate.losses, other.losses, strict=True)]
+    """Return mean and standard error of a candidate's loss minus another's, paired by noise.
+
+    The losses of opposite noises, 2k and 2k + 1, are one measurement: their errors are not independent.
+    """
+    every = [a - b for a, b in zip(candidate.losses, other.losses, strict=True)]
+    differences = [statistics.fmean(every[first : first + 2]) for first in range(0, len(every), 2)]
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
-    return statistics.fmean(differences), error
+    return statistics.fmean(every), error
 
 
 def _is_tied(candidate: Candidate, best: Candidate) -> bool:

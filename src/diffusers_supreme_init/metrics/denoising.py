@@ -8,8 +8,9 @@ from torch import Tensor
 from ..backbones import backbone_for
 from ..config import SupremeInitConfig
 from ..errors import ConfigError
+from ..objective.draws import PromptedPictures
 from ..objective.latents import encode_concept
-from ..objective.losses import PromptedPictures, fixed_noise_losses
+from ..objective.losses import fixed_noise_losses
 from ..objective.phases import check_trainable, ready_to_encode, ready_to_step
 from ..pictures import PictureSource, TrainingPictures, find_pictures
 
@@ -35,9 +36,10 @@ def denoising_mse(
 
     Args:
         pipe: A pipeline that can be trained on; it is used on its current device and left as it was.
-        images: One or more pictures; sample k uses picture ``k % number of pictures``.
+        images: One or more pictures; each pair of samples uses the next, in turns.
         prompt: Text, with or without placeholder tokens.
-        num_samples: Number of noises and timesteps; raised to the number of pictures if it is lower.
+        num_samples: Number of noises, in pairs of opposite ones with one timestep each; raised to twice the number of
+            pictures if it is lower.
         seed: Seed of the noises.
         resolution: Side in pixels; None: the model's own.
         center_crop: As in training.
@@ -59,7 +61,7 @@ def denoising_mse(
     pictures = find_pictures(images)
     config = SupremeInitConfig(
         seed=seed,
-        validation_samples=max(num_samples, len(pictures)),
+        validation_samples=max(num_samples, 2 * len(pictures)),
         resolution=resolution,
         center_crop=center_crop,
         max_forward_batch_size=batch_size,

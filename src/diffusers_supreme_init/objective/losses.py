@@ -1,12 +1,12 @@
-"""Latents and prompts -> losses; the samples of each step are drawn without state.
+"""Samples -> losses, with gradient to the rows.
 
 The *fixed-noise loss* is the loss of one prompt over noises and timesteps that never change.
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,112 +15,12 @@ from torch import Tensor
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..errors import ConfigError
-from ..randomness import choose, generator_for
-from .latents import PictureLatents
+from .draws import DenoisingSample, ValidatedConcept, draw_validation_sample
 
 AUTOCAST_DTYPES = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Autocast dtype for each value of `mixed_precision`."""
 
 _FIXED_NOISE_BATCH_SIZE = 8
-
-
-class ValidatedConcept(Protocol):
-    """The part of a concept that the fixed-noise loss uses."""
-
-    @property
-    def validation_prompt(self) -> str:
-        """The prompt of the fixed-noise loss."""
-        ...
-
-    @property
-    def latents(self) -> PictureLatents:
-        """The concept's pictures, encoded."""
-        ...
-
-
-@dataclass(frozen=True)
-class PromptedPictures:
-    """A prompt and the pictures its loss is measured on: a `ValidatedConcept` without a concept."""
-
-    validation_prompt: str
-    latents: PictureLatents
-
-
-class SampledConcept(ValidatedConcept, Protocol):
-    """The part of a concept that drawing training samples uses."""
-
-    @property
-    def random_key(self) -> str:
-        """Part of the key of every draw: the placeholder token, unless paired comparisons share another key."""
-        ...
-
-    @property
-    def prompts(self) -> Sequence[str]:
-        """Training prompts."""
-        ...
-
-
-@dataclass(frozen=True)
-class DenoisingSample:
-    """One element of a batch.
-
-    Attributes:
-        latents: z of equation 1, ``(channels, height, width)``.
-        noise: Standard normal, the same shape.
-        timestep: Timestep, on the backbone's scale.
-        prompt: Text with the placeholder token.
-        mask: Loss weights ``(1, height, width)``, or None.
-        geometry: ``(6,)``; see `PictureLatents`.
-    """
-
-    latents: Tensor
-    noise: Tensor
-    timestep: float
-    prompt: str
-    mask: Tensor | None
-    geometry: Tensor
-
-
-def draw_training_sample(
-    backbone: Backbone, concept: SampledConcept, step: int, sample_index: int, config: SupremeInitConfig
-) -> DenoisingSample:
-    """Draw one training sample, as a pure function of the seed, the concept's key, the step and the index."""
-
-    def generator(purpose: str) -> torch.Generator:
-        return generator_for(config.seed, concept.random_key, step, sample_index, purpose)
-
-    picture = choose(range(len(concept.latents)), generator("picture"))
-    mirrored = int(torch.rand((), generator=generator("flip")) < config.flip_probability)
-    mean, std = concept.latents.mean[picture, mirrored], concept.latents.std[picture, mirrored]
-    return DenoisingSample(
-        latents=mean + std * torch.randn(mean.shape, generator=generator("latents")),
-        noise=torch.randn(mean.shape, generator=generator("noise")),
-        timestep=backbone.draw_timestep(generator("timestep"), _size(mean)),
-        prompt=choose(concept.prompts, generator("template")),
-        mask=None if concept.latents.mask is None else concept.latents.mask[picture, mirrored],
-        geometry=concept.latents.geometry[picture],
-    )
-
-
-def draw_validation_sample(
-    backbone: Backbone, concept: ValidatedConcept, sample_index: int, config: SupremeInitConfig
-) -> DenoisingSample:
-    """Draw one sample of the fixed-noise loss.
-
-    The sample is the same at every step, and its noise and timestep are the same for every concept, which allows
-    paired comparisons of losses. Timesteps are spread evenly, latents are the posterior's mean, and no picture is
-    mirrored.
-    """
-    picture = sample_index % len(concept.latents)
-    mean = concept.latents.mean[picture, 0]
-    return DenoisingSample(
-        latents=mean,
-        noise=torch.randn(mean.shape, generator=generator_for(config.seed, "", 0, sample_index, "validation noise")),
-        timestep=backbone.spread_timestep(sample_index, config.validation_samples, _size(mean)),
-        prompt=concept.validation_prompt,
-        mask=None if concept.latents.mask is None else concept.latents.mask[picture, 0],
-        geometry=concept.latents.geometry[picture],
-    )
 
 
 @torch.no_grad()
@@ -169,7 +69,7 @@ def denoising_losses(
     latents = torch.stack([sample.latents for sample in samples]).to(device, dtype)
     noise = torch.stack([sample.noise for sample in samples]).to(device, dtype)
     timesteps = torch.tensor([sample.timestep for sample in samples], device=device)
-    conditioning = backbone.encode_prompts([sample.prompt for sample in samples])
+    conditioning = _encode_each_once(backbone, [sample.prompt for sample in samples])
     geometry = torch.stack([sample.geometry for sample in samples]).to(device)
     prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, conditioning, geometry)
     squared_error = (prediction.to(dtype) - backbone.target(latents, noise, timesteps)) ** 2
@@ -186,6 +86,31 @@ def denoising_losses(
     return losses
 
 
+def _encode_each_once(backbone: Backbone, prompts: Sequence[str]) -> Any:
+    """Return the conditioning of all prompts; equal ones are encoded once, and share their gradient."""
+    different = list(dict.fromkeys(prompts))
+    conditioning = backbone.encode_prompts(different)
+    places = [different.index(prompt) for prompt in prompts]
+    return conditioning if len(different) == len(prompts) else _take(conditioning, places)
+
+
+def _take(conditioning: Any, places: list[int]) -> Any:
+    """Return entries of a batch of conditioning, whatever it is made of."""
+    if isinstance(conditioning, Tensor):
+        return conditioning[torch.tensor(places, device=conditioning.device)]
+    if isinstance(conditioning, tuple):
+        return tuple(_take(one, places) for one in conditioning)
+    if is_dataclass(conditioning) and not isinstance(conditioning, type):
+        return replace(
+            conditioning, **{one.name: _take(getattr(conditioning, one.name), places) for one in fields(conditioning)}
+        )
+    if conditioning is None:
+        return None
+    raise TypeError(
+        f"encode_prompts: expected a tensor, or a tuple or dataclass of tensors, got {type(conditioning).__name__}"
+    )
+
+
 def autocast_dtype(config: SupremeInitConfig, accelerator: Accelerator) -> torch.dtype | None:
     """Return the dtype of autocast, from the config or else from `accelerate launch`; None for no autocast.
 
@@ -197,7 +122,3 @@ def autocast_dtype(config: SupremeInitConfig, accelerator: Accelerator) -> torch
         expected = tuple(AUTOCAST_DTYPES)
         raise ConfigError(f"mixed_precision: expected one of {expected}, got {precision!r} from accelerate")
     return AUTOCAST_DTYPES[precision]
-
-
-def _size(latents: Tensor) -> tuple[int, int]:
-    return latents.shape[-2], latents.shape[-1]

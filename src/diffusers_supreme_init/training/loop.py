@@ -16,13 +16,8 @@ from tqdm.auto import tqdm
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig, is_scheduled
-from ..objective.losses import (
-    DenoisingSample,
-    autocast_dtype,
-    denoising_losses,
-    draw_training_sample,
-    draw_validation_sample,
-)
+from ..objective.draws import DenoisingSample, draw_training_sample, draw_validation_sample
+from ..objective.losses import autocast_dtype, denoising_losses
 from .gradients import check_gradient, check_not_zero
 from .progress import ConceptProgress
 from .rows import RowOptimizer, Rows, TrainableRows
@@ -147,7 +142,7 @@ class TrainingLoop:
         """
         concepts, config = self.running, self.config
         index_of = {concept.placeholder_token: index for index, concept in enumerate(concepts)}
-        num_samples = config.train_batch_size * config.gradient_accumulation_steps
+        num_samples = config.samples_per_step
         loss_scales = [self.optimizers[concept.placeholder_token].loss_scale for concept in concepts]
         totals = torch.zeros(len(concepts), dtype=torch.float64)
         for chunk in self._my_chunks([(concept, index) for index in range(num_samples) for concept in concepts]):

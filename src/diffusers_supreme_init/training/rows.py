@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from peft import TrainableTokensConfig
-from peft.tuners.trainable_tokens import TrainableTokensModel
 from torch import Tensor, nn
 
 from ..backbones import Backbone
@@ -20,7 +18,6 @@ from ..text.vocabulary import ConceptVocabulary
 from ..triggers import check_trigger_is_free
 from .progress import ConceptProgress
 
-_ADAPTER = "default"
 _FIRST_LOSS_SCALE = 2.0**16
 _SMALLEST_LOSS_SCALE = 2.0**-8
 _GROWTH_INTERVAL = 2000
@@ -41,7 +38,7 @@ class TrainableRows:
     """
 
     def __init__(self, pairs: Sequence[TextPair], initial_rows: Mapping[str, Rows]) -> None:
-        """Wrap the encoders' embeddings; `unwrap` undoes it.
+        """Let the encoders' embeddings look the rows up here; `detach` undoes it.
 
         Args:
             pairs: Trained text encoders, whose vocabularies already hold the concepts.
@@ -53,8 +50,8 @@ class TrainableRows:
                 of_pair = {token: rows[pair.encoder_name] for token, rows in initial_rows.items()}
                 self._encoders[pair.encoder_name] = _EncoderRows(pair, of_pair)
         except BaseException:
-            # Not even Ctrl-C may leave an encoder of the user wrapped.
-            self.unwrap()
+            # Not even Ctrl-C may leave a hook in an encoder of the user.
+            self.detach()
             raise
         self.of_concept = {
             token: {name: encoder.of_concept[token] for name, encoder in self._encoders.items()}
@@ -80,44 +77,54 @@ class TrainableRows:
         parts = {name: encoder.split(gradients[name]) for name, encoder in self._encoders.items()}
         return {token: {name: part[token] for name, part in parts.items()} for token in self.of_concept}
 
-    def unwrap(self) -> None:
-        """Give the encoders their own embeddings back, whose rows training has not changed."""
+    def detach(self) -> None:
+        """Let the encoders' embeddings look up their own rows again, which training has not changed."""
         for encoder in self._encoders.values():
-            encoder.unwrap()
+            encoder.detach()
 
 
 class _EncoderRows:
-    """The rows of one text encoder, made trainable with PEFT's `TrainableTokensConfig`.
+    """The rows of one text encoder, trainable: a hook puts them into what its embedding returns.
+
+    PEFT's `TrainableTokensConfig` does the same to the bit, on a copy of the whole matrix at every look-up.
 
     Attributes:
-        delta: All rows, ``(sum of num_vectors, hidden_size)``, float32 (float64 in a float64 encoder).
-        of_concept: ``{placeholder_token: parameter}``; each is a view of its part of `delta`.
+        rows: All rows, ``(sum of num_vectors, hidden_size)``, float32 (float64 in a float64 encoder): half precision
+            would round small steps and AdamW's epsilon to zero.
+        of_concept: ``{placeholder_token: parameter}``; each is a view of its part of `rows`.
     """
 
     def __init__(self, pair: TextPair, initial_rows: Mapping[str, Tensor]) -> None:
-        token_ids = [token_id for token in initial_rows for token_id in pair.row_ids(token)]
-        self._tuner = TrainableTokensModel(pair.encoder, TrainableTokensConfig(token_indices=token_ids), _ADAPTER)
-        wrapped: Any = pair.embedding
-        # PEFT creates its delta in the encoder's dtype, but half precision would round small steps and AdamW's
-        # epsilon to zero. Replacing the delta is safe: PEFT casts it to the encoder's dtype at every look-up.
-        rows = torch.cat([rows.to(pair.embedding.weight.device) for rows in initial_rows.values()])
-        self.delta = wrapped.trainable_tokens_delta[_ADAPTER] = nn.Parameter(rows)
-        sizes = [len(rows) for rows in initial_rows.values()]
+        embedding = pair.embedding
+        device = embedding.weight.device
+        self.rows = nn.Parameter(torch.cat([rows.to(device) for rows in initial_rows.values()]))
+        self._sizes = [len(rows) for rows in initial_rows.values()]
         # Each concept needs its own optimizer, so that it can skip, clip and stop alone; views need no copying back.
-        views = self.delta.data.split(sizes)
+        views = self.rows.data.split(self._sizes)
         self.of_concept = {token: nn.Parameter(view) for token, view in zip(initial_rows, views, strict=True)}
-        self._sizes = sizes
+        token_ids = [token_id for token in initial_rows for token_id in pair.row_ids(token)]
+        self._row_of_token = torch.full((len(embedding.weight),), -1, device=device)
+        self._row_of_token[token_ids] = torch.arange(len(token_ids), device=device)
+        self._hook = embedding.register_forward_hook(self._put_rows)
+
+    def _put_rows(self, embedding: nn.Embedding, arguments: tuple[Tensor, ...], found: Tensor) -> Tensor:
+        places = self._row_of_token[arguments[0]]
+        rows = nn.functional.embedding(places.clamp(min=0), self.rows.to(embedding.weight.dtype))
+        scale = getattr(embedding, "embed_scale", None)  # of encoders whose embedding scales what it looks up
+        if scale is not None:
+            rows = rows * scale.to(rows.dtype)
+        return torch.where((places >= 0)[..., None], rows, found)
 
     def take_gradient(self) -> Tensor:
-        gradient = self.delta.grad if self.delta.grad is not None else torch.zeros_like(self.delta)
-        self.delta.grad = None
+        gradient = self.rows.grad if self.rows.grad is not None else torch.zeros_like(self.rows)
+        self.rows.grad = None
         return gradient
 
     def split(self, gradient: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.of_concept, gradient.split(self._sizes), strict=True))
 
-    def unwrap(self) -> None:
-        self._tuner.unload()
+    def detach(self) -> None:
+        self._hook.remove()
 
 
 class RowOptimizer:

@@ -21,8 +21,9 @@ from ..describers import Describers, Mask
 from ..describers.candidates import Candidates, find_candidates, ranked
 from ..describers.selection import SelectedPicture, object_in_the_middle, select_pictures, training_pictures
 from ..errors import PictureError, SupremeInitWarning, TrainingError
+from ..objective.draws import PromptedPictures
 from ..objective.latents import PictureLatents, encode_concept
-from ..objective.losses import PromptedPictures, fixed_noise_losses
+from ..objective.losses import fixed_noise_losses
 from ..objective.phases import ready_to_encode, ready_to_step
 from ..pictures import TrainingPictures, find_pictures, load_mask, load_picture
 from ..templates import fill_template
@@ -179,8 +180,8 @@ def choose_words(
                 if pictures.object_mask is None and findings[index].pictures.masks is not None:
                     found = replace(found, notes=(*found.notes, _NO_OBJECT))
                 pictures = replace(pictures, mask=pictures.object_mask)
-            # At least one noise per picture, so that every picture counts.
-            settings = replace(config, validation_samples=max(num_samples, len(pictures)))
+            # At least one pair of noises per picture, so that every picture counts.
+            settings = replace(config, validation_samples=max(num_samples, 2 * len(pictures)))
             hide = not progress_bar
             losses = [
                 fixed_noise_losses(
