@@ -11,7 +11,7 @@ from tiny.every_family import FAMILY
 from torch import Tensor, nn
 
 from diffusers_supreme_init import SupremeInitConfig, SupremeInitTextualInversionTrainer
-from diffusers_supreme_init.training.rows import RowOptimizer
+from diffusers_supreme_init.training.rows import RowOptimizer, is_finite
 
 Rows = dict[str, Tensor]
 
@@ -136,7 +136,8 @@ def test_an_overflow_halves_the_scale_and_leaves_rows_and_moments(monkeypatch: p
     optimizer = RowOptimizer({"text_encoder": rows}, SupremeInitConfig(), scaled=True)
 
     def step(value: float) -> bool:
-        return optimizer.step({"text_encoder": torch.full((1, 4), value)}, 0.1)
+        gradients = {"text_encoder": torch.full((1, 4), value)}
+        return optimizer.step(gradients if is_finite(gradients) else None, 0.1)
 
     assert step(math.inf)
     assert (optimizer.loss_scale, optimizer.num_skipped) == (2.0**15, 1)
@@ -156,7 +157,7 @@ def test_an_overflow_halves_the_scale_and_leaves_rows_and_moments(monkeypatch: p
 
 def test_without_fp16_a_gradient_that_is_not_finite_ends_training() -> None:
     optimizer = RowOptimizer({"text_encoder": nn.Parameter(torch.ones(1, 4))}, SupremeInitConfig(), scaled=False)
-    assert not optimizer.step({"text_encoder": torch.full((1, 4), math.nan)}, 0.1)
+    assert not optimizer.step(None, 0.1)
 
 
 @pytest.mark.parametrize(

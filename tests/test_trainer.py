@@ -158,15 +158,16 @@ def test_training_leaves_the_global_random_state_alone(pipe: Any) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_the_loss_is_equation_one(pipe: Any) -> None:
+@pytest.mark.parametrize("draws", ["antithetic", "independent"])
+def test_the_loss_is_equation_one(pipe: Any, draws: str) -> None:
     """The step's loss, computed again straight from the paper with the pipeline's own parts."""
     from diffusers_supreme_init.pictures import fit_to_square, to_pixel_values
     from diffusers_supreme_init.randomness import choose, generator_for
 
-    (result,) = make_trainer(pipe, max_train_steps=1, train_batch_size=2).train()
+    (result,) = make_trainer(pipe, max_train_steps=1, train_batch_size=2, draws=draws).train()
     pixels = to_pixel_values(fit_to_square(random_picture(), 32, center_crop=True))
     expected = 0.0
-    for index in range(2):
+    for sign, index in [(1, 0), (-1, 0)] if draws == "antithetic" else [(1, 0), (1, 1)]:
 
         def draw_from(purpose: str, index: int = index) -> torch.Generator:
             return generator_for(0, "<mug>", 0, index, purpose)
@@ -176,8 +177,9 @@ def test_the_loss_is_equation_one(pipe: Any) -> None:
             posterior = pipe.vae.encode((pixels.flip(-1) if mirrored else pixels)[None]).latent_dist
             eps = torch.randn(posterior.mean.shape[1:], generator=draw_from("latents"))
             latents = (posterior.mean + posterior.std * eps) * pipe.vae.config.scaling_factor
-            noise = torch.randn(latents.shape[1:], generator=draw_from("noise"))[None]
-            timestep = choose(range(1000), draw_from("timestep"))
+            noise = sign * torch.randn(latents.shape[1:], generator=draw_from("noise"))[None]
+            purpose = "timesteps" if draws == "antithetic" else "timestep"
+            timestep = int(1000 * torch.rand((), generator=draw_from(purpose), dtype=torch.float64))
             alpha = pipe.scheduler.alphas_cumprod[timestep]
             noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
             prompt = choose(result.prompts, draw_from("template")).replace("<mug>", CAPTION)

@@ -438,7 +438,7 @@ class SupremeInitTextualInversionTrainer:
                 write("checkpoint", write_checkpoint, config.output_dir, run, loop.concepts, loop.optimizers)
 
         def record(step: int, losses: Mapping[str, float]) -> None:
-            validated = [concept for concept in loop.concepts if step in concept.validation_losses]
+            validated = [concept for concept in loop.progress.values() if step in concept.validation_losses]
             log_losses(accelerator, step, losses, validated)
             if not accelerator.is_main_process or config.output_dir is None:
                 return

@@ -90,7 +90,8 @@ def draw_training_sample(
         return generator_for(config.seed, concept.random_key, step, first, purpose)
 
     if is_antithetic:
-        begin = torch.rand((), generator=generator_for(config.seed, concept.random_key, 0, 0, "timesteps"))
+        whole_run = generator_for(config.seed, concept.random_key, 0, 0, "timesteps")
+        begin = torch.rand((), generator=whole_run, dtype=torch.float64)
         place = (float(begin) + step * _GOLDEN_RATIO) % 1.0
         quantile = _quantile(first, config.samples_per_step, place)
     else:

@@ -28,6 +28,7 @@ from .encoder_record import (
 from .offloading import reachable_weights, weight_of, why_out_of_reach
 from .row_tokens import Circle, circle_around, connect, drop_free_tail, next_id, teach
 from .text_pairs import TextPair
+from .trained_rows import is_trained
 
 
 class ConceptVocabulary:
@@ -89,7 +90,7 @@ class ConceptVocabulary:
         """
         pair, embedding = self.pair, self.pair.embedding
         where = f"{pair.encoder_name} ({type(pair.encoder).__name__})"
-        if isinstance(embedding, BaseTunerLayer):
+        if is_trained(embedding) or isinstance(embedding, BaseTunerLayer):
             raise ConceptLoadError(
                 f"{where}: its embeddings are being trained; load concepts before or after `train()`"
             )

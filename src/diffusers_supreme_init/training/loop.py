@@ -20,7 +20,7 @@ from ..objective.draws import DenoisingSample, draw_training_sample, draw_valida
 from ..objective.losses import autocast_dtype, denoising_losses
 from .gradients import check_gradient, check_not_zero
 from .progress import ConceptProgress
-from .rows import RowOptimizer, Rows, TrainableRows
+from .rows import RowOptimizer, Rows, TrainableRows, is_finite
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class TrainingLoop:
     gets the gradient it would get alone. Its samples are split over passes and processes; gradients are summed.
 
     Attributes:
-        progress: The concepts as they are now, by placeholder token.
+        progress: The concepts as they are now, by placeholder token; their rows may be on the device.
         optimizers: Their optimizers, by placeholder token.
     """
 
@@ -77,13 +77,13 @@ class TrainingLoop:
 
     @property
     def concepts(self) -> list[ConceptProgress]:
-        """The concepts as they are now."""
-        return list(self.progress.values())
+        """The concepts as they are now, their rows on the CPU."""
+        return [concept.on_cpu() for concept in self.progress.values()]
 
     @property
     def running(self) -> list[ConceptProgress]:
         """The concepts that are still training."""
-        return [concept for concept in self.concepts if concept.is_running]
+        return [concept for concept in self.progress.values() if concept.is_running]
 
     def run(
         self,
@@ -144,21 +144,21 @@ class TrainingLoop:
         index_of = {concept.placeholder_token: index for index, concept in enumerate(concepts)}
         num_samples = config.samples_per_step
         loss_scales = [self.optimizers[concept.placeholder_token].loss_scale for concept in concepts]
-        totals = torch.zeros(len(concepts), dtype=torch.float64)
+        table = self._empty_table(len(concepts), num_samples)
         for chunk in self._my_chunks([(concept, index) for index in range(num_samples) for concept in concepts]):
             samples = [draw_training_sample(self.backbone, concept, step, index, config) for concept, index in chunk]
             owners = [index_of[concept.placeholder_token] for concept, _ in chunk]
             losses = self._losses(samples)
             scales = losses.new_tensor([loss_scales[owner] / num_samples for owner in owners])
             (losses * scales).sum().backward()
-            totals.index_add_(0, torch.tensor(owners), losses.detach().double().cpu() / num_samples)
+            table[owners, [index for _, index in chunk]] = losses.detach().to(table)
         # Summed once per step. DDP would sync in every backward pass, whose number may differ between processes.
         gradients = self.rows.split(
             {name: self._sum_over_processes(one) for name, one in self.rows.take_gradients().items()}
         )
-        means = self._sum_over_processes(
-            totals.to(self.accelerator.device, _widest_float(self.accelerator.device))
-        ).tolist()
+        are_finite = torch.stack([is_finite(gradients[concept.placeholder_token]) for concept in concepts])
+        # The host waits for the device here, once in a step.
+        means, flags = torch.stack([self._sum_over_processes(table.mean(dim=1)), are_finite.to(table)]).tolist()
         if not self._has_stepped:
             finite = [
                 concept.placeholder_token for concept, loss in zip(concepts, means, strict=True) if math.isfinite(loss)
@@ -166,11 +166,12 @@ class TrainingLoop:
             check_not_zero({token: gradients[token] for token in finite})
             self._has_stepped = True
         learning_rate = self.learning_rate * self._learning_rate_factor(step)
-        for concept, loss in zip(concepts, means, strict=True):
-            self._update(concept, loss, gradients[concept.placeholder_token], learning_rate)
+        for concept, loss, flag in zip(concepts, means, flags, strict=True):
+            gradient = gradients[concept.placeholder_token] if flag else None
+            self._update(concept, loss, gradient, learning_rate)
         return {concept.placeholder_token: loss for concept, loss in zip(concepts, means, strict=True)}
 
-    def _update(self, concept: ConceptProgress, loss: float, gradient: Rows, learning_rate: float) -> None:
+    def _update(self, concept: ConceptProgress, loss: float, gradient: Rows | None, learning_rate: float) -> None:
         is_good, token = math.isfinite(loss), concept.placeholder_token
         good_rows = concept.rows if is_good else concept.last_good_rows
         concept = replace(concept, losses=[*concept.losses, loss], last_good_rows=good_rows)
@@ -189,14 +190,11 @@ class TrainingLoop:
         batch_size = config.max_forward_batch_size or max(
             _VALIDATION_BATCH_SIZE, config.train_batch_size * len(concepts)
         )
-        table = torch.zeros(len(concepts), config.validation_samples, dtype=torch.float64)
+        table = self._empty_table(len(concepts), config.validation_samples)
         for chunk in self._shares(items, batch_size):
             samples = [draw_validation_sample(self.backbone, concepts[owner], index, config) for owner, index in chunk]
-            losses = self._losses(samples).double().cpu()
-            for (owner, index), loss in zip(chunk, losses, strict=True):
-                table[owner, index] = loss
-        # Every process fills in its own share and leaves zeros elsewhere, so the sum is the whole table.
-        table = self._sum_over_processes(table.to(self.accelerator.device, _widest_float(self.accelerator.device)))
+            table[[owner for owner, _ in chunk], [index for _, index in chunk]] = self._losses(samples).to(table)
+        table = self._sum_over_processes(table)
         for concept, losses in zip(concepts, table.tolist(), strict=True):
             after = concept.validated(losses, patience=config.early_stopping_patience)
             self._keep(after, after.last_good_rows if after.status == "diverged" else after.rows)
@@ -240,6 +238,11 @@ class TrainingLoop:
         mine = items[self.accelerator.process_index :: self.accelerator.num_processes]
         for start in range(0, len(mine), batch_size):
             yield mine[start : start + batch_size]
+
+    def _empty_table(self, num_concepts: int, num_samples: int) -> Tensor:
+        """Return zeros for each sample's loss; each process fills in its share, and the sum of all is the table."""
+        device = self.accelerator.device
+        return torch.zeros(num_concepts, num_samples, dtype=_widest_float(device), device=device)
 
     def _sum_over_processes(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, reduction="sum")

@@ -30,7 +30,7 @@ class ConceptProgress:
         region_record: The regions and `train_on`, as JSON values; None without regions.
         initializer_record: How describers found the words: method, models, candidates with losses; None if the words
             were given.
-        rows: The current rows, shaped like `initial_rows`, on the CPU; after training, the result.
+        rows: The current rows, shaped like `initial_rows`; after training, the result, on the CPU.
         last_good_rows: The rows that gave the last finite training loss.
         step: Number of optimizer steps made.
         losses: Mean training loss of each step.
@@ -73,6 +73,15 @@ class ConceptProgress:
     def mean_validation_losses(self) -> dict[int, float]:
         """Return ``{step: mean fixed-noise loss}``."""
         return {step: sum(losses) / len(losses) for step, losses in self.validation_losses.items()}
+
+    def on_cpu(self) -> "ConceptProgress":
+        """Return the concept with its rows on the CPU."""
+
+        def moved(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: one.cpu() for name, one in rows.items()}
+
+        best_rows = None if self.best_rows is None else moved(self.best_rows)
+        return replace(self, rows=moved(self.rows), last_good_rows=moved(self.last_good_rows), best_rows=best_rows)
 
     def validated(self, losses: list[float], *, patience: int) -> "ConceptProgress":
         """Return the concept with fixed-noise losses of this step.

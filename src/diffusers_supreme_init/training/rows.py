@@ -14,6 +14,7 @@ from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..text.changes import Change, changed, changing
 from ..text.text_pairs import TextPair
+from ..text.trained_rows import TrainedRows
 from ..text.vocabulary import ConceptVocabulary
 from ..triggers import check_trigger_is_free
 from .progress import ConceptProgress
@@ -59,8 +60,8 @@ class TrainableRows:
         }
 
     def read(self, placeholder_token: str) -> Rows:
-        """Return a copy of a concept's current rows, on the CPU."""
-        return {name: rows.detach().cpu().clone() for name, rows in self.of_concept[placeholder_token].items()}
+        """Return a copy of a concept's current rows, on their device."""
+        return {name: rows.detach().clone() for name, rows in self.of_concept[placeholder_token].items()}
 
     @torch.no_grad()
     def write(self, placeholder_token: str, rows: Rows) -> None:
@@ -84,9 +85,7 @@ class TrainableRows:
 
 
 class _EncoderRows:
-    """The rows of one text encoder, trainable: a hook puts them into what its embedding returns.
-
-    PEFT's `TrainableTokensConfig` does the same to the bit, on a copy of the whole matrix at every look-up.
+    """The rows of one text encoder, trainable.
 
     Attributes:
         rows: All rows, ``(sum of num_vectors, hidden_size)``, float32 (float64 in a float64 encoder): half precision
@@ -103,17 +102,7 @@ class _EncoderRows:
         views = self.rows.data.split(self._sizes)
         self.of_concept = {token: nn.Parameter(view) for token, view in zip(initial_rows, views, strict=True)}
         token_ids = [token_id for token in initial_rows for token_id in pair.row_ids(token)]
-        self._row_of_token = torch.full((len(embedding.weight),), -1, device=device)
-        self._row_of_token[token_ids] = torch.arange(len(token_ids), device=device)
-        self._hook = embedding.register_forward_hook(self._put_rows)
-
-    def _put_rows(self, embedding: nn.Embedding, arguments: tuple[Tensor, ...], found: Tensor) -> Tensor:
-        places = self._row_of_token[arguments[0]]
-        rows = nn.functional.embedding(places.clamp(min=0), self.rows.to(embedding.weight.dtype))
-        scale = getattr(embedding, "embed_scale", None)  # of encoders whose embedding scales what it looks up
-        if scale is not None:
-            rows = rows * scale.to(rows.dtype)
-        return torch.where((places >= 0)[..., None], rows, found)
+        self._hook = TrainedRows(embedding, token_ids, self.rows).attach()
 
     def take_gradient(self) -> Tensor:
         gradient = self.rows.grad if self.rows.grad is not None else torch.zeros_like(self.rows)
@@ -154,22 +143,22 @@ class RowOptimizer:
         self.num_skipped = 0
 
     @torch.no_grad()
-    def step(self, gradients: Rows, learning_rate: float) -> bool:
+    def step(self, gradients: Rows | None, learning_rate: float) -> bool:
         """Update the rows.
 
         Args:
-            gradients: Gradients of the rows by text encoder, multiplied by `loss_scale`.
+            gradients: Gradients of the rows by text encoder, multiplied by `loss_scale`; None: they are not finite.
             learning_rate: Learning rate of this step.
 
         Returns:
             Whether training can continue. False if the gradient is not finite, and fp16 is not the reason.
         """
-        gradients = {name: gradient / self.loss_scale for name, gradient in gradients.items()}
-        if not all(torch.isfinite(gradient).all() for gradient in gradients.values()):
+        if gradients is None:
             self.loss_scale /= 2
             self._steps_since_growth = 0
             self.num_skipped += 1
             return self._scaled and self.loss_scale >= _SMALLEST_LOSS_SCALE
+        gradients = {name: gradient / self.loss_scale for name, gradient in gradients.items()}
         if self._config.max_grad_norm is not None:
             norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
             factor = (self._config.max_grad_norm / (norm + 1e-6)).clamp(max=1)
@@ -215,6 +204,11 @@ class RowOptimizer:
         if self._scaled and self._steps_since_growth == _GROWTH_INTERVAL:
             self.loss_scale *= 2
             self._steps_since_growth = 0
+
+
+def is_finite(gradients: Rows) -> Tensor:
+    """Return whether all gradients of a concept's rows are finite, a boolean on their device."""
+    return torch.stack([torch.isfinite(gradient).all() for gradient in gradients.values()]).all()
 
 
 def check_can_add(backbone: Backbone) -> None:
