@@ -250,7 +250,7 @@ def _measure(
         is_plain = not (group.all_pictures or config.masked_loss)
         own = [(step, "validation_loss", loss) for step, loss in losses.items() if is_plain]
         for step in _drawn(experiment, group):
-            path = _snapshot(folder, concept.placeholder_token, step)
+            path = snapshot_path(folder, concept.placeholder_token, step)
             own += _measure_snapshot(experiment, sources[key[0]], path, step, config, is_plain=is_plain)
         measured[key] = own
     return measured
@@ -300,6 +300,7 @@ def _measure_snapshot(
     return [(step, name, value) for step, name, value in values if not math.isnan(value)]  # no prompt asked for it
 
 
-def _snapshot(folder: Path, token: str, step: int) -> Path:
+def snapshot_path(folder: Path, token: str, step: int) -> Path:
+    """Return the file of a concept's rows after a step, in the `output_dir` of its run."""
     own = folder / folder_name(token)  # a single concept is written to the folder itself
     return (own if own.is_dir() else folder) / f"learned_embeds-steps-{step}.safetensors"

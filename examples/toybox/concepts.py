@@ -2,11 +2,12 @@
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from captions import CAPTIONER_DETAILS, caption
-from world import Toy, random_pose, render, render_mask, shown_details
+from world import PLAIN_SHADE, Toy, random_pose, random_toy, render, render_mask, shown_details
 
 CONCEPT_SIZE = 256
 
@@ -75,11 +76,27 @@ def concept_record(held_out: HeldOut) -> dict[str, object]:
     }
 
 
-def write_concepts(concepts_dir: Path) -> None:
+def other_toys(seed: int = 1) -> tuple[HeldOut, ...]:
+    """Return a toy of each category that differs from those of `concepts/` and shows every detail.
+
+    The captions tell the background of three in twelve. Training pictures may show their identities, but hardly ever
+    all of their details together.
+    """
+    toys = []
+    for number, held_out in enumerate(HELD_OUT):
+        rng = random.Random(f"other-{seed}-{held_out.toy.category}")
+        toy = random_toy(rng, held_out.toy.category)
+        while toy.emblem is None or toy.accessory is None or toy.shade == PLAIN_SHADE:
+            toy = random_toy(rng, held_out.toy.category)
+        toys.append(HeldOut(toy, tells_background=number % 4 == 3))
+    return tuple(toys)
+
+
+def write_concepts(concepts_dir: Path, held_outs: Sequence[HeldOut] = HELD_OUT) -> None:
     """Write a picture, a mask and a line of `metadata.jsonl` (the `imagefolder` convention) for each held-out toy."""
     (concepts_dir / "masks").mkdir(parents=True, exist_ok=True)
     lines = []
-    for held_out in HELD_OUT:
+    for held_out in held_outs:
         category = held_out.toy.category
         file_name, mask_file_name = f"{category}.png", f"masks/{category}.png"
         render(held_out.toy, CONCEPT_SIZE).save(concepts_dir / file_name)

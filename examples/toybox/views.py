@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +22,14 @@ def other_views(held_out: HeldOut) -> list[Toy]:
     return [random_pose(replace(toy, background=background), rng) for background in backgrounds[:NUM_VIEWS]]
 
 
-def write_views(views_dir: Path, concepts_name: str = "concepts") -> None:
+def write_views(views_dir: Path, concepts_name: str = "concepts", held_outs: Sequence[HeldOut] = HELD_OUT) -> None:
     """Write the views, their masks and `metadata.jsonl` (the `imagefolder` convention).
 
     The first picture of each toy is that of `concepts/`, which is not written again.
     """
     (views_dir / "masks").mkdir(parents=True, exist_ok=True)
     lines = []
-    for held_out in HELD_OUT:
+    for held_out in held_outs:
         category = held_out.toy.category
         names = {f"../{concepts_name}/{category}.png": f"../{concepts_name}/masks/{category}.png"}
         for number, toy in enumerate(other_views(held_out), start=1):
