@@ -109,7 +109,8 @@ def test_twice_as_many_concepts_are_twice_the_work(tmp_path: Path) -> None:
     assert {step: twice[step] / once[step] for step in once if twice[step] > 2.2 * once[step]} == {}
 
 
-def test_a_checkpoint_of_before_is_resumed() -> None:
+def test_a_checkpoint_of_before_is_refused_for_its_draws_alone() -> None:
+    """Its timesteps were drawn otherwise; everything else in it is still read."""
     path = ROOT / "tests" / "fixtures" / "before_holes" / "checkpoint" / "checkpoint.safetensors"
     with safe_open(path, framework="pt") as file:
         run = json.loads(file.metadata()["run"])
@@ -118,6 +119,10 @@ def test_a_checkpoint_of_before_is_resumed() -> None:
     del now["max_train_steps"]  # of a constant schedule
     run["settings"] = {**now, **run["settings"]}
     concepts, optimizers = training(["<a>", "<b>"])
+    earlier = "settings.draws: the checkpoint has 'those of an earlier version', this run 'antithetic'; pass"
+    with pytest.raises(CheckpointError, match=f"belongs to another run: {earlier}"):
+        restore_checkpoint(path, run, concepts, optimizers)
+    run["settings"]["draws"] = "those of an earlier version"
     other = {**run, "settings": {**run["settings"], "unmasked_weight": 0.25}}
     with pytest.raises(CheckpointError, match=r"settings.unmasked_weight: the checkpoint has 0.0, this run 0.25"):
         restore_checkpoint(path, other, concepts, optimizers)

@@ -11,6 +11,8 @@ import torch
 from conftest import build_tiny_pipeline, draw_in_two_steps, random_picture
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from tiny.every_family import FAMILY
+from torch import nn
 
 from diffusers_supreme_init import (
     Concept,
@@ -99,6 +101,44 @@ def test_a_step_is_the_mean_over_the_samples_its_settings_draw(pipe: Any, settin
     with torch.no_grad():
         expected = float(denoising_losses(backbone, samples, torch.device("cpu")).mean())
     assert result.losses[0] == pytest.approx(expected, rel=1e-5)
+
+
+BLOCKS = {"stable_diffusion": "BasicTransformerBlock", "stable_diffusion_3": "JointTransformerBlock"}
+
+
+@pytest.mark.parametrize("family", BLOCKS)
+def test_compiling_compiles_the_blocks_while_the_steps_are_made(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a C++ compiler, by the backend that compiles nothing; with it in `test_compiled_steps_learn_the_same`."""
+    compiled = []
+
+    def trace(module: nn.Module) -> None:
+        compiled.append(type(module).__name__)
+        compile_module(module, backend="eager")
+
+    compile_module = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", trace)
+    pipe, twin = (FAMILY[family].build() for _ in range(2))
+    options = {"max_train_steps": 2, "validation_samples": 2}
+    rows, plain = train(pipe, compile=True, **options).rows, train(twin, **options).rows
+    assert set(compiled) == {BLOCKS[family]}
+    for name, one in plain.items():
+        torch.testing.assert_close(rows[name], one, rtol=0, atol=1e-6)
+    assert all(part._compiled_call_impl is None for part in backbone_for(pipe).denoiser.modules())
+
+
+def test_a_denoiser_that_the_user_has_compiled_is_left_alone(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe.unet.compile(backend="eager")
+    before = pipe.unet._compiled_call_impl
+    monkeypatch.setattr(nn.Module, "compile", None)
+    train(pipe, compile=True, max_train_steps=1)
+    assert pipe.unet._compiled_call_impl is before
+
+
+@pytest.mark.slow
+def test_compiled_steps_learn_the_same(pipe: Any, other_pipe: Any) -> None:
+    rows, plain = train(pipe, compile=True).rows, train(other_pipe).rows
+    for name, one in plain.items():
+        torch.testing.assert_close(rows[name], one, rtol=0, atol=1e-4)
 
 
 def test_options_of_memory_do_not_change_the_rows(pipe: Any, other_pipe: Any) -> None:

@@ -136,6 +136,13 @@ class SupremeInitConfig:
     gradient_checkpointing: bool = field(
         default=False, metadata={"help": "Recompute the denoiser's activations in the backward pass: less memory."}
     )
+    compile: bool = field(
+        default=False,
+        metadata={
+            "help": "Compile the denoiser's repeated blocks (torch.compile): long in the first step, shorter in all "
+            "others; rows differ by rounding."
+        },
+    )
     seed: int = field(default=0, metadata={"help": "All randomness of the run follows from it."})
     validation_steps: list[str] = field(
         default_factory=lambda: ["0", "every:25"],

@@ -398,7 +398,13 @@ class SupremeInitTextualInversionTrainer:
             prompts += [*preview_prompts(concepts, config), NO_PROMPT]
         with (
             concepts_added(backbone, concepts),
-            ready_to_step(backbone, accelerator.device, prompts, checkpointing=config.gradient_checkpointing),
+            ready_to_step(
+                backbone,
+                accelerator.device,
+                prompts,
+                checkpointing=config.gradient_checkpointing,
+                compiling=config.compile,
+            ),
         ):
             initial_rows = {concept.placeholder_token: concept.initial_rows for concept in concepts}
             rows = TrainableRows(backbone.trained, initial_rows)

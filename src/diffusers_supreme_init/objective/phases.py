@@ -91,7 +91,12 @@ def ready_to_encode(backbone: Backbone, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ready_to_step(
-    backbone: Backbone, device: torch.device, prompts: Iterable[str], *, checkpointing: bool = False
+    backbone: Backbone,
+    device: torch.device,
+    prompts: Iterable[str],
+    *,
+    checkpointing: bool = False,
+    compiling: bool = False,
 ) -> Iterator[None]:
     """Freeze the modules that the steps need and move them to a device; move the autoencoder to the CPU.
 
@@ -103,6 +108,7 @@ def ready_to_step(
         device: Device of the steps; modules already on it stay there.
         prompts: All prompts that the steps will use.
         checkpointing: Whether the denoiser recomputes its activations in the backward pass.
+        compiling: Whether the denoiser's repeated blocks are compiled.
     """
     denoiser = backbone.denoiser
     on_call = [pair.encoder for pair in backbone.pairs if pair in backbone.trained or is_clip(pair)]
@@ -114,6 +120,7 @@ def ready_to_step(
         stack.enter_context(remembered_prompts(backbone, backbone.described, prompts, device))
         stack.enter_context(on_device(denoiser, device))
         stack.enter_context(gradient_checkpointing(denoiser, enabled=checkpointing))
+        stack.enter_context(compiled_blocks(denoiser, enabled=compiling))
         yield
 
 
@@ -195,6 +202,27 @@ def gradient_checkpointing(denoiser: nn.Module, *, enabled: bool) -> Iterator[No
     finally:
         if switch:
             denoiser.disable_gradient_checkpointing()  # type: ignore[operator]
+
+
+@contextlib.contextmanager
+def compiled_blocks(denoiser: nn.Module, *, enabled: bool) -> Iterator[None]:
+    """Compile a denoiser's repeated blocks, which takes a fraction of the time that the whole would take.
+
+    What the user has compiled already stays as it is.
+    """
+    names = getattr(denoiser, "_repeated_blocks", None) or getattr(denoiser, "_no_split_modules", None) or ()
+    is_compiled = hasattr(denoiser, "_orig_mod") or denoiser._compiled_call_impl is not None
+    blocks = (
+        [] if is_compiled or not enabled else [part for part in denoiser.modules() if type(part).__name__ in names]
+    )
+    blocks = [block for block in blocks if block._compiled_call_impl is None]
+    try:
+        for block in blocks:
+            block.compile()
+        yield
+    finally:
+        for block in blocks:
+            block._compiled_call_impl = None
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ FREE_SETTINGS = frozenset(
 """Settings that may differ when a run is resumed, because no learned number depends on them."""
 
 
-_NEWER_SETTINGS = {"unmasked_weight": 0.0, "draws": "those of an earlier version"}
+_NEWER_SETTINGS = {"unmasked_weight": 0.0, "draws": "those of an earlier version", "compile": False}
 """Settings that older checkpoints do not name, with the values that these were made with."""
 
 _PARTS = {
