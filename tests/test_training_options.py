@@ -108,7 +108,7 @@ BLOCKS = {"stable_diffusion": "BasicTransformerBlock", "stable_diffusion_3": "Jo
 
 @pytest.mark.parametrize("family", BLOCKS)
 def test_compiling_compiles_the_blocks_while_the_steps_are_made(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a C++ compiler, by the backend that compiles nothing; with it in `test_compiled_steps_learn_the_same`."""
+    """Without a C++ compiler, by a backend that compiles nothing; with one, in the slow test below."""
     compiled = []
 
     def trace(module: nn.Module) -> None:

@@ -212,10 +212,8 @@ def compiled_blocks(denoiser: nn.Module, *, enabled: bool) -> Iterator[None]:
     """
     names = getattr(denoiser, "_repeated_blocks", None) or getattr(denoiser, "_no_split_modules", None) or ()
     is_compiled = hasattr(denoiser, "_orig_mod") or denoiser._compiled_call_impl is not None
-    blocks = (
-        [] if is_compiled or not enabled else [part for part in denoiser.modules() if type(part).__name__ in names]
-    )
-    blocks = [block for block in blocks if block._compiled_call_impl is None]
+    found = [part for part in denoiser.modules() if type(part).__name__ in names and part._compiled_call_impl is None]
+    blocks = found if enabled and not is_compiled else []
     try:
         for block in blocks:
             block.compile()
