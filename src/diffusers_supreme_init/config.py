@@ -149,7 +149,10 @@ class SupremeInitConfig:
         metadata={"help": "Steps after which the fixed-noise loss is measured; the last step always is."},
     )
     validation_samples: int = field(
-        default=32, metadata={"help": "Noises and timesteps of the fixed-noise loss, per concept; 0 switches it off."}
+        default=16,
+        metadata={
+            "help": "Noises, in pairs of opposite ones, of the fixed-noise loss, per concept; 0 switches it off."
+        },
     )
     early_stopping_patience: int = field(
         default=0,
@@ -196,7 +199,7 @@ class SupremeInitConfig:
         )
         if self.early_stopping_patience and not self.validation_samples:
             raise ConfigError(
-                "early_stopping_patience needs the fixed-noise loss; got validation_samples=0, set it to 32"
+                "early_stopping_patience needs the fixed-noise loss; got validation_samples=0, set it to 16"
             )
         if self.unmasked_weight and not self.masked_loss:
             raise ConfigError(
@@ -264,7 +267,8 @@ class DescriberConfig:
         default=None, metadata={"help": "Cut found words to so many tokens; None: what fits the text encoder."}
     )
     score_samples: int = field(
-        default=32, metadata={"help": "Noises and timesteps by which candidates are compared, per candidate."}
+        default=16,
+        metadata={"help": "Noises, in pairs of opposite ones, by which candidates are compared, per candidate."},
     )
     score_object: bool = field(
         default=True,
