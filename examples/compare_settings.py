@@ -13,15 +13,18 @@ interrupted run goes on where it was.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import torch
 from describe import TOYBOX, TOYBOX_GUIDANCE_SCALE, TOYBOX_OPTIONS, TOYBOX_PIPELINE, load_pipeline
 from experiment.runs import pictures_of, snapshot_path
 from experiment.statistics import mean_interval
@@ -42,6 +45,7 @@ from diffusers_supreme_init import (
     read_embedding,
     write_atomically,
 )
+from diffusers_supreme_init.backbones import DiffusionBackbone
 from diffusers_supreme_init.metrics import denoising_mse
 
 sys.path.append(str(TOYBOX))  # the toybox is a folder of scripts
@@ -62,17 +66,31 @@ SAMPLING = {"num_inference_steps": 12, "guidance_scale": TOYBOX_GUIDANCE_SCALE}
 
 @dataclass(frozen=True)
 class Setting:
-    """Options of training, and the steps after which rows are measured."""
+    """One way to train.
+
+    Attributes:
+        name: In the table.
+        steps: After which rows are measured.
+        options: Of `SupremeInitConfig`.
+        num_averaged: How many steps' rows are averaged, the measured one's and those before it.
+        timesteps: Quantiles of the model's timesteps that are trained, from least to most noise.
+    """
 
     name: str
     steps: Sequence[int]
     options: Mapping[str, Any] = field(default_factory=dict)
+    num_averaged: int = 1
+    timesteps: tuple[float, float] = (0.0, 1.0)
 
 
 def _setting(draws: str, learning_rate: float, *steps: int, **options: Any) -> Setting:
     others = "".join(f", {name} {value}" for name, value in options.items())
     name = f"{draws} {learning_rate:g}{others}"
     return Setting(name, steps, {"draws": draws, "learning_rate": learning_rate, **options})
+
+
+def _antithetic(what: str, **values: Any) -> Setting:
+    return replace(_setting("antithetic", 1e-2, 25), name=f"antithetic 0.01, {what}", **values)
 
 
 PAPER = replace(_setting("independent", 2e-3, 25, 50, 100), name="paper")
@@ -88,6 +106,10 @@ SETTINGS = (
     _setting("antithetic", 1e-2, 25, lr_scheduler="cosine"),
     _setting("antithetic", 2e-2, 25, lr_scheduler="cosine"),
     _setting("antithetic", 1e-2, 25, preserve_norm=True),
+    _antithetic("mean of 5 steps", num_averaged=5),
+    _antithetic("mean of 10 steps", num_averaged=10),
+    _antithetic("less noise", timesteps=(0.0, 0.5)),
+    _antithetic("more noise", timesteps=(0.5, 1.0)),
 )
 
 
@@ -106,34 +128,52 @@ def run_setting(
     options: dict[str, Any] = {
         **TOYBOX_OPTIONS,
         "max_train_steps": max(setting.steps),
-        "snapshot_steps": ["0", *map(str, setting.steps)],
+        "snapshot_steps": [str(step) for last in (0, *setting.steps) for step in _averaged(setting, last)],
         "validation_samples": 0,
         "max_forward_batch_size": 16,
         "seed": seed,
         "output_dir": str(folder),
         "resume_from_checkpoint": "latest",
     }
-    SupremeInitTextualInversionTrainer(
-        pipe, concepts=trained, config=SupremeInitConfig(**{**options, **setting.options})
-    ).train()
+    with trained_timesteps(*setting.timesteps):
+        SupremeInitTextualInversionTrainer(
+            pipe, concepts=trained, config=SupremeInitConfig(**{**options, **setting.options})
+        ).train()
     pipe.unload_multitoken_inversion()
     steps = (0, *setting.steps) if setting.name == PAPER.name else setting.steps
-    measured = [
-        {"setting": setting.name, "seed": seed, "concept": one.placeholder_token, "step": step}
-        | measure(pipe, one, snapshot_path(folder, one.placeholder_token, step), seed)
-        for one in tqdm(concepts, desc=f"{setting.name}, seed {seed}", unit="concept")
-        for step in steps
-    ]
+    measured = []
+    for one in tqdm(concepts, desc=f"{setting.name}, seed {seed}", unit="concept"):
+        for step in steps:
+            paths = [snapshot_path(folder, one.placeholder_token, at) for at in _averaged(setting, step)]
+            about = {"setting": setting.name, "seed": seed, "concept": one.placeholder_token, "step": step}
+            measured.append(about | measure(pipe, one, paths, seed))
     write_atomically(path, json.dumps(measured, indent=1).encode())
     return measured
 
 
-def measure(pipe: Any, concept: Concept, path: Path, seed: int) -> dict[str, float]:
-    """Return the measures of a concept's rows, by the names of `MEASURES`."""
-    embedding = read_embedding(path)
-    token, description = str(embedding.placeholder_token), embedding.description or ""
+def _averaged(setting: Setting, step: int) -> range:
+    """Return the steps whose rows are averaged."""
+    return range(max(step - setting.num_averaged + 1, min(step, 1)), step + 1)
+
+
+@contextlib.contextmanager
+def trained_timesteps(low: float, high: float) -> Iterator[None]:
+    """Train on a part of the timesteps; an experiment, not an option."""
+    whole = DiffusionBackbone.timestep_at
+
+    def part(self: DiffusionBackbone, quantile: float, latent_size: tuple[int, int]) -> float:
+        return whole(self, low + (high - low) * quantile, latent_size)
+
+    with mock.patch.object(DiffusionBackbone, "timestep_at", part):
+        yield
+
+
+def measure(pipe: Any, concept: Concept, paths: Sequence[Path], seed: int) -> dict[str, float]:
+    """Return the measures of a concept's rows, by the names of `MEASURES`; those of several files are averaged."""
+    embeddings = [read_embedding(path) for path in paths]
+    token, description = str(embeddings[-1].placeholder_token), embeddings[-1].description or ""
     first, *held_out = pictures_of(concept)
-    pipe.load_multitoken_inversion(path)
+    pipe.load_multitoken_inversion({token: torch.stack([one.rows for one in embeddings]).mean(dim=0)})
     try:
         result = evaluate(
             pipe,
