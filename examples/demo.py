@@ -143,8 +143,12 @@ def judge_details(given: Image.Image, drawn: dict[str, list[Image.Image]]) -> di
 
 
 def paired_difference(after: list[float], before: list[float]) -> dict[str, float]:
-    """Return the mean of ``after - before`` over the fixed noises, its standard error, and their ratio."""
-    differences = [a - b for a, b in zip(after, before, strict=True)]
+    """Return the mean of ``after - before`` over the fixed noises, its standard error, and their ratio.
+
+    Opposite noises, 2k and 2k + 1, are one measurement.
+    """
+    every = [a - b for a, b in zip(after, before, strict=True)]
+    differences = [statistics.fmean(pair) for pair in zip(every[::2], every[1::2], strict=True)]
     mean = statistics.fmean(differences)
     error = statistics.stdev(differences) / math.sqrt(len(differences))
     return {"mean": mean, "standard_error": error, "in_standard_errors": mean / error}

@@ -370,9 +370,10 @@ def test_train_lists_every_option(script: Any, capsys: pytest.CaptureFixture[str
 
 
 def test_paired_differences_of_the_demo(script: Any) -> None:
+    """Opposite noises are one measurement."""
     difference = script("demo.py")["paired_difference"]([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 5.0, 5.0])
     assert difference["mean"] == -1.0
-    assert difference["standard_error"] == pytest.approx(np.std([1, 0, 2, 1], ddof=1) / 2)
+    assert difference["standard_error"] == pytest.approx(np.std([0.5, 1.5], ddof=1) / 2**0.5)
     assert difference["in_standard_errors"] == pytest.approx(difference["mean"] / difference["standard_error"])
 
 
