@@ -35,6 +35,7 @@ from experiment.settings import BEYOND, PAPER, Group
 
 from diffusers_supreme_init import (
     EDITING_PROMPTS,
+    PAPER_SETTINGS,
     ConfigError,
     DescriberConfig,
     Describers,
@@ -44,7 +45,6 @@ from diffusers_supreme_init import (
     load_concepts,
     write_atomically,
 )
-from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.metrics import (
     LPIPS,
     SIFID,
@@ -86,7 +86,7 @@ class ReproduceArguments:
     max_train_steps: int = field(default=150, metadata={"help": "Steps of the paper's settings."})
     steps_beyond: int = field(default=100, metadata={"help": "Steps of the comparisons that go beyond the paper."})
     paper_only: bool = field(default=False, metadata={"help": "Leave out what goes beyond the paper."})
-    learning_rate: float | None = field(default=None, metadata={"help": "Default: that of the model family."})
+    learning_rate: float | None = field(default=None, metadata={"help": "Default: the paper's, 2e-3."})
     train_batch_size: int = field(default=SupremeInitConfig().train_batch_size, metadata={"help": "As in training."})
     max_forward_batch_size: int = field(default=16, metadata={"help": "Samples that go through the model at once."})
     validation_samples: int = field(default=32, metadata={"help": "Noises of the fixed-noise loss."})
@@ -145,8 +145,8 @@ def set_up(run: ReproduceArguments) -> Experiment:
     pipe = load_pipeline(run.pretrained_model_name_or_path, run.dtype).to(device)
     pipe.set_progress_bar_config(disable=True)
     names = ("max_train_steps", "learning_rate", "train_batch_size", "max_forward_batch_size", "validation_samples")
-    config = SupremeInitConfig(**{name: getattr(run, name) for name in (*names, "resolution")})
-    config = replace(config, learning_rate=backbone_for(pipe).learning_rate(config))  # the report names it
+    given = {name: getattr(run, name) for name in (*names, "resolution")}
+    config = SupremeInitConfig.paper(**{name: value for name, value in given.items() if value is not None})
     on_toybox = is_toybox(run.pretrained_model_name_or_path)
     config = replace(config, **toybox_options(run.pretrained_model_name_or_path))
     num_inference_steps, guidance_scale = (15, TOYBOX_GUIDANCE_SCALE) if on_toybox else (30, 7.5)
@@ -232,7 +232,7 @@ def check_options(options: Mapping[str, Any], path: Path) -> None:
 
 
 def _told(experiment: Experiment) -> dict[str, Any]:
-    names = ("max_train_steps", "learning_rate", "train_batch_size", "lr_scheduler", "snr_gamma", "flip_probability")
+    names = (*PAPER_SETTINGS, "snr_gamma", "flip_probability")
     return {name: getattr(experiment.config, name) for name in (*names, "validation_samples")}
 
 

@@ -33,6 +33,7 @@ from diffusers.quantizers import auto as quantizers
 from transformers.quantizers import auto as encoder_quantizers
 
 from diffusers_supreme_init import (
+    PAPER_SETTINGS,
     SAMPLE_PROMPTS,
     Concept,
     ConfigError,
@@ -149,6 +150,10 @@ class RunArguments:
     num_vectors: int | None = field(
         default=None, metadata={"help": "Rows; default: one per token of the initializer."}
     )
+    paper: bool = field(
+        default=False,
+        metadata={"help": "Train with the paper's settings instead of the defaults; options change them."},
+    )
     concepts: str | None = field(
         default=None, metadata={"help": "A metadata.jsonl with many concepts, instead of the options above."}
     )
@@ -248,12 +253,14 @@ def main(arguments: list[str] | None = None) -> list[Path]:
     """Train and save; return the embedding files."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         model, run, region_arguments, hub, config, describer_config = parse(
             (ModelArguments, RunArguments, RegionArguments, HubArguments, SupremeInitConfig, DescriberConfig),
-            sys.argv[1:] if arguments is None else arguments,
+            given,
             description=__doc__,
             output_dir="out/concept",
+            **(PAPER_SETTINGS if "--paper" in given else {}),
         )
         check_hub_arguments(hub)
         concepts = requested_concepts(run, region_arguments)

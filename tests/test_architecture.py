@@ -84,6 +84,7 @@ FIRST_NAMES = [
 ]
 LATER_NAMES = [
     "EDITING_PROMPTS",
+    "PAPER_SETTINGS",
     "EmbeddingProgram",
     "SAMPLE_PROMPTS",
     "SheetRow",

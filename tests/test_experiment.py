@@ -124,23 +124,23 @@ def test_what_training_adds_is_compared_with_the_untrained_caption() -> None:
     def two(group: Any, step: int, gain: float) -> list[Any]:
         return [one(group, step, concept, 0, start + gain) for concept, start in (("<a>", 0.1), ("<b>", 0.3))]
 
-    slow, fast, masked = settings.FOLLOWED
-    measured = [*two(slow, 0, 0.0), *two(slow, 100, 0.25), *two(fast, 0, 0.0), *two(fast, 100, 0.5)]
-    measured += two(masked, 100, 0.6)
+    paper, default, masked = settings.FOLLOWED
+    measured = [*two(paper, 0, 0.0), *two(paper, 100, 0.25), *two(paper, 150, 0.3)]
+    measured += [*two(default, 0, 0.0), *two(default, 25, 0.5), *two(masked, 100, 0.6)]
     facts = report.Facts(
         command="",
         model="",
         pictures="",
-        options={"learning_rate": 2e-3},
+        options={},
         labels={"untold": "what nobody said"},
         seconds={},
         steps_beyond=100,
     )
-    rows = [line for line in report._training(measured, facts, Path()).splitlines() if line.startswith("| 0.0")]
+    rows = [line for line in report._training(measured, facts, Path()).splitlines() if line.startswith("| the ")]
     assert rows == [
-        "| 0.002 | reconstruction/untold | 0.200 | 0.450 | **+0.25 [+0.25, +0.25]** |",
-        "| 0.005 | reconstruction/untold | 0.200 | 0.700 | **+0.5 [+0.5, +0.5]** |",
-        "| 0.002, on the object | reconstruction/untold | 0.200 | 0.800 | **+0.6 [+0.6, +0.6]** |",
+        "| the paper's settings | 100 | reconstruction/untold | 0.200 | 0.450 | **+0.25 [+0.25, +0.25]** |",
+        "| the default settings | 25 | reconstruction/untold | 0.200 | 0.700 | **+0.5 [+0.5, +0.5]** |",
+        "| the paper's, on the object | 100 | reconstruction/untold | 0.200 | 0.800 | **+0.6 [+0.6, +0.6]** |",
     ]
 
 

@@ -177,21 +177,21 @@ def _figures(measurements: Sequence[Measurement], facts: Facts, folder: Path) ->
 
 
 def _training(measurements: Sequence[Measurement], facts: Facts, folder: Path) -> str:
-    """Say what training adds to the caption's words, at both rates and on the object; draw the followed curves."""
-    step = facts.steps_beyond
+    """Say what training adds to the caption's words, in the followed groups; draw their curves."""
     lines = [
-        f"## What training adds to the caption's words\n\nPictures of the caption alone, and of its rows after {step} "
-        "steps; differences are paired, with their intervals, bold where told apart from none.\n",
-        "| learning rate | measured | untrained | trained | difference |",
-        "|:---|:---|---:|---:|---:|",
+        "## What training adds to the caption's words\n\nPictures of the caption alone, and of its rows after "
+        "training; differences are paired, with their intervals, bold where told apart from none.\n",
+        "| settings | steps | measured | untrained | trained | difference |",
+        "|:---|---:|:---|---:|---:|---:|",
     ]
     for group in FOLLOWED:
+        step = _last_step(measurements, group, facts)
         for name in _picture_metrics(facts):
             before = _values(measurements, PAPER.name, CAPTION.name, name, 0)
             after = _values(measurements, group.name, CAPTION.name, name, step)
             if before is not None and after is not None:
                 difference = _difference(mean_interval(after - before))
-                cells = (_rate(group, facts), name, f"{before.mean():.3f}", f"{after.mean():.3f}", difference)
+                cells = (group.label, str(step), name, f"{before.mean():.3f}", f"{after.mean():.3f}", difference)
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n\n".join(["\n".join(lines), *_followed_figures(measurements, facts, folder)])
 
@@ -201,7 +201,7 @@ def _followed_figures(measurements: Sequence[Measurement], facts: Facts, folder:
     for group in FOLLOWED:
         if group.is_paper:
             continue  # has figures of its own
-        title = f"Learning rate {_rate(group, facts)}"
+        title = group.label.capitalize()
         for name, label in facts.labels.items():
             curves = _complete_curves(measurements, group, f"reconstruction/{name}")
             if curves is not None:
@@ -211,9 +211,9 @@ def _followed_figures(measurements: Sequence[Measurement], facts: Facts, folder:
     return lines
 
 
-def _rate(group: Group, facts: Facts) -> str:
-    rate = f"{group.options.get('learning_rate', facts.options['learning_rate']):g}"
-    return f"{rate}, on the object" if group.options.get("masked_loss") else rate
+def _last_step(measurements: Sequence[Measurement], group: Group, facts: Facts) -> int:
+    """Return the last step of a group, or of the paper's the one that the others are compared with."""
+    return min(facts.steps_beyond, max((one.step for one in measurements if one.group == group.name), default=0))
 
 
 def _pictures(measurements: Sequence[Measurement], facts: Facts, last: int) -> str:
@@ -250,7 +250,6 @@ def _picture_metrics(facts: Facts) -> list[str]:
 
 
 def _beyond(measurements: Sequence[Measurement], facts: Facts) -> str:
-    step = facts.steps_beyond
     measured = {(one.group, one.setting) for one in measurements}
     rows = [(group, one) for group in BEYOND for one in group.settings if (group.name, one.name) in measured]
     if not rows:
@@ -258,22 +257,22 @@ def _beyond(measurements: Sequence[Measurement], facts: Facts) -> str:
     metrics = [LOSS, "held_out_loss", *_picture_metrics(facts)]
     metrics = [name for name in metrics if any(one.metric == name and one.group != PAPER.name for one in measurements)]
     lines = [
-        "## Beyond the paper\n\nEach row differs in one thing from the run of the same start with the experiment's "
-        f"options, after {step} steps; cells are paired differences with their intervals, bold where told apart from "
+        "## Beyond the paper\n\nEach row is compared with the run of the same start in the paper's settings after "
+        f"{facts.steps_beyond} steps; cells are paired differences with their intervals, bold where told apart from "
         "none. `validation_loss` is measured on the picture that was trained on, without masks, `held_out_loss` on a "
         "picture of the same object that no run has seen.\n",
-        "| what | start | " + " | ".join(metrics) + " |",
-        "|:---|:---|" + "---:|" * len(metrics),
+        "| what | steps | start | " + " | ".join(metrics) + " |",
+        "|:---|---:|:---|" + "---:|" * len(metrics),
     ]
     for group, setting in rows:
         start = next(one for one in PAPER.settings if one.words == setting.words)
-        cells = []
+        cells, step = [], _last_step(measurements, group, facts)
         for metric in metrics:
             own = _values(measurements, group.name, setting.name, metric, step)
-            usual = _values(measurements, PAPER.name, start.name, metric, step)
+            usual = _values(measurements, PAPER.name, start.name, metric, facts.steps_beyond)
             cells.append("" if own is None or usual is None else _difference(mean_interval(own - usual)))
-        what = group.name if setting == start else f"{group.name}: {setting.label}"
-        lines.append(f"| {what} | {start.label} | " + " | ".join(cells) + " |")
+        what = group.label if setting == start else f"{group.label}: {setting.label}"
+        lines.append(f"| {what} | {step} | {start.label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -195,7 +195,7 @@ def _config(experiment: Experiment, group: Group, seed: int, folder: Path) -> Su
         "output_dir": str(folder),
         "resume_from_checkpoint": "latest",
     }
-    return replace(experiment.config, **{**options, **group.options})
+    return replace(experiment.config, **{**group.options, **options})
 
 
 def _drawn(experiment: Experiment, group: Group) -> list[int]:
@@ -205,7 +205,9 @@ def _drawn(experiment: Experiment, group: Group) -> list[int]:
 
 
 def _num_steps(experiment: Experiment, group: Group) -> int:
-    return experiment.config.max_train_steps if group.is_paper else experiment.steps_beyond
+    if group.is_paper:
+        return experiment.config.max_train_steps
+    return min(experiment.steps_beyond, int(group.options.get("max_train_steps", experiment.steps_beyond)))
 
 
 def _plan(

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from diffusers_supreme_init import PAPER_SETTINGS, SupremeInitConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -30,14 +32,16 @@ class Group:
 
     Attributes:
         name: Folder of its files.
+        label: In tables and figures.
         settings: What is compared.
-        options: Fields of `SupremeInitConfig` that differ from the experiment's.
+        options: Fields of `SupremeInitConfig` that differ from the paper's.
         all_pictures: Train on all pictures of a concept but the last; otherwise on the first alone.
         is_paper: The paper's own experiment; the other groups are shorter.
         is_followed: Pictures are drawn along the way as well, not only at the end.
     """
 
     name: str
+    label: str
     settings: Sequence[Setting]
     options: Mapping[str, Any] = field(default_factory=dict)
     all_pictures: bool = False
@@ -51,32 +55,43 @@ STARS = Setting(name="stars", label='several "*"', words="*", as_many_as_caption
 CAPTION = Setting(name="caption", label="caption", words="caption")
 AUTO = Setting(name="auto", label="auto", words="auto")
 
-PAPER = Group(name="paper", settings=(STAR, CLASS, STARS, CAPTION, AUTO), is_paper=True, is_followed=True)
-FASTER = Group(name="learning_rate-0.005", settings=PAPER.settings, options={"learning_rate": 5e-3}, is_followed=True)
-"""The paper's experiment at a higher rate than the paper's, 2e-3."""
+PAPER = Group(
+    name="paper",
+    label="the paper's settings",
+    settings=(STAR, CLASS, STARS, CAPTION, AUTO),
+    is_paper=True,
+    is_followed=True,
+)
+DEFAULT = Group(
+    name="default",
+    label="the default settings",
+    settings=PAPER.settings,
+    options={name: getattr(SupremeInitConfig(), name) for name in PAPER_SETTINGS},
+    is_followed=True,
+)
 OBJECT = Group(
     name="object",
+    label="the paper's, on the object",
     settings=PAPER.settings,
     options={"masked_loss": True, "unmasked_weight": 0.25},
     is_followed=True,
 )
 """The paper's experiment, learning from the object rather than from the picture."""
-FOLLOWED = (PAPER, FASTER, OBJECT)
+FOLLOWED = (PAPER, DEFAULT, OBJECT)
 
 PREFIXES = tuple(
     Setting(name=f"caption-{number}", label=f"first {number} of the caption", words="caption", num_vectors=number)
     for number in (1, 2, 4)
 )
 BEYOND = (
-    Group(name="num_vectors", settings=PREFIXES),
-    Group(name="preserve_norm", settings=(CAPTION,), options={"preserve_norm": True}),
-    Group(name="masked_loss", settings=(CAPTION,), options={"masked_loss": True}),
-    FASTER,
+    DEFAULT,
     OBJECT,
-    Group(name="learning_rate-0.01", settings=(STAR, CAPTION), options={"learning_rate": 1e-2}),
-    Group(name="pictures", settings=(STAR, CLASS, CAPTION), all_pictures=True),
+    Group(name="num_vectors", label="fewer rows", settings=PREFIXES),
+    Group(name="preserve_norm", label="rows keep their norms", settings=(CAPTION,), options={"preserve_norm": True}),
+    Group(name="masked_loss", label="nothing outside the mask", settings=(CAPTION,), options={"masked_loss": True}),
+    Group(name="pictures", label="four pictures", settings=(STAR, CLASS, CAPTION), all_pictures=True),
 )
-"""What the paper left open: rows per concept, options of training, more pictures."""
+"""What the paper left open: our defaults, rows per concept, options of training, more pictures."""
 
 EARLY_STEPS = (0, 5, 10, 15, 20, 30, 40, 60, 80, 100)
 """Losses are measured after these, as densely at the beginning as in the paper's code, then every 50 steps."""

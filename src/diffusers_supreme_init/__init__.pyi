@@ -3,7 +3,7 @@
 
 from . import backbones, describers, metrics
 from .concepts import Concept, load_concepts
-from .config import DescriberConfig, SupremeInitConfig
+from .config import PAPER_SETTINGS, DescriberConfig, SupremeInitConfig
 from .describers import Describers, EndpointRefiner, LocalRefiner, RefinementStyle, Region
 from .errors import (
     CheckpointError,
@@ -57,6 +57,7 @@ __all__ = [
     "LoadedConcept",
     "MultiTokenInversionLoaderMixin",
     # train
+    "PAPER_SETTINGS",
     "Concept",
     "ConceptProgress",
     "SupremeInitConfig",
