@@ -89,27 +89,25 @@ def _setting(draws: str, learning_rate: float, *steps: int, **options: Any) -> S
     return Setting(name, steps, {"draws": draws, "learning_rate": learning_rate, **options})
 
 
-def _antithetic(what: str, **values: Any) -> Setting:
-    return replace(_setting("antithetic", 1e-2, 25), name=f"antithetic 0.01, {what}", **values)
+def _at_5e3(what: str, steps: int = 50, *, options: Mapping[str, Any] | None = None, **values: Any) -> Setting:
+    setting = _setting("antithetic", 5e-3, steps, **(options or {}))
+    return replace(setting, name=f"antithetic 0.005, {what}", **values)
 
 
 PAPER = replace(_setting("independent", 2e-3, 25, 50, 100), name="paper")
 SETTINGS = (
     PAPER,
+    _setting("antithetic", 2e-3, 25, 50, 75),
+    _setting("antithetic", 3e-3, 25, 50),
     _setting("antithetic", 5e-3, 15, 25, 50),
     _setting("antithetic", 1e-2, 15, 25, 50),
     _setting("independent", 5e-3, 25, 50),
-    _setting("independent", 1e-2, 25, 50),
-    _setting("antithetic", 2e-3, 25, 50),
-    _setting("antithetic", 2e-2, 15, 25),
-    _setting("antithetic", 1e-2, 25, adam_beta2=0.99),
-    _setting("antithetic", 1e-2, 25, lr_scheduler="cosine"),
-    _setting("antithetic", 2e-2, 25, lr_scheduler="cosine"),
-    _setting("antithetic", 1e-2, 25, preserve_norm=True),
-    _antithetic("mean of 5 steps", num_averaged=5),
-    _antithetic("mean of 10 steps", num_averaged=10),
-    _antithetic("less noise", timesteps=(0.0, 0.5)),
-    _antithetic("more noise", timesteps=(0.5, 1.0)),
+    _at_5e3("cosine", options={"lr_scheduler": "cosine"}),
+    _at_5e3("beta2 0.99", options={"adam_beta2": 0.99}),
+    _at_5e3("norms preserved", options={"preserve_norm": True}),
+    _at_5e3("mean of 10 steps", num_averaged=10),
+    _at_5e3("less noise", timesteps=(0.0, 0.5)),
+    _at_5e3("more noise", timesteps=(0.5, 1.0)),
 )
 
 
