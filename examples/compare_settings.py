@@ -27,11 +27,12 @@ import numpy as np
 import torch
 from describe import TOYBOX, TOYBOX_GUIDANCE_SCALE, TOYBOX_OPTIONS, TOYBOX_PIPELINE, load_pipeline
 from experiment.runs import pictures_of, snapshot_path
-from experiment.statistics import mean_interval
+from experiment.statistics import Interval, mean_interval, steps_to_equal
 from reproduce_paper import TOYBOX_EDITING_PROMPTS
 from tqdm import tqdm
 
 from diffusers_supreme_init import (
+    PAPER_SETTINGS,
     VALIDATION_TEMPLATE,
     Concept,
     DescriberConfig,
@@ -200,12 +201,15 @@ def measure(pipe: Any, concept: Concept, paths: Sequence[Path], seed: int) -> di
 
 
 def table(measured: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table of means, and of paired differences from the paper's setting after its last step."""
+    """Return a table of means, and of paired differences from the paper's setting after its last step.
+
+    The last column: how many times as many samples the paper's setting takes to the same held-out loss.
+    """
     rows = list(dict.fromkeys((str(one["setting"]), int(one["step"])) for one in measured))
     reference = (PAPER.name, max(step for name, step in rows if name == PAPER.name))
     lines = [
-        f"| setting | steps | {' | '.join(MEASURES.values())} |",
-        "|:---|---:|" + ":---|" * len(MEASURES),
+        f"| setting | steps | samples | {' | '.join(MEASURES.values())} | times fewer samples |",
+        "|:---|---:|---:|" + ":---|" * len(MEASURES) + "---:|",
     ]
     for row in rows:
         cells = []
@@ -213,8 +217,24 @@ def table(measured: Sequence[Mapping[str, Any]]) -> str:
             ours, theirs = (_values(measured, one, measure_name) for one in (row, reference))
             difference = "" if row == reference else f" ({mean_interval(ours - theirs)})"
             cells.append(f"{ours.mean():.3f}{difference}")
-        lines.append(f"| {row[0]} | {row[1]} | {' | '.join(cells)} |")
+        samples = row[1] * _batch_size(row[0])
+        lines.append(f"| {row[0]} | {row[1]} | {samples} | {' | '.join(cells)} | {_saved(measured, row, samples)} |")
     return "\n".join(lines) + "\n"
+
+
+def _batch_size(name: str) -> int:
+    (setting,) = (one for one in SETTINGS if one.name == name)
+    return int(setting.options.get("train_batch_size", PAPER_SETTINGS["train_batch_size"]))
+
+
+def _saved(measured: Sequence[Mapping[str, Any]], row: tuple[str, int], samples: int) -> str:
+    if row[0] == PAPER.name or not samples:
+        return ""
+    steps = sorted({int(one["step"]) for one in measured if one["setting"] == PAPER.name})
+    slow = np.stack([_values(measured, (PAPER.name, step), "held_out_loss") for step in steps], axis=-1)
+    needed = steps_to_equal(steps, slow, _values(measured, row, "held_out_loss"))
+    times = PAPER_SETTINGS["train_batch_size"] / samples
+    return str(Interval(*(times * value for value in (needed.value, needed.low, needed.high))))
 
 
 def _values(measured: Sequence[Mapping[str, Any]], row: tuple[str, int], name: str) -> np.ndarray:

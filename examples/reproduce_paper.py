@@ -87,7 +87,7 @@ class ReproduceArguments:
     steps_beyond: int = field(default=100, metadata={"help": "Steps of the comparisons that go beyond the paper."})
     paper_only: bool = field(default=False, metadata={"help": "Leave out what goes beyond the paper."})
     learning_rate: float | None = field(default=None, metadata={"help": "Default: the paper's, 2e-3."})
-    train_batch_size: int = field(default=SupremeInitConfig().train_batch_size, metadata={"help": "As in training."})
+    train_batch_size: int = field(default=PAPER_SETTINGS["train_batch_size"], metadata={"help": "As in training."})
     max_forward_batch_size: int = field(default=16, metadata={"help": "Samples that go through the model at once."})
     validation_samples: int = field(default=32, metadata={"help": "Noises of the fixed-noise loss."})
     resolution: int | None = field(default=None, metadata={"help": "Side of the pictures; default: the model's."})

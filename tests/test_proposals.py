@@ -166,13 +166,15 @@ def candidates_of(*texts: str) -> Candidates:
         ({"a mug on a table": [1, 2, 3], "a mug": [1.1, 2, 3]}, "a mug", 2),
         ({"a mug on a table": [1, 2, 3], "a mug": [2, 3, 4]}, "a mug on a table", 1),
         ({"a mug": [math.nan, 1, 1], "a red mug": [5, 5, 5]}, "a red mug", 1),
-        ({"a mug": [2], "a red mug": [1]}, "a mug", 2),  # one noise tells nothing
+        ({"a mug": [2], "a red mug": [1]}, "a mug", 2),  # one pair of noises tells nothing
     ],
 )
 def test_ties_keep_their_order_and_surroundings_lose_them(
     losses: dict[str, list[float]], first: str, num_tied: int
 ) -> None:
-    found = ranked(candidates_of(*losses), list(losses.values()))
+    """Losses are means of pairs of opposite noises, each of which counts once."""
+    pairs = [[loss + half for loss in of_text for half in (-0.5, 0.5)] for of_text in losses.values()]
+    found = ranked(candidates_of(*losses), pairs)
     assert (found.usable[0].text, found.num_tied) == (first, num_tied)
     assert sorted(one.text for one in found.usable) == sorted(losses)
 
@@ -303,8 +305,8 @@ def test_captions_of_several_pictures_are_compared_over_all_of_them(pipe: Any) -
     pictures = [random_picture(seed=seed) for seed in range(3)]
     proposal = propose_initializer(pictures, "caption", pipe=pipe, describers=describers)
     assert {candidate.text for candidate in proposal.candidates} == {"a red mug", "a blue teapot"}
-    # Never fewer noises than pictures, or some of them would have no say.
-    assert [len(candidate.losses) for candidate in proposal.candidates] == [3, 3]
+    # Never fewer pairs of noises than pictures, or some of them would have no say.
+    assert [len(candidate.losses) for candidate in proposal.candidates] == [6, 6]
     assert proposal.candidates[0].loss < proposal.candidates[1].loss
 
 

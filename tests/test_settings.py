@@ -114,7 +114,7 @@ def test_whole_dictionaries_of_random_settings() -> None:
     names = dataclass_names(SupremeInitConfig)
     values = [*WRONG, "1e-4", "512", 2.0, [0, 10], "none", "false", 7, 0.5, "every:3", "latest", Path("x"), 1e-3]
     num_taken = 0
-    for _ in range(500):
+    for _ in range(1000):
         given = {name: chance.choice(values) for name in chance.sample(names, chance.randint(1, 4))}
         try:
             config = SupremeInitConfig(**given)

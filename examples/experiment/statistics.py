@@ -99,6 +99,19 @@ def speedup(curves: Curves, slow: str, fast: str, target: str) -> Interval:
     return _interval(_ratio(curves.steps, means[slow], means[fast], float(means[target][-1])), np.array(found))
 
 
+def steps_to_equal(steps: Sequence[int], losses: np.ndarray, goals: np.ndarray) -> Interval:
+    """Return after how many steps a mean curve is as low as the mean of other runs; infinity: it does not get there.
+
+    Args:
+        steps: Where the curve was measured, ascending.
+        losses: ``(num_concepts, num_seeds, num_steps)``.
+        goals: ``(num_concepts, num_seeds)``, of the same concepts and seeds.
+    """
+    curves, targets = _resampled_means(losses), _resampled_means(goals)
+    found = [steps_to_reach(steps, curve, float(goal)) for curve, goal in zip(curves, targets, strict=True)]
+    return _interval(steps_to_reach(steps, losses.mean(axis=(0, 1)), float(goals.mean())), np.array(found))
+
+
 def steps_in_runs(curves: Curves, setting: str, target: str) -> np.ndarray:
     """Return the steps that each run needs to reach the last loss of the `target` run of its concept and seed.
 

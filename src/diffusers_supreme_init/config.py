@@ -85,7 +85,7 @@ class SupremeInitConfig:
         },
     )
     train_batch_size: int = field(
-        default=4,
+        default=2,
         metadata={"help": "Samples per concept in one pass, over all processes together: more processes, same rows."},
     )
     gradient_accumulation_steps: int = field(

@@ -4,32 +4,36 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
+from .text_pairs import TextPair
 
 
 class TrainedRows:
-    """Puts rows into what an embedding looks up, as a forward hook; gradients reach the rows alone.
+    """Puts rows into what a text encoder looks up, as a forward hook; gradients reach the rows alone.
 
-    PEFT's `TrainableTokensConfig` gives the same bits, on a copy of the whole matrix at every look-up.
+    PEFT's `TrainableTokensConfig` gives the same, on a copy of the whole matrix at every look-up.
     """
 
-    def __init__(self, embedding: nn.Embedding, token_ids: Sequence[int], rows: nn.Parameter) -> None:
-        """Prepare the look-up; `attach` begins it.
+    def __init__(self, pair: TextPair, token_ids: Sequence[int], rows: nn.Parameter) -> None:
+        """Look the rows up from now on; `detach` ends it.
 
         Args:
-            embedding: Embedding of a text encoder.
+            pair: Text encoder whose embedding has rows for `token_ids`.
             token_ids: Token ids of the rows.
             rows: ``(number of token ids, hidden_size)``, on the embedding's device, of any floating-point dtype.
         """
-        device = embedding.weight.device
+        weight = pair.embedding.weight
         self._rows = rows
-        self._row_of_token = torch.full((len(embedding.weight),), -1, device=device)
-        self._row_of_token[list(token_ids)] = torch.arange(len(token_ids), device=device)
-        self._embedding = embedding
+        self._row_of_token = torch.full((len(weight),), -1, device=weight.device)
+        self._row_of_token[list(token_ids)] = torch.arange(len(token_ids), device=weight.device)
+        # T5 names one embedding and looks up in another of the same weight.
+        tied = [part for part in pair.encoder.modules() if isinstance(part, nn.Embedding) and part.weight is weight]
+        self._hooks = [embedding.register_forward_hook(self) for embedding in tied]
 
-    def attach(self) -> RemovableHandle:
-        """Look the rows up from now on; remove the handle to stop."""
-        return self._embedding.register_forward_hook(self)
+    def detach(self) -> None:
+        """Let the text encoder look up the rows of its own matrix again."""
+        for hook in self._hooks:
+            hook.remove()
 
     def __call__(self, embedding: nn.Embedding, arguments: tuple[Tensor, ...], found: Tensor) -> Tensor:
         """Return what the embedding found, with the rows in their places."""

@@ -94,15 +94,14 @@ class _EncoderRows:
     """
 
     def __init__(self, pair: TextPair, initial_rows: Mapping[str, Tensor]) -> None:
-        embedding = pair.embedding
-        device = embedding.weight.device
+        device = pair.embedding.weight.device
         self.rows = nn.Parameter(torch.cat([rows.to(device) for rows in initial_rows.values()]))
         self._sizes = [len(rows) for rows in initial_rows.values()]
         # Each concept needs its own optimizer, so that it can skip, clip and stop alone; views need no copying back.
         views = self.rows.data.split(self._sizes)
         self.of_concept = {token: nn.Parameter(view) for token, view in zip(initial_rows, views, strict=True)}
         token_ids = [token_id for token in initial_rows for token_id in pair.row_ids(token)]
-        self._hook = TrainedRows(embedding, token_ids, self.rows).attach()
+        self._in_place = TrainedRows(pair, token_ids, self.rows)
 
     def take_gradient(self) -> Tensor:
         gradient = self.rows.grad if self.rows.grad is not None else torch.zeros_like(self.rows)
@@ -113,7 +112,7 @@ class _EncoderRows:
         return dict(zip(self.of_concept, gradient.split(self._sizes), strict=True))
 
     def detach(self) -> None:
-        self._hook.remove()
+        self._in_place.detach()
 
 
 class RowOptimizer:
