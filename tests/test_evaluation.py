@@ -153,6 +153,25 @@ def test_the_file_holds_every_figure_and_null_where_there_is_none(trained: Any, 
         ({"prompts": ["a photo"]}, "templates: expected exactly one"),
         ({"metrics": [WordCount()], "description": ""}, "description: expected the words that <mug> stands for"),
         ({"num_images_per_prompt": 2}, "sampling: expected arguments .* got num_images_per_prompt"),
+        (
+            {"num_inference_step": 2},
+            "sampling: expected arguments of StableDiffusionPipeline, .* mean num_inference_steps",
+        ),
+        ({"foo": 1}, r"sampling: expected arguments of StableDiffusionPipeline, got foo\Z"),
+        (
+            {"num_inference_steps": "2"},
+            "sampling: StableDiffusionPipeline refuses its arguments .*num_inference_steps='2'",
+        ),
+        (
+            {"num_inference_steps": 0},
+            "sampling: StableDiffusionPipeline refuses its arguments .*num_inference_steps=0",
+        ),
+        ({"negative_prompt": 5}, "sampling: StableDiffusionPipeline refuses its arguments .*negative_prompt=5"),
+        (
+            {"negative_prompt": ["a", "b", "c"]},
+            "sampling: StableDiffusionPipeline refuses its arguments .*batch size 3",
+        ),
+        ({"guidance_scale": "x"}, "sampling: StableDiffusionPipeline refuses its arguments .*guidance_scale='x'"),
         ({"denoising_samples": -1}, "denoising_samples: expected a whole number, at least 0, got -1"),
     ],
 )

@@ -12,7 +12,7 @@ from tiny.families import Family, RecordIds, run
 
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
-PLAIN = "a photo of a red mug on the beach, < mug >"
+PLAIN = "a photo of a red mug on the beach, <- mug ->"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (HunyuanImage) read only what is in quotes
 
 

@@ -208,6 +208,11 @@ def test_an_encoder_without_its_tokenizer_is_not_called_another_model() -> None:
         ("a photo of <Mugs> on a table", "<Mugs>", "did you mean '<mug>'"),
         ("<dog> and <mug>", "<dog>", "loaded are <mug>, %cat%"),
         ("a %cats% photo", "%cats%", "did you mean '%cat%'"),
+        ("a <mug > photo", "<mug >", "did you mean '<mug>'"),
+        ("a < mug> photo", "< mug>", "did you mean '<mug>'"),
+        ("a ＜mug＞ photo", "＜mug＞", "did you mean '<mug>'"),
+        ("a ‹mug› photo", "‹mug›", "did you mean '<mug>'"),
+        ("a &lt;mug&gt; photo", "&lt;mug&gt;", "did you mean '<mug>'"),
     ],
 )
 def test_words_that_look_like_concepts_are_said_once(prompt: str, word: str, advice: str, pipe: Any) -> None:
@@ -230,6 +235,8 @@ def test_words_that_look_like_concepts_are_said_once(prompt: str, word: str, adv
         "<mug|0>",
         "1<2",
         "<image>",
+        "the book ‹Emma›",
+        "a &lt; b &gt; c",
     ],
 )
 def test_other_prompts_are_read_without_a_word(prompt: str, pipe: Any) -> None:

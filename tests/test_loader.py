@@ -90,6 +90,7 @@ def test_hub_id_is_downloaded_with_its_options(pipe: Any, tmp_path: Path, monkey
     assert torch.equal(loaded_rows(pipe), rows())
 
 
+@pytest.mark.filterwarnings("ignore:.< mug >. in the prompt is not a loaded concept")
 def test_prompts_without_the_concept_stay_bit_identical(pipe: Any, tmp_path: Path) -> None:
     prompts = ["a red mug", "a photo of a mug on the beach, < mug >"]
     before = draw(pipe, prompts)

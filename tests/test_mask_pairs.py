@@ -33,6 +33,14 @@ from diffusers_supreme_init.inputs.mask_pairs import pair_by_name
         ("mug.jpg|cup.jpg", "mugmask.png|cupmask.png"),
         ("IMG (1).jpg|IMG (2).jpg", "IMG_1 matte.png|IMG_2 matte.png"),
         ("mug.jpg|cup.jpg", "mug_segmentation.png|cup_gt.png"),
+        ("cafe\u0301.png|b.png", "caf\u00e9_mask.png|b_mask.png"),
+        ("x_1.png|x_11.png", "x_1m.png|x_11m.png"),
+        ("0001.png|0002.png", "0001-removebg.png|0002-removebg.png"),
+        ("mug1.png|mug2.png", "Mask of mug1.png|Mask of mug2.png"),
+        ("1.png|2.png", "mask01.png|mask02.png"),
+        ("mask1.png|mask2.png", "mask1_mask.png|mask2_mask.png"),
+        ("A.png|a.png", "A_mask.png|a_mask.png"),
+        ("マグ1.png|マグ2.png", "マグ1_マスク.png|マグ2_マスク.png"),
     ],
 )
 def test_masks_are_found_by_name(pictures: str, masks: str) -> None:

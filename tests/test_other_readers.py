@@ -47,6 +47,46 @@ def test_compel_on_both_tokenizers_of_sdxl(with_manager: bool) -> None:
     assert torch.isfinite(conditioning.embeds).all()
 
 
+@pytest.mark.parametrize(("num_rows", "num_rows_2"), [(3, 1), (1, 3), (2, 3)])
+def test_compel_weights_a_concept_of_other_lengths_in_both_text_encoders(num_rows: int, num_rows_2: int) -> None:
+    pipe = FAMILY["stable_diffusion_xl"].build()
+    pairs = find_text_pairs(pipe)
+    for pair, num in zip(pairs, (num_rows, num_rows_2), strict=True):
+        pipe.load_multitoken_inversion(
+            {"<mug>": rows_for(pair, num)}, text_encoder=pair.encoder_name, description=False
+        )
+    options = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    with torch.no_grad():
+        plain = pipe.encode_prompt("photo of <mug> and a dog", **options)[0]
+        weighted = CompelForSDXL(pipe)("photo of (<mug>)1.3 and a dog").embeds
+    width = pairs[0].hidden_size
+    for part, num in ((slice(width), num_rows), (slice(width, None), num_rows_2)):
+        changed = (weighted[0, :, part] - plain[0, :, part]).abs().amax(dim=1) > 1e-4
+        assert changed.nonzero().flatten().tolist() == list(range(3, 3 + num))  # after the start, "photo" and "of"
+
+
+@pytest.mark.parametrize(
+    ("description", "prompt", "difference"),
+    [
+        ("a red mug", "photo of <mug>", 0),
+        ("a red mug", "a photo of a <mug>", 1),
+        ("a red mug", "the <mug>", 1),
+        ("red mug boats", "a photo of a <mug>", 0),
+    ],
+)
+def test_a_description_reads_one_token_fewer_after_an_article(description: str, prompt: str, difference: int) -> None:
+    pipe = FAMILY["stable_diffusion_xl"].build()
+    first = find_text_pairs(pipe)[0]
+    num_rows = len(pipe.tokenizer_2(description, add_special_tokens=False).input_ids)
+    pipe.load_multitoken_inversion(
+        {"<mug>": rows_for(first, num_rows)}, text_encoder=first.encoder_name, description=description
+    )
+    counts = [len(tokenizer(prompt).input_ids) for tokenizer in (pipe.tokenizer, pipe.tokenizer_2)]
+    words = prompt.replace("<mug>", "")
+    others = [len(tokenizer(words).input_ids) for tokenizer in (pipe.tokenizer, pipe.tokenizer_2)]
+    assert (counts[0] - others[0]) - (counts[1] - others[1]) == difference
+
+
 def test_modular_pipelines() -> None:
     source = FAMILY["stable_diffusion_xl"].build()
     pipe = StableDiffusionXLAutoBlocks().init_pipeline()

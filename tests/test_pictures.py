@@ -11,7 +11,8 @@ import torch
 from conftest import random_picture
 from PIL import Image, PngImagePlugin
 
-from diffusers_supreme_init import PictureError, SupremeInitConfig, SupremeInitTextualInversionTrainer
+from diffusers_supreme_init import PictureError, SupremeInitConfig, SupremeInitTextualInversionTrainer, pictures
+from diffusers_supreme_init.inputs.picture_numbers import mask_from_array
 from diffusers_supreme_init.pictures import find_pictures, fit_to_square, load_picture, to_mask_values, to_pixel_values
 
 
@@ -191,3 +192,39 @@ def test_unusable_masks_are_refused_and_nothing_changes(
             mask=mask,
             config=SupremeInitConfig(max_train_steps=1, masked_loss=True),
         ).train()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"png", "got bytes; open it with Image.open"),
+        (io.BytesIO(b"png"), "got BytesIO; open it with Image.open"),
+        ([io.BytesIO(b"png")], "got BytesIO; open it with Image.open"),
+        (np.zeros((8, 8, 3)), "got ndarray; convert it with Image.fromarray"),
+        ({"a.png"}, r"got set\Z"),
+    ],
+)
+def test_what_is_no_picture_yet_says_how_it_becomes_one(source: Any, message: str) -> None:
+    with pytest.raises(PictureError, match=message):
+        find_pictures(source)
+
+
+def test_whole_pictures_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random_picture().save(tmp_path / "a.png")
+    closed = Image.open(tmp_path / "a.png")
+    closed.close()
+    with pytest.raises(PictureError, match="expected an open picture, got one that is closed"):
+        load_picture(closed)
+
+    def forbidden(_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pictures, "open_picture", forbidden)
+    with pytest.raises(PictureError, match="a.png': expected a picture file, got one that may not be read"):
+        load_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 8)])
+def test_an_empty_mask_has_no_numbers(shape: tuple[int, int]) -> None:
+    with pytest.raises(PictureError, match=r"mask: expected numbers, got an array of shape \(0, "):
+        mask_from_array(np.zeros(shape))

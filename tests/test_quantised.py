@@ -122,6 +122,32 @@ def test_quantised_activations_are_refused_at_construction(pipe: Any, part: str)
         make_trainer(pipe)
 
 
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+@pytest.mark.parametrize(
+    ("name", "is_refused"),
+    [
+        ("Int8DynamicActivationInt8WeightConfig", True),
+        ("Int8DynamicActivationIntxWeightConfig", True),
+        ("Int8WeightOnlyConfig", False),
+        ("Float8WeightOnlyConfig", False),
+        ("IntxWeightOnlyConfig", False),
+    ],
+)
+def test_what_torchao_quantises(pipe: Any, name: str, part: str, is_refused: bool) -> None:
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+
+    def wide(module: torch.nn.Module, _: str) -> bool:
+        return isinstance(module, torch.nn.Linear) and module.in_features % 32 == 0  # the size of its groups
+
+    quantization.quantize_(getattr(pipe, part), getattr(quantization, name)(), filter_fn=wide)
+    if is_refused:
+        with pytest.raises(UnsupportedPipelineError, match=rf"{part}: expected activations .* quantised ones \(Int"):
+            make_trainer(pipe)
+    else:
+        (result,) = make_trainer(pipe).train()
+        assert (result.rows["text_encoder"] != result.initial_rows["text_encoder"]).any(dim=1).all()
+
+
 class Passing(torch.nn.Module):
     """Does to the gradient of a layer what a kernel of somebody else might do."""
 
@@ -165,7 +191,8 @@ class Failing(Wrong):
         (lambda numbers: numbers * 0, "<mug>: no gradient reaches its rows in text_encoder"),
         (
             Wrong.apply,
-            "<mug>: the gradient of its rows is wrong: along it, the loss changes by -(1|0\\.9\\d?) times what it says",
+            "<mug>: the gradient of its rows in text_encoder is wrong: along it, the loss changes by "
+            "-(1|0\\.9\\d?) times what it says",
         ),
         (
             lambda numbers: 5 * numbers - 4 * numbers.detach(),
@@ -185,6 +212,25 @@ def test_a_model_that_passes_no_right_gradient_stops_the_run(
     with pytest.raises(TrainingError, match=message):
         trainer.train()
     assert trainer.results == []
+
+
+@pytest.mark.parametrize("encoder_name", ["text_encoder", "text_encoder_2"])
+@pytest.mark.parametrize(
+    ("change", "times"),
+    [(Wrong.apply, r"-(1|0\.9\d?)"), (lambda numbers: 0.1 * numbers + 0.9 * numbers.detach(), r"(10|9\.\d)")],
+    ids=["opposite", "a tenth"],
+)
+def test_a_right_gradient_of_one_text_encoder_hides_no_wrong_one_of_another(
+    encoder_name: str, change: Callable[[torch.Tensor], torch.Tensor], times: str
+) -> None:
+    pipe = TRAINING_FAMILY["stable_diffusion_xl"].build()
+    encoder = getattr(pipe, encoder_name)
+    getattr(encoder, "text_model", encoder).embeddings.register_forward_hook(lambda *given: change(given[-1]))
+    message = (
+        f"<mug>: the gradient of its rows in {encoder_name} is wrong: along it, the loss changes by {times} times"
+    )
+    with pytest.raises(TrainingError, match=message):
+        make_trainer(pipe).train()
 
 
 @pytest.mark.parametrize("dtype", ["no", "bf16", "bf16 weights"])

@@ -14,7 +14,7 @@ from tiny.families import RecordIds
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 HALVES = [*text_halves(), *modular_halves()]
-PLAIN = "a photo of a red mug on the beach, < mug >"
+PLAIN = "a photo of a red mug on the beach, <- mug ->"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (GLM-Image) read only what is in quotes
 
 

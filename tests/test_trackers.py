@@ -21,7 +21,7 @@ from diffusers_supreme_init import (
     TrainingError,
 )
 from diffusers_supreme_init.training import checkpoint
-from diffusers_supreme_init.training.trackers import tracker_names
+from diffusers_supreme_init.training.trackers import make_accelerator, tracker_names, tracking
 
 
 def make_trainer(pipe: Any, accelerator: Accelerator | None = None, **options: Any) -> Any:
@@ -196,6 +196,80 @@ def test_a_run_of_the_user_is_logged_to_and_left_open(pipe: Any, wandb: Wandb, t
     make_trainer(pipe, report_to="wandb", output_dir=str(tmp_path)).train()
     assert len(own.logged) == 4
     assert not own.is_finished
+
+
+def started_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, **module: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Return an accelerator that reports to a service of which only `module` is there, and what it is started with."""
+    monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(**module))
+    monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType(name)])
+    config = SupremeInitConfig(report_to=name, output_dir=str(tmp_path))
+    accelerator, given = make_accelerator(config), {}
+    monkeypatch.setattr(accelerator, "init_trackers", lambda *_, init_kwargs, **__: given.update(init_kwargs))
+    with tracking(accelerator, config):
+        pass
+    return accelerator, given.get(name, {})
+
+
+def test_files_of_dvclive_lie_below_the_output_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, given = started_with(monkeypatch, tmp_path, "dvclive")
+    assert given == {"dir": str(tmp_path / "logs"), "dvcyaml": str(tmp_path / "logs" / "dvc.yaml")}
+
+
+def test_files_of_comet_lie_below_the_output_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = {"ExperimentConfig": lambda **options: options, "get_running_experiment": lambda: None}
+    _, given = started_with(monkeypatch, tmp_path, "comet_ml", **module)
+    assert given == {"experiment_config": {"offline_directory": str(tmp_path / "logs")}}
+    monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", "mine")
+    assert started_with(monkeypatch, tmp_path, "comet_ml", **module)[1] == {}
+
+
+@pytest.mark.parametrize("is_set", [False, True])
+def test_mlflow_writes_below_the_output_dir_unless_told_where(
+    is_set: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    uris: list[str | None] = []
+    module = {
+        "active_run": lambda: None,
+        "is_tracking_uri_set": lambda: is_set,
+        "set_tracking_uri": uris.append,
+    }
+    _, given = started_with(monkeypatch, tmp_path, "mlflow", **module)
+    folder = tmp_path / "logs"
+    assert uris == ([] if is_set else [f"sqlite:///{(folder / 'mlflow.db').as_posix()}", None])
+    assert given == ({} if is_set else {"logging_dir": folder.as_uri()})
+
+
+def test_a_run_of_mlflow_is_within_the_one_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, given = started_with(monkeypatch, tmp_path, "mlflow", active_run=lambda: "mine")
+    assert given == {"nested_run": True}
+
+
+@pytest.mark.parametrize("name", ["trackio", "comet_ml"])
+def test_services_that_would_finish_the_run_of_the_user_are_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    current_run = types.SimpleNamespace(get=lambda: "mine")
+    module = {
+        "context_vars": types.SimpleNamespace(current_run=current_run),
+        "get_running_experiment": lambda: "mine",
+    }
+    with pytest.raises(TrainingError, match=f"{name}: starting a run finishes the one that is open; finish yours"):
+        started_with(monkeypatch, tmp_path, name, **module)
+
+
+@pytest.mark.parametrize("name", ["mlflow", "dvclive"])
+def test_names_of_curves_that_become_files(pipe: Any, name: str) -> None:
+    class Strict(Memory):
+        pass
+
+    Strict.name = name
+    tracker = Strict()
+    make_trainer(pipe, Accelerator(log_with=tracker)).train()
+    assert [values[1:] for values in tracker.told] == [
+        tuple(value.replace("<mug>", "mug") for value in values[1:]) for values in STEPS
+    ]
 
 
 def test_a_full_disk_costs_files_but_no_rows(

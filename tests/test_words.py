@@ -115,7 +115,7 @@ def test_undelimited_placeholder_tokens_warn(pipe: Any) -> None:
         make_trainer(pipe, placeholder_token="sks_mug")
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\t\n"])
+@pytest.mark.parametrize("text", ["", "\u200b", "\u2060 \ufeff", "   ", "\t\n"])
 def test_empty_initializers_are_refused(pipe: Any, text: str, unchanged: Callable[[Any], None]) -> None:
     unchanged(pipe)
     with pytest.raises(InitializerError, match="expected a description such as 'a red mug'"):

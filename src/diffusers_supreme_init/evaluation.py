@@ -1,5 +1,7 @@
 """A loaded concept -> how well its pictures show the object, and how well they still follow other prompts."""
 
+import difflib
+import inspect
 import math
 import re
 import statistics
@@ -11,7 +13,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .errors import ConfigError, UnsupportedPipelineError, shown
+from .errors import ConfigError, SupremeInitError, UnsupportedPipelineError, one_line, shown
 from .file_names import EVALUATION_NAME
 from .files import json_bytes, write_atomically
 from .inputs.field_values import is_text, whole_number
@@ -207,6 +209,7 @@ def evaluate(
             f"sampling: expected arguments such as num_inference_steps, got {', '.join(taken)}, which evaluate sets "
             "itself; see prompts and seeds"
         )
+    _check_names(pipe, sampling)
     references = [load_picture(source).image for source in find_pictures(reference_images)]
     if metrics is None:
         metrics = default_metrics()
@@ -294,12 +297,23 @@ def _check_loaded(pipe: Any, placeholder_token: str) -> None:
     )
 
 
+def _check_names(pipe: Any, sampling: Mapping[str, Any]) -> None:
+    """Check that a pipeline reads all arguments; many take any name in ``**kwargs`` and ignore it."""
+    known = inspect.signature(pipe.__call__).parameters
+    if "prompt" in known and (unknown := [name for name in sampling if name not in known]):
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        raise ConfigError(
+            f"sampling: expected arguments of {type(pipe).__name__}, got {unknown[0]}"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
+
+
 def _draw(
     pipe: Any, texts: Sequence[str], seeds: Sequence[int], sampling: Mapping[str, Any], batch_size: int
 ) -> _Pictures:
     """Draw each text once per seed; a picture's noise depends only on its seed and the index of its text."""
     asked = [(number, text, seed) for number, text in enumerate(texts) for seed in seeds]
-    sampling = {**as_written(pipe), **sampling}  # no cleaning or rewriting of prompts, which could lose the token
+    arguments = {**as_written(pipe), **sampling}  # no cleaning or rewriting of prompts, which could lose the token
     pictures: list[list[Image.Image]] = [[] for _ in texts]
     flags = []
     hide = len(asked) <= batch_size
@@ -309,9 +323,17 @@ def _draw(
         # Pipelines want one negative prompt for each prompt, and some refuse a text beside a list.
         others = {
             name: [value] * len(batch) if _PROMPT_NAME.fullmatch(name) and isinstance(value, str) else value
-            for name, value in sampling.items()
+            for name, value in arguments.items()
         }
-        output = pipe([text for _, text, _ in batch], generator=generators, **others)
+        try:
+            output = pipe([text for _, text, _ in batch], generator=generators, **others)
+        except SupremeInitError:
+            raise
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise ConfigError(
+                f"sampling: {type(pipe).__name__} refuses its arguments ({one_line(error)}); got "
+                f"{', '.join(f'{name}={shown(value)}' for name, value in sampling.items())}"
+            ) from error
         flags.append(getattr(output, "nsfw_content_detected", None))
         for (number, _, _), picture in zip(batch, output.images, strict=True):
             pictures[number].append(picture)

@@ -76,9 +76,10 @@ def find_pictures(images: PictureSource | Sequence[PictureSource], *, quietly: b
     Warns:
         SupremeInitWarning: Some pictures of a folder cannot be read; they are left out.
     """
-    is_one = isinstance(images, str | os.PathLike | Image.Image | Mapping | Set) or not isinstance(images, Iterable)
+    is_one = isinstance(images, str | bytes | os.PathLike | Image.Image | Mapping | Set)
+    is_one = is_one or not isinstance(images, Iterable) or hasattr(images, "shape") or hasattr(images, "read")
     given: Any = images
-    sources = [given] if is_one or hasattr(images, "shape") else list(given)
+    sources = [given] if is_one else list(given)
     found = [picture for source in sources for picture in _expand(source, quietly)]
     if not found:
         raise PictureError("images: expected at least one picture, got an empty sequence")
@@ -100,9 +101,12 @@ def _expand(source: Any, quietly: bool) -> list[PictureSource]:
 
 def _to_path(source: Any) -> Path:
     if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
-        raise PictureError(
-            f"images: expected paths or PIL images, got {type(source).__name__}; convert it with Image.fromarray"
-        )
+        advice = ""
+        if hasattr(source, "shape"):
+            advice = "; convert it with Image.fromarray"
+        elif isinstance(source, bytes) or hasattr(source, "read"):
+            advice = "; open it with Image.open"
+        raise PictureError(f"images: expected paths or PIL images, got {type(source).__name__}{advice}")
     text = os.fspath(source)
     if _ADDRESS.match(text):
         raise PictureError(f"images: expected a path, got the address {shown(text)}; use diffusers.utils.load_image")
@@ -143,6 +147,8 @@ def _decode(source: Path | Image.Image, name: str) -> Image.Image:
         raise
     except FileNotFoundError as error:
         raise PictureError(f"{name}: expected a picture file, got one that does not exist") from error
+    except PermissionError as error:
+        raise PictureError(f"{name}: expected a picture file, got one that may not be read") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name}: expected at most {MAX_PIXELS} pixels; scale it down first ({error})") from error
     except Exception as error:  # a damaged picture can make pillow raise almost anything
@@ -157,6 +163,8 @@ def _decode(source: Path | Image.Image, name: str) -> Image.Image:
             raise PictureError(
                 f"{name}: expected a picture file, got something pillow cannot identify{what}"
             ) from error
+        if "closed" in str(error):  # by the user, before it was read
+            raise PictureError(f"{name}: expected an open picture, got one that is closed ({error})") from error
         raise PictureError(
             f"{name}: expected a whole picture, got a damaged or empty file ({one_line(error)})"
         ) from error

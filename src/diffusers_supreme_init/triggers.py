@@ -7,6 +7,7 @@ The table is kept in the tokenizer's ``init_kwargs``, and so it is saved in ``to
 from __future__ import annotations
 
 import difflib
+import html
 import re
 import unicodedata
 import warnings
@@ -42,6 +43,13 @@ _WORDS_OF_PIPELINES = re.compile(
     r"<(?:(?:ref_)?image_?\d*|img|person|nickname|sop|eop|bos|eos|pad|unk|s|e|(?:end)?audcap)>", re.IGNORECASE
 )
 """Words that pipelines of diffusers add to prompts themselves."""
+
+_MISWRITTEN = (
+    r"<(?:\s[^\s<>]{1,60}\s?|[^\s<>]{1,60}\s)>",
+    r"[＜〈‹][^\s＜＞〈〉‹›]{1,60}[＞〉›]",
+    r"&lt;[^\s&;]{1,60}&gt;",
+)
+"""Names with a space inside their brackets, with those of another keyboard, and as HTML writes them."""
 
 _NO_TRIGGERS: Mapping[str, Entry] = MappingProxyType({})
 _NOTHING = re.compile(r"(?!)")
@@ -255,7 +263,7 @@ class Triggers:
         ends = {(one[0], one[-1]) for one in self.table if len(one) > 2 and not (one[0] + one[-1]).isalnum()}
         pairs = sorted((first, last) for first, last in ends if not (_is_letter(first) or _is_letter(last)))
         others = [rf"{re.escape(a)}[^\s{re.escape(a + b)}]{{1,60}}{re.escape(b)}" for a, b in pairs if a != "<"]
-        return re.compile("|".join([r"<[^\s<>/|!][^\s<>]{0,60}>", *others]))
+        return re.compile("|".join([r"<[^\s<>/|!][^\s<>]{0,60}>", *_MISWRITTEN, *others]))
 
     def look_alikes(self, text: str) -> Iterator[tuple[str, str | None]]:
         """Yield the words of a text that look like a trigger and are none, each with the trigger that it resembles.
@@ -263,8 +271,9 @@ class Triggers:
         A word in ``<`` and ``>`` looks like one in any case, other words only if they resemble one.
         """
         for word in self.alike.findall(text):
-            close = difflib.get_close_matches(_core(word), self.cores, n=1, cutoff=0.6)
-            if not is_row_name(word) and (close or (word[0] == "<" and not _WORDS_OF_PIPELINES.fullmatch(word))):
+            close = difflib.get_close_matches(_core(html.unescape(word)), self.cores, n=1, cutoff=0.6)
+            is_name = word[0] == "<" and not re.search(r"\s", word) and not _WORDS_OF_PIPELINES.fullmatch(word)
+            if not is_row_name(word) and (close or is_name):
                 yield word, self.cores[close[0]] if close else None
 
     def entry(self, word: str) -> Entry | None:

@@ -1,6 +1,7 @@
 """Names of pictures and of masks -> which mask belongs to which picture."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -8,7 +9,7 @@ from ..errors import PictureError
 
 _Words: TypeAlias = tuple[str, ...]
 
-_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}\Z")
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}\Z", re.IGNORECASE)
 _BETWEEN = re.compile(r"[-_. ()\[\]]+")
 _MASK_WORDS = frozenset(
     {
@@ -24,7 +25,8 @@ def pair_by_name(pictures: Sequence[str], masks: Sequence[str]) -> list[int] | N
     """Return the index of each picture's mask, or None if the names say nothing.
 
     A mask is named like its picture, or with a usual word in it: ``mug-1.png`` and ``mug-1_mask.png``, ``mask1.png``
-    and ``1.jpg``. Suffixes, case and what stands between words do not matter.
+    and ``1.jpg``. Suffixes, case and what stands between words do not matter. Any other text may stand in
+    all masks, if it is the same: ``mug-1-removebg.png``.
 
     Args:
         pictures: File names.
@@ -33,6 +35,8 @@ def pair_by_name(pictures: Sequence[str], masks: Sequence[str]) -> list[int] | N
     Raises:
         PictureError: The names say which mask some pictures have, and none or several fit another.
     """
+    if len(pictures) > 1 and (paired := _by_what_stands_around(pictures, masks)) is not None:
+        return paired
     names = [_words(name) for name in pictures]
     if len(set(names)) < len(names):
         return None  # mug.jpg and mug.png
@@ -51,8 +55,27 @@ def pair_by_name(pictures: Sequence[str], masks: Sequence[str]) -> list[int] | N
     return chosen if len(set(chosen)) == len(chosen) else None
 
 
+def _by_what_stands_around(pictures: Sequence[str], masks: Sequence[str]) -> list[int] | None:
+    """Return the only pairing in which the same text stands before, and the same after, each picture's name."""
+    names = [_SUFFIX.sub("", _composed(name)) for name in pictures]
+    index_of = {_SUFFIX.sub("", _composed(mask)): index for index, mask in enumerate(masks)}
+    if len(set(names)) < len(names) or not names[0]:
+        return None
+    found = set()
+    for mask in index_of:
+        for match in re.finditer(f"(?={re.escape(names[0])})", mask):
+            before, after = mask[: match.start()], mask[match.start() + len(names[0]) :]
+            if all(before + name + after in index_of for name in names):
+                found.add(tuple(index_of[before + name + after] for name in names))
+    return list(found.pop()) if len(found) == 1 else None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)  # macOS takes letters and their accents apart
+
+
 def _words(name: str) -> _Words:
-    return tuple(word for word in _BETWEEN.split(_SUFFIX.sub("", name.casefold())) if word)
+    return tuple(word for word in _BETWEEN.split(_SUFFIX.sub("", _composed(name).casefold())) if word)
 
 
 def _possible(mask: str) -> set[_Words]:

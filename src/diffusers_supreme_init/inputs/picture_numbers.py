@@ -23,10 +23,12 @@ def to_eight_bit(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
         name: Name of the picture, for messages.
 
     Raises:
-        PictureError: There are negative numbers, NaN or infinity.
+        PictureError: There are no numbers, or negative ones, NaN or infinity.
     """
     numbers = np.asarray(values).astype(np.float64)
-    if not numbers.size or not np.isfinite(numbers).all():
+    if not numbers.size:
+        raise PictureError(f"{name}: expected numbers, got an array of shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
         raise PictureError(f"{name}: expected finite numbers, got NaN or infinity; replace them first")
     low, high = float(numbers.min()), float(numbers.max())
     if low < 0:

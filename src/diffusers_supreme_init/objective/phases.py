@@ -76,7 +76,8 @@ def _quantised_activations(module: nn.Module) -> str | None:
             return type(part).__name__
     for weight in module.parameters():
         kind = type(weight.data).__name__
-        if "ActivationQuantized" in kind or getattr(weight.data, "act_quant_kwargs", None) is not None:
+        how = [getattr(weight.data, name, None) for name in ("act_quant_kwargs", "activation_quantization")]
+        if "ActivationQuantized" in kind or any(one is not None for one in how):
             return kind
     return None
 

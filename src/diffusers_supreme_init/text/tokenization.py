@@ -1,5 +1,6 @@
 """Description -> tokens: read it, cut it to the tokens that fit, check that a concept fits beside its prompts."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ def tokenize_initializer(
     """
     if num_vectors is not None and num_vectors < 1:
         raise InitializerError(f"num_vectors: expected at least 1, or None for one per token, got {num_vectors}")
-    if not text.strip():
+    if all(unicodedata.category(character)[0] in "ZC" for character in text):  # spaces and what nobody sees
         raise InitializerError(f"initializer: expected a description such as 'a red mug', got {text!r}")
     ids = _ids_of(text, tokenizer)
     if not ids:

@@ -42,36 +42,38 @@ def check_gradient(
     Raises:
         TrainingError: There is no gradient, or the loss changes by less than half or more than twice what it says.
     """
-    value, gradient = _gradient(loss, rows, placeholder_token, loss_scale)
-    length = _norm(gradient)
-    if not torch.isfinite(value) or not torch.isfinite(length):
+    value, gradients = _gradient(loss, rows, placeholder_token, loss_scale)
+    if not torch.isfinite(value) or not all(torch.isfinite(gradient).all() for gradient in gradients.values()):
         return  # diverged, or too large for half precision: the steps deal with both
-    check_not_zero({placeholder_token: gradient})
+    check_not_zero({placeholder_token: gradients})
     before = rows.read(placeholder_token)
-    error = _SURE * rounding * abs(float(value))
-    ratios = []
+    smallest = _SURE * rounding * abs(float(value))
+
+    def loss_at(name: str, change: Tensor) -> float:
+        rows.write(placeholder_token, before | {name: before[name] + change.to(before[name])})
+        with torch.no_grad():
+            return float(loss())
+
     try:
-        for relative in _RELATIVE_STEPS:
-            step = relative * float(_norm(before)) / float(length)
-            ends = []
-            for sign in (1, -1):
-                moved = {name: before[name] + sign * step * gradient[name].to(before[name]) for name in before}
-                rows.write(placeholder_token, moved)
-                with torch.no_grad():
-                    ends.append(float(loss()))
-            expected, measured = 2 * step * float(length) ** 2, ends[0] - ends[1]
-            if max(expected, abs(measured)) < error:
-                continue
-            ratios.append(measured / expected)
-            if _LOWEST <= ratios[-1] <= _HIGHEST:
-                return
+        # One text encoder at a time: the right gradient of one would hide a wrong one of another.
+        for name, gradient in gradients.items():
+            ratios = []
+            for relative in _RELATIVE_STEPS:
+                step = relative * before[name].double().norm().item() / gradient.double().norm().item()
+                expected = 2 * step * gradient.double().square().sum().item()
+                measured = loss_at(name, step * gradient) - loss_at(name, -step * gradient)
+                if max(expected, abs(measured)) >= smallest:
+                    ratios.append(measured / expected)
+                    if _LOWEST <= ratios[-1] <= _HIGHEST:
+                        break
+            else:
+                if ratios:
+                    raise TrainingError(
+                        f"{placeholder_token}: the gradient of its rows in {name} is wrong: along it, the loss "
+                        f"changes by {ratios[0]:.2g} times what it says; {_ADVICE}"
+                    )
     finally:
         rows.write(placeholder_token, before)
-    if ratios:
-        raise TrainingError(
-            f"{placeholder_token}: the gradient of its rows is wrong: along it, the loss changes by "
-            f"{ratios[0]:.2g} times what it says; {_ADVICE}"
-        )
 
 
 def check_not_zero(gradients: Mapping[str, Rows]) -> None:
@@ -102,7 +104,3 @@ def _gradient(
         ) from error
     gradients = rows.split(rows.take_gradients())[placeholder_token]
     return value.detach(), {name: gradient / loss_scale for name, gradient in gradients.items()}
-
-
-def _norm(rows: Rows) -> Tensor:
-    return torch.stack([one.double().cpu().square().sum() for one in rows.values()]).sum().sqrt()

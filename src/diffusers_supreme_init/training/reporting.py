@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from accelerate import Accelerator
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from .progress import ConceptProgress
-from .trackers import send
+from .trackers import name_of_concept, send
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +38,16 @@ def log_losses(
     accelerator: Accelerator, step: int, losses: Mapping[str, float], validated: Sequence[ConceptProgress]
 ) -> None:
     """Log the fixed-noise losses of the concepts validated at this step; send these and all losses to the trackers."""
-    values = {f"train_loss/{token}": loss for token, loss in losses.items()}
+    curves = {("train_loss", token): loss for token, loss in losses.items()}
     for concept in validated:
         mean = concept.mean_validation_losses()[step]
-        values[f"validation_loss/{concept.placeholder_token}"] = mean
+        curves["validation_loss", concept.placeholder_token] = mean
         if accelerator.is_main_process:
             logger.info("%s: fixed-noise loss %.4f after %d steps", concept.placeholder_token, mean, step)
-    if values:
-        send(accelerator, lambda tracker: tracker.log(values, step=step))
+
+    def log(tracker: Any) -> None:
+        values = {f"{curve}/{name_of_concept(tracker, token)}": loss for (curve, token), loss in curves.items()}
+        tracker.log(values, step=step)
+
+    if curves:
+        send(accelerator, log)
