@@ -152,12 +152,13 @@ class Rounds:
                 if variant in self.errors:
                     continue
                 try:
-                    self.figures[variant].append(run(variant))
+                    found = run(variant)
                 except RunError as error:
-                    self.errors[variant] = str(error)
-                print(
-                    f"round {number + 1}: {variant}: {self.errors.get(variant, 'done')}", file=sys.stderr, flush=True
-                )
+                    self.errors[variant] = outcome = str(error)
+                else:
+                    self.figures[variant].append(found)
+                    outcome = f"{found['seconds']:.3f} s a step, {found['processor_seconds']:.3f} of processors"
+                print(f"round {number + 1}: {variant}: {outcome}", file=sys.stderr, flush=True)
 
     def has(self, variant: str) -> bool:
         """Whether a variant was measured in all rounds."""

@@ -124,7 +124,9 @@ def save_stable_diffusion(folder: str) -> None:
     """Save a Stable Diffusion 1.5 of random weights, with a tokenizer that diffusers' script can load."""
     [case] = [case for case in CASES if case.name == SIZES["sd15"]]
     pipe = build(replace(case, dtype="float32"), torch.device("cpu"))
-    pipe.register_modules(tokenizer=clip(768)[1])
+    _, tokenizer = clip(768)
+    tokenizer.model_max_length = 77
+    pipe.register_modules(tokenizer=tokenizer)
     pipe.save_pretrained(folder)
 
 
@@ -303,15 +305,20 @@ def bytes_in(folder: str | Path) -> int:
 @contextlib.contextmanager
 def tokenizing_once(tokenizer: Any) -> Iterator[None]:
     """Let a tokenizer answer from memory what it was asked before."""
-    call, known = type(tokenizer).__call__, {}
+    kind, known = type(tokenizer), {}
 
-    def remembered(self: Any, *args: Any, **options: Any) -> Any:
-        key = (id(self), repr(args), repr(options))
-        if key not in known:
-            known[key] = call(self, *args, **options)
-        return known[key]
+    def remembering(method: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(self: Any, *args: Any, **options: Any) -> Any:
+            key = (method, id(self), repr(args), repr(options))
+            if key not in known:
+                known[key] = method(self, *args, **options)
+            return known[key]
 
-    with mock.patch.object(type(tokenizer), "__call__", remembered):
+        return ask
+
+    # Pipelines call it, and for each prompt `tokenize`, to look for tokens of several vectors.
+    changed = {name: remembering(getattr(kind, name)) for name in ("__call__", "tokenize")}
+    with mock.patch.multiple(kind, **changed):
         yield
 
 
