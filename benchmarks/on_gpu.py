@@ -123,13 +123,13 @@ def parts(toybox: Path, *, dry: bool = False) -> dict[str, Part]:
     some = ("--variants", "ours", "whole matrix", "floor", "--rounds", "2")
     stages = ("vae", "text_encoder", "judge", "classifier", "denoiser", "captioner", "segmenter")
     return {
-        "tests": Part(120, (Command("tests", tests, is_markdown=False),)),
-        "memory": Part(300, tuple(_memory(name, "--measure") for name in families)),
+        "tests": Part(200, (Command("tests", tests, is_markdown=False),)),
+        "memory": Part(260, tuple(_memory(name, "--measure") for name in families)),
         "speed_sd15": Part(150, (_speed("eager", *sd15), _speed("compiled", *sd15, *compiled))),
         "speed_sdxl": Part(230, (_speed("eager", *sdxl), _speed("compiled", *sdxl, *compiled))),
         "speed_flux": Part(300, (_speed("eager", *flux, *some), _speed("compiled", *flux, *compiled))),
         "throughput": Part(90, (_throughput("--dtype", "bfloat16"),)),
-        "toybox": Part(310, tuple(_toybox(toybox, stages))),
+        "toybox": Part(270, tuple(_toybox(toybox, stages))),
     }
 
 

@@ -108,7 +108,7 @@ class Clock:
 def load(setup: Setup, device: torch.device) -> Any:
     """Return the pipeline, on the CPU; random weights are made on the device."""
     if setup.folder is not None:
-        pipe = DiffusionPipeline.from_pretrained(setup.folder, torch_dtype=getattr(torch, setup.dtype))
+        pipe = DiffusionPipeline.from_pretrained(setup.folder, dtype=getattr(torch, setup.dtype))
     else:
         [case] = [case for case in CASES if case.name == SIZES[setup.size]]
         pipe = build(replace(case, dtype=setup.dtype), device).to("cpu")
@@ -277,7 +277,7 @@ def add_tokens(backbone: Backbone, words: str) -> tuple[str, list[list[int]]]:
         pair.encoder.resize_token_embeddings(length, mean_resizing=False)
         matrix = pair.encoder.get_input_embeddings().weight
         with torch.no_grad():
-            matrix[ids] = matrix[initial_ids]
+            matrix[ids] = matrix[initial_ids[: len(ids)]]
         all_ids.append(ids)
     return " ".join(tokens), all_ids
 

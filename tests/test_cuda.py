@@ -103,6 +103,7 @@ def accelerator_on_the_cpu() -> Iterator[Accelerator]:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.filterwarnings("ignore:.* when it cleans prompts")
 @pytest.mark.parametrize("case", TRAINING_FAMILIES, ids=lambda case: case.name)
 def test_every_family_learns_the_same_as_on_the_cpu(case: TrainingFamily, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # three digits, beside the seven of float32

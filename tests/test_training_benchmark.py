@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, build_tiny_pipeline
 from torch import nn
+from training_families import TRAINING_FAMILY
 
 sys.path.insert(0, str(ROOT / "benchmarks"))  # the benchmarks are a folder of scripts
 
@@ -64,6 +65,17 @@ def test_the_floor_has_a_gradient_at_the_embedding_and_changes_nothing() -> None
     assert all(gradients)
     assert all(torch.equal(one, before[name]) for name, one in pipe.text_encoder.state_dict().items())
     assert all(weight.grad is None for part in (pipe.unet, pipe.text_encoder) for weight in part.parameters())
+
+
+@pytest.mark.parametrize("family", ["stable_diffusion_xl", "flux_dev"])
+def test_other_families_take_turns_on_the_same_models(family: str) -> None:
+    pipe = TRAINING_FAMILY[family].build().to(torch.bfloat16)
+    before = {name: one.clone() for name, one in pipe.text_encoder.state_dict().items()}
+    for variant in ("ours", "whole matrix", "floor", "ours"):
+        clock = variants.Clock(warmup=1, steps=1)
+        figures = training.run_in_turn(pipe, setup_of(resolution=16, dtype="bfloat16"), variant, clock)
+        assert figures["seconds"] > 0
+    assert all(torch.equal(one, before[name]) for name, one in pipe.text_encoder.state_dict().items())
 
 
 def test_a_script_is_run_as_it_is_with_a_stand_in_for_torchvision(tmp_path: Path) -> None:
