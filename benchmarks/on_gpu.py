@@ -39,9 +39,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSED, NOT_REACHED, TIMED_OUT = "passed", "not reached", "timed out"
+NO_CARD = "none"
 SHOWN_LINES = 30
 """Of output that is no Markdown."""
 OF_TORCH = re.compile("(torch|torchvision|torchaudio|triton|nvidia.*|cuda.*)", re.IGNORECASE)
@@ -166,7 +168,7 @@ def run(command: Command, limit: float) -> Outcome:
     started = time.monotonic()
     paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     settings = {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+", errors="replace") as log:
+    with _file() as out, _file() as log:
         process = subprocess.Popen(
             [sys.executable, *command.words],
             cwd=ROOT,
@@ -191,6 +193,10 @@ def run(command: Command, limit: float) -> Outcome:
     return _outcome(command, outcome, time.monotonic() - started, output)
 
 
+def _file() -> IO[str]:
+    return tempfile.TemporaryFile("w+", newline="", errors="replace")  # carriage returns stay what they are
+
+
 def _stop(process: subprocess.Popen) -> None:
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -208,18 +214,17 @@ def _outcome(command: Command, outcome: str, seconds: float, output: str) -> Out
 
 def _fenced(text: str) -> str:
     # A progress bar is a line that is written over and over; its last state is enough.
-    lines = [line.split("\r")[-1] for line in text.rstrip("\r\n").splitlines()]
+    lines = [line.rstrip("\r").split("\r")[-1] for line in text.rstrip().split("\n")]
     return "\n".join(["```", *lines[-SHOWN_LINES:], "```", ""])
 
 
 def machine() -> dict[str, str]:
     """Return the names of the GPU, its driver and PyTorch; of the GPU none, if there is none."""
-    ask = (
-        "import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else 'none')"
-    )
-    found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
-    version, card = found.strip().split(" ", 1)
-    driver = "none"
+    # In a process of its own: this one stays free of CUDA, whose context takes memory.
+    card = f"torch.cuda.get_device_name() if torch.cuda.is_available() else {NO_CARD!r}"
+    ask = [sys.executable, "-c", f"import torch; print(torch.__version__, {card})"]
+    version, card = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip().split(" ", 1)
+    driver = NO_CARD
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         driver = subprocess.run(query, capture_output=True, text=True).stdout.strip() or "unknown"
@@ -245,7 +250,8 @@ def write_results(folder: Path) -> None:
     sections = []
     for name, part in found.items():
         about = part["machine"]
-        sections.append(f"## {name}\n\n{about['card']}, driver {about['driver']}, torch {about['torch']}\n")
+        where = "No GPU" if about["card"] == NO_CARD else f"{about['card']}, driver {about['driver']}"
+        sections.append(f"## {name}\n\n{where}, torch {about['torch']}\n")
         for one in part["outcomes"]:
             rows.append(f"| {name} | {one['name']} | {one['outcome']} | {one['seconds']} |")
             sections.append(f"`{one['command']}`\n\n{one['output']}")
@@ -257,7 +263,8 @@ def write_results(folder: Path) -> None:
 def toybox_copy() -> Iterator[Path]:
     """Copy the toybox's folder, because building it writes over its models."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Path(shutil.copytree(ROOT / "examples" / "toybox", Path(folder, "toybox")))
+        finished = shutil.ignore_patterns(".work")  # stages of an earlier build, which would not be run again
+        yield Path(shutil.copytree(ROOT / "examples" / "toybox", Path(folder, "toybox"), ignore=finished))
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -278,7 +285,7 @@ def main(words: Sequence[str] | None = None) -> int:
     with toybox_copy() as toybox:
         for name in options.parts:
             about = machine()
-            if about["card"] == "none" and not options.dry:
+            if about["card"] == NO_CARD and not options.dry:
                 parser.error("expected a CUDA GPU, got none; try everything on the CPU with --dry")
             print(name, flush=True)
             part = parts(toybox, dry=options.dry)[name]

@@ -26,7 +26,7 @@ def test_what_fails_or_takes_too_long_is_recorded_and_the_others_go_on(tmp_path:
     part = on_gpu.Part(
         2.5,
         (
-            python("wrong", "import sys; print('printed'); sys.exit('what went wrong')"),
+            python("wrong", "import sys; print('1 %\\r99 %\\rprinted'); sys.exit('what went wrong')"),
             python("right", "print('fine')"),
             python("slow", sleeper),
             python("late", "print('never')"),
@@ -38,6 +38,7 @@ def test_what_fails_or_takes_too_long_is_recorded_and_the_others_go_on(tmp_path:
     outcomes = [one.outcome for one in (wrong, right, slow, late)]
     assert outcomes == ["failed with exit status 1", "passed", "timed out", "not reached"]
     assert "printed" in wrong.output
+    assert "99 %" not in wrong.output
     assert "what went wrong" in wrong.output
     assert "fine" in right.output
     time.sleep(1.5)
