@@ -186,7 +186,7 @@ def whole_matrix(
             latents = mean + std * torch.randn_like(mean)
             noise = torch.randn_like(latents)
             size = (latents.shape[-2], latents.shape[-1])
-            timesteps = [backbone.draw_timestep(generator, size) for _ in range(setup.batch)]
+            timesteps = [backbone.timestep_at(quantile, size) for quantile in torch.rand(setup.batch).tolist()]
             prompts = [random.choice(OBJECT_TEMPLATES).format(placeholder) for _ in range(setup.batch)]
             with torch.autocast(device.type, getattr(torch, setup.dtype), enabled=setup.dtype != "float32"):
                 conditioning = backbone.encode_prompts(prompts)
@@ -239,9 +239,9 @@ def floor(pipe: Any, setup: Setup, clock: Clock, device: torch.device) -> int | 
     """Make the passes of the frozen modules that no training of rows can do without."""
     backbone = backbone_for(pipe)
     prompts = [f"a photo of {setup.words}"] * setup.batch
-    side, generator = setup.resolution // pipe.vae_scale_factor, torch.Generator().manual_seed(0)
+    side = setup.resolution // pipe.vae_scale_factor
     latents = torch.randn(setup.batch, backbone.autoencoder.config.latent_channels, side, side, device=device)
-    timesteps = [backbone.draw_timestep(generator, (side, side)) for _ in prompts]
+    timesteps = [backbone.timestep_at(quantile, (side, side)) for quantile in torch.rand(len(prompts)).tolist()]
     inputs = (latents, torch.randn_like(latents), torch.tensor(timesteps, device=device))
     with contextlib.ExitStack() as stack:
         stack.enter_context(ready_to_step(backbone, device, prompts))

@@ -47,7 +47,9 @@ def test_rows_and_gradients_are_those_of_peft(pipe: Any) -> None:
         assert ids[3] - ids[2] > 1
         sentence = torch.tensor([[1, *ids, 2, ids[0], 3], [4, 5, 6, 7, 8, 9, 10, ids[-1], 1]])
         new_rows = {"<mug>": random_rows(pair, 3, 7), "<cat>": random_rows(pair, 2, 8)}
-        weights = torch.randn(pair.encoder(sentence).last_hidden_state.shape, generator=torch.Generator().manual_seed(9))
+        weights = torch.randn(
+            pair.encoder(sentence).last_hidden_state.shape, generator=torch.Generator().manual_seed(9)
+        )
 
         rows = TrainableRows([pair], {token: {pair.encoder_name: one} for token, one in new_rows.items()})
         found = pair.encoder(sentence).last_hidden_state
