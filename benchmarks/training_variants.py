@@ -175,7 +175,6 @@ def whole_matrix(
         pixels = picture(setup.resolution).to(device)
         pixels = torch.stack([pixels, pixels.flip(-1)])
         both = backbone.encode_pictures(pixels)
-        generator = torch.Generator().manual_seed(0)
         for _ in range(clock.total):
             flips = torch.randint(2, (setup.batch,))
             if encode_once:
