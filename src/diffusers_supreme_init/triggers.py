@@ -271,9 +271,11 @@ class Triggers:
         A word in ``<`` and ``>`` looks like one in any case, other words only if they resemble one.
         """
         for word in self.alike.findall(text):
+            if is_row_name(word):
+                continue  # before it is compared with all triggers: every row of a prompt is such a word
             close = difflib.get_close_matches(_core(html.unescape(word)), self.cores, n=1, cutoff=0.6)
             is_name = word[0] == "<" and not re.search(r"\s", word) and not _WORDS_OF_PIPELINES.fullmatch(word)
-            if not is_row_name(word) and (close or is_name):
+            if close or is_name:
                 yield word, self.cores[close[0]] if close else None
 
     def entry(self, word: str) -> Entry | None:

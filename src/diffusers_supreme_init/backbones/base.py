@@ -107,6 +107,7 @@ class Backbone(ABC):
         self.pipe = pipe
         self.autoencoder: Any = pipe.vae
         self.denoiser: Any = getattr(pipe, self.denoiser_name)
+        self._dtypes: tuple[torch.dtype, torch.dtype] | None = None
         self.pairs: tuple[TextPair, ...] = tuple(find_text_pairs(pipe))
         self.trained: tuple[TextPair, ...] = self._choose(train_text_encoders)
         readers = {pair.encoder_name for pair in self.pairs}
@@ -154,7 +155,11 @@ class Backbone(ABC):
     @property
     def compute_dtype(self) -> torch.dtype:
         """Floating-point dtype of the denoiser's inputs."""
-        return self.denoiser.dtype
+        # diffusers walks through all modules for it, which takes milliseconds; a cast changes the first weight too.
+        first = next(self.denoiser.parameters()).dtype
+        if self._dtypes is None or self._dtypes[0] != first:
+            self._dtypes = (first, self.denoiser.dtype)
+        return self._dtypes[1]
 
     @property
     def drawing_pipe(self) -> Any:
