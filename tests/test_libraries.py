@@ -244,7 +244,7 @@ def test_folders_of_the_first_index_keep_their_names(runs: Runs, tmp_path: Path)
     runs["mug and cat"].save(tmp_path)
     (tmp_path / "mug").rename(tmp_path / "mug-1")
     (tmp_path / "training.json").write_text(json.dumps({"folders": ["cat", "mug-1"], "files": []}))
-    runs["mug"].save(tmp_path)
+    runs["mug"].save(tmp_path, overwrite=True)
     runs["cat and dog"].save(tmp_path, overwrite=True)
     assert sorted(listed(tmp_path)) == ["<cat>", "<dog>", "<mug>"]
     assert set(read_library(tmp_path) or ()) == {"cat", "dog", "mug-1"}

@@ -48,8 +48,8 @@ def samples_of(backbone: Any, concept: FakeConcept, number: int = 200, **setting
     config = SupremeInitConfig(**settings)
     return [
         draw_training_sample(backbone, concept, step, index, config)
-        for step in range(number // 4)
-        for index in range(4)
+        for step in range(number // config.samples_per_step)
+        for index in range(config.samples_per_step)
     ]
 
 
@@ -77,7 +77,7 @@ def test_draws_are_a_function_of_what_they_are_for(backbone: Any, draws: str) ->
     assert plain.timestep == again.timestep
     others = [
         draw_training_sample(backbone, concept, 3, 1, config),
-        draw_training_sample(backbone, concept, 2, 2, config),
+        draw_training_sample(backbone, concept, 2, 2, dataclasses.replace(config, train_batch_size=4)),
         draw_training_sample(backbone, concept, 2, 1, dataclasses.replace(config, seed=1)),
         draw_training_sample(backbone, dataclasses.replace(concept, random_key="<cat>"), 2, 1, config),
     ]
@@ -92,7 +92,8 @@ def test_draws_are_a_function_of_what_they_are_for(backbone: Any, draws: str) ->
 @pytest.mark.parametrize(
     ("settings", "pairs", "singles"),
     [
-        ({}, 2, 0),
+        ({"train_batch_size": 4}, 2, 0),
+        ({}, 1, 0),
         ({"train_batch_size": 5}, 2, 1),
         ({"train_batch_size": 3, "gradient_accumulation_steps": 2}, 3, 0),
         ({"train_batch_size": 1, "gradient_accumulation_steps": 3}, 1, 1),
@@ -131,7 +132,7 @@ def test_timesteps_of_successive_steps_are_spread_evenly_too(backbone: Any) -> N
     concept = FakeConcept(latents_of(1))
 
     def largest_hole(draws: str, seed: int) -> float:
-        config = SupremeInitConfig(draws=draws, seed=seed)
+        config = SupremeInitConfig(draws=draws, seed=seed, train_batch_size=4)
         drawn = [draw_training_sample(backbone, concept, step, i, config) for step in range(10) for i in (0, 2)]
         timesteps = torch.tensor([0.0, *(float(one.timestep) for one in drawn), 1000.0]).sort().values
         return float(timesteps.diff().max())

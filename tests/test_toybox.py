@@ -336,7 +336,13 @@ def test_antithetic_pairs_take_most_of_the_noise_out_of_the_gradient(monkeypatch
 
         with monkeypatch.context() as patched:
             patched.setattr(RowOptimizer, "step", record)
-            options = {"max_train_steps": 40, "learning_rate": 1e-12, "validation_samples": 0, "snr_gamma": 5}
+            options = {
+                "max_train_steps": 40,
+                "learning_rate": 1e-12,
+                "validation_samples": 0,
+                "snr_gamma": 5,
+                "train_batch_size": 4,
+            }
             SupremeInitTextualInversionTrainer(
                 pipe,
                 TOYBOX / "concepts" / "mug.png",

@@ -290,6 +290,7 @@ def test_early_stopping_keeps_the_best_rows(pipe: Any) -> None:
         pipe,
         max_train_steps=50,
         learning_rate=0.1,
+        train_batch_size=4,
         validation_samples=8,
         validation_steps=["0", "every:1"],
         early_stopping_patience=2,
