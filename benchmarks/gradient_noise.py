@@ -71,6 +71,7 @@ def gradients_of(backbone: Backbone, concept: Concept, num_places: int, num_nois
                     found.append(torch.cat([part.flatten() for part in rows.take_gradients().values()]))
         finally:
             rows.detach()
+    backbone.pipe.unload_multitoken_inversion()
     return torch.stack(found).view(num_places, num_noises, 2, -1)
 
 
