@@ -50,8 +50,8 @@ from diffusers_supreme_init.training.progress import ConceptProgress
 from diffusers_supreme_init.training.rows import TrainableRows, concepts_added
 
 VARIANTS = {
-    "4 at once": SupremeInitConfig(train_batch_size=4),
-    "4, checkpointed": SupremeInitConfig(train_batch_size=4, gradient_checkpointing=True),
+    "2 at once": SupremeInitConfig(),
+    "2, checkpointed": SupremeInitConfig(gradient_checkpointing=True),
     "1 at a time": SupremeInitConfig(max_forward_batch_size=1),
     "1, checkpointed": SupremeInitConfig(max_forward_batch_size=1, gradient_checkpointing=True),
 }
