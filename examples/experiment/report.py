@@ -265,7 +265,8 @@ def _beyond(measurements: Sequence[Measurement], facts: Facts) -> str:
         "|:---|---:|:---|" + "---:|" * len(metrics),
     ]
     for group, setting in rows:
-        start = next(one for one in PAPER.settings if one.words == setting.words)
+        same_words = next(one for one in PAPER.settings if one.words == setting.words)
+        start = setting if setting in PAPER.settings else same_words
         cells, step = [], _last_step(measurements, group, facts)
         for metric in metrics:
             own = _values(measurements, group.name, setting.name, metric, step)
