@@ -216,7 +216,7 @@ def table(measured: Sequence[Mapping[str, Any]]) -> str:
         for measure_name in MEASURES:
             ours, theirs = (_values(measured, one, measure_name) for one in (row, reference))
             difference = "" if row == reference else f" ({mean_interval(ours - theirs)})"
-            cells.append(f"{ours.mean():.3f}{difference}")
+            cells.append(f"{ours.mean():.3g}{difference}")
         samples = row[1] * _batch_size(row[0])
         lines.append(f"| {row[0]} | {row[1]} | {samples} | {' | '.join(cells)} | {_saved(measured, row, samples)} |")
     return "\n".join(lines) + "\n"

@@ -155,4 +155,4 @@ def _interval(value: float, resampled: np.ndarray) -> Interval:
 
 
 def _short(value: float) -> str:
-    return "∞" if np.isinf(value) else f"{value:.3g}"
+    return "∞" if np.isinf(value) else f"{value if abs(value) > 1e-12 else 0:.3g}"  # sums of zero
