@@ -18,6 +18,7 @@ from diffusers_supreme_init import (
     EmbeddingFileError,
     InitializerError,
     LearnedEmbedding,
+    OutputError,
     SupremeInitConfig,
     SupremeInitTextualInversionTrainer,
     check_writable,
@@ -345,3 +346,9 @@ def test_the_home_folder_is_written_to_and_read_from(here: Path, pipe: Any) -> N
     assert pipe.load_multitoken_inversion("~/out/mug")[0].placeholder_token == "<mug>"
     assert json.loads((here / "out" / "mug" / "training.json").read_text())["placeholder_token"] == "<mug>"
     assert not (here / "~").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_itself(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write '[^']*/file/out': .*; choose another output_dir"):
+        check_writable(tmp_path / "file" / "out")

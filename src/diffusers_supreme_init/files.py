@@ -68,9 +68,14 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     Raises:
         OutputError: The folder cannot be created or written to.
     """
-    probe = write_atomically(Path(folder) / ".writable", b"")
+    target = local_path(folder)
+    try:
+        probe = write_atomically(target / ".writable", b"")
+    except OutputError as error:
+        # Not with the name of a file that nobody asked for.
+        raise OutputError(str(error).replace(str(target / ".writable"), str(target))) from error.__cause__
     probe.unlink(missing_ok=True)  # another process may have removed it already
-    return local_path(folder)
+    return target
 
 
 def hub_id(name: object) -> str | None:
