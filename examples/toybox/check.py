@@ -13,9 +13,9 @@ from concepts import HELD_OUT
 from dataset import render_tensor, sample_toys, to_model_range
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
+from stage_loop import pick_device
 from tqdm import tqdm
 from train_judge import NONE
-from training import pick_device
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from world import BODY_COLORS, CATEGORIES, DETAILS, Toy, random_toy, render, shown_details
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from dataset import to_model_range, training_pictures
 from diffusers import AutoencoderKL
+from stage_loop import pick_device, step_generator
 from torch.nn import functional
 from tqdm import tqdm
 from train_vae import cached_latents
-from training import pick_device, step_generator
 
 NUM_DECODED = 12_000
 # Up to a third of a standard deviation of the latents: about the mistakes that a denoiser makes.

@@ -11,8 +11,8 @@ from captions import CAPTIONER_DETAILS, caption
 from dataset import to_model_range
 from describer_architecture import build_caption_processor, build_captioner, copy_classifier
 from scene_dataset import single_toys, training_crops
+from stage_loop import load_as_float32, pick_device, step_generator, train
 from torch.nn import functional
-from training import load_as_float32, pick_device, step_generator, train
 from transformers import ViTForImageClassification
 from world import Toy
 

@@ -6,7 +6,7 @@ import torch
 from architecture import RESOLUTION, build_classifier
 from dataset import NUM_TRAINING_TOYS, sample_toys
 from pictures_to_read import TrainingPictures
-from training import load_as_float32, pick_device, train
+from stage_loop import load_as_float32, pick_device, train
 from transformers import ViTImageProcessor
 from world import CATEGORIES
 

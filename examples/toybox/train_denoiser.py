@@ -11,9 +11,9 @@ from captions import training_caption
 from dataset import NUM_TRAINING_TOYS, sample_toys
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
+from stage_loop import load_as_float32, pick_device, step_generator, train
 from train_text_encoder import SHORT_LENGTH, load_text_encoder, load_tokenizer
 from train_vae import cached_latents
-from training import load_as_float32, pick_device, step_generator, train
 
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3

@@ -6,8 +6,8 @@ import torch
 from architecture import RESOLUTION, build_judge
 from dataset import NUM_TRAINING_TOYS, sample_toys
 from pictures_to_read import TrainingPictures
+from stage_loop import load_as_float32, pick_device, train
 from torch.nn import functional
-from training import load_as_float32, pick_device, train
 from transformers import ViTImageProcessor
 from world import (
     ACCESSORIES,

@@ -8,8 +8,8 @@ import torch
 from describer_architecture import build_segmenter, build_segmenter_processor
 from prompts import Prompts, draw_prompts
 from scene_dataset import training_scenes
+from stage_loop import load_as_float32, pick_device, step_generator, train
 from torch.nn import functional
-from training import load_as_float32, pick_device, step_generator, train
 
 BATCH_SIZE = 8
 NUM_LONE_CLICKS, NUM_OTHER_PROMPTS = 5, 3

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from architecture import build_text_encoder, build_tokenizer
 from captions import training_caption
+from stage_loop import pick_device, train
 from torch import nn
 from torch.nn import functional
 from train_judge import JUDGE_GROUPS
-from training import pick_device, train
 from transformers import CLIPTextModel, CLIPTokenizer
 from world import random_toy
 

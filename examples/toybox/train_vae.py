@@ -6,8 +6,8 @@ import torch
 from architecture import build_vae
 from dataset import to_model_range, training_pictures
 from diffusers import AutoencoderKL
+from stage_loop import pick_device, step_generator, train
 from torch.nn import functional
-from training import pick_device, step_generator, train
 
 BATCH_SIZE = 16
 LEARNING_RATE = 2e-3
