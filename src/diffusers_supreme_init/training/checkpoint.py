@@ -37,10 +37,6 @@ FREE_SETTINGS = frozenset(
 )
 """Settings that may differ when a run is resumed, because no learned number depends on them."""
 
-
-_NEWER_SETTINGS = {"unmasked_weight": 0.0, "draws": "those of an earlier version", "compile": False}
-"""Settings that older checkpoints do not name, with the values that these were made with."""
-
 _PARTS = {
     "pictures": "pictures or masks",
     "prompts": "templates",
@@ -113,13 +109,15 @@ def restore_checkpoint(
     """Restore optimizers from a checkpoint, and return the concepts as they were, by placeholder token.
 
     Raises:
-        CheckpointError: The file is damaged, or belongs to another model, seed, initializer or setting; nothing was
-            changed.
+        CheckpointError: The file is damaged, of an earlier version, or belongs to another model, seed, initializer or
+            setting; nothing was changed.
     """
     saved_run, numbers, tensors = _read(path)
-    # Settings that are newer than the checkpoint had their defaults' effect when it was written.
-    if "settings" in saved_run:
-        saved_run["settings"] = {**_NEWER_SETTINGS, **saved_run["settings"]}
+    if "settings" in saved_run and "draws" not in saved_run["settings"]:
+        raise CheckpointError(
+            f"{str(path)!r} is of an earlier version, which drew other samples for the same seed; pass another "
+            "output_dir to start a new run"
+        )
     # JSON turns tuples into lists, so this run is sent through JSON too before the two are compared.
     current = json.loads(json.dumps(run))
     differences = _concept_differences(saved_run.pop("concepts", {}), current.pop("concepts", {}))
