@@ -102,13 +102,13 @@ SETTINGS = (
     _setting("antithetic", 2e-3, 25, 50, 75),
     _setting("antithetic", 3e-3, 25, 50),
     _setting("antithetic", 2e-3, 50, 75, 100, train_batch_size=2),
+    _setting("antithetic", 2e-3, 50, 75, 100, train_batch_size=2, preserve_norm=True),
     _setting("antithetic", 3e-3, 50, 75, train_batch_size=2),
     _setting("antithetic", 5e-3, 15, 25, 50),
     _setting("antithetic", 1e-2, 15, 25, 50),
     _setting("independent", 2e-3, 50, 75, 100, train_batch_size=2),
     _pairs("cosine", options={"lr_scheduler": "cosine"}),
     _pairs("beta2 0.99", options={"adam_beta2": 0.99}),
-    _pairs("norms preserved", options={"preserve_norm": True}),
     _pairs("mean of 10 steps", num_averaged=10),
     _pairs("less noise", timesteps=(0.0, 0.5)),
     _pairs("more noise", timesteps=(0.5, 1.0)),
@@ -128,6 +128,7 @@ def run_setting(
         for token in [one.placeholder_token]
     ]
     options: dict[str, Any] = {
+        **PAPER_SETTINGS,
         **TOYBOX_OPTIONS,
         "max_train_steps": max(setting.steps),
         "snapshot_steps": [str(step) for last in (0, *setting.steps) for step in _averaged(setting, last)],

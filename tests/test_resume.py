@@ -206,7 +206,8 @@ def check_same_rows(plain: Path, other: Path, num_processes: int) -> None:
     expected, got = (torch.load(folder / "exact_rows.pt") for folder in (plain, other))
     assert got["processes"] == num_processes
     for token, rows in expected["rows"].items():
-        torch.testing.assert_close(got["rows"][token], rows, rtol=0, atol=1e-8)
+        # Float64, but for the norms inside T5 and Gemma, which are float32 whatever the model's type.
+        torch.testing.assert_close(got["rows"][token], rows, rtol=0, atol=5e-8)
 
 
 def trainer(

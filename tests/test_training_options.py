@@ -11,6 +11,7 @@ import torch
 from conftest import build_tiny_pipeline, draw_in_two_steps, random_picture
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import save_file
 from tiny.every_family import FAMILY
 from torch import nn
 
@@ -166,12 +167,21 @@ def test_gradient_checkpointing_is_on_while_stepping_and_off_afterwards(
     assert not pipe.unet.is_gradient_checkpointing
 
 
-def test_norm_preservation_keeps_every_norm(pipe: Any) -> None:
-    result = train(pipe, preserve_norm=True, learning_rate=0.1)
-    torch.testing.assert_close(
-        result.rows["text_encoder"].norm(dim=1), result.initial_rows["text_encoder"].norm(dim=1)
-    )
-    assert not torch.equal(result.rows["text_encoder"], result.initial_rows["text_encoder"])
+def test_rows_keep_their_norms_unless_told_otherwise(pipe: Any, other_pipe: Any) -> None:
+    result = train(pipe, learning_rate=0.1)
+    initial = result.initial_rows["text_encoder"]
+    torch.testing.assert_close(result.rows["text_encoder"].norm(dim=1), initial.norm(dim=1))
+    assert not torch.equal(result.rows["text_encoder"], initial)
+    free = train(other_pipe, preserve_norm=False, learning_rate=0.1).rows["text_encoder"]
+    assert not torch.allclose(free.norm(dim=1), initial.norm(dim=1), rtol=0.01)
+
+
+def test_a_row_that_starts_as_zero_learns_all_the_same(pipe: Any, tmp_path: Path) -> None:
+    width = pipe.text_encoder.config.hidden_size
+    save_file({"<zero>": torch.stack([torch.zeros(width), torch.ones(width)])}, tmp_path / "zero.safetensors")
+    rows = train(pipe, concept={"initializer": str(tmp_path / "zero.safetensors")}).rows["text_encoder"]
+    assert rows[0].norm() > 0
+    assert rows[1].norm() == pytest.approx(width**0.5)
 
 
 def test_warm_up_starts_from_nothing(pipe: Any) -> None:

@@ -87,7 +87,6 @@ BEYOND = (
     DEFAULT,
     OBJECT,
     Group(name="num_vectors", label="fewer rows", settings=PREFIXES),
-    Group(name="preserve_norm", label="rows keep their norms", settings=(CAPTION,), options={"preserve_norm": True}),
     Group(name="masked_loss", label="nothing outside the mask", settings=(CAPTION,), options={"masked_loss": True}),
     Group(name="pictures", label="four pictures", settings=(STAR, CLASS, CAPTION), all_pictures=True),
 )

@@ -51,6 +51,7 @@ PAPER_SETTINGS: dict[str, Any] = {
     "draws": "independent",
     "lr_scheduler": "constant",
     "adam_beta2": 0.999,
+    "preserve_norm": False,
 }
 """The settings of the paper's experiment on Stable Diffusion, where a default could differ.
 
@@ -119,7 +120,11 @@ class SupremeInitConfig:
         },
     )
     preserve_norm: bool = field(
-        default=False, metadata={"help": "Rescale every row to its initial L2 norm after each step."}
+        default=True,
+        metadata={
+            "help": "Rescale every row to its initial L2 norm after each step (one that starts as 0 stays free). "
+            "Prompts are then obeyed more; the paper lets norms grow."
+        },
     )
     masked_loss: bool = field(
         default=False, metadata={"help": "Weight the squared error with the concept's mask or the picture's alpha."}

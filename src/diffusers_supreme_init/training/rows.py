@@ -129,7 +129,7 @@ class RowOptimizer:
     def __init__(self, rows: Mapping[str, nn.Parameter], config: SupremeInitConfig, *, scaled: bool) -> None:
         self._rows = rows
         self._config = config
-        self._initial_norms = {name: one.detach().norm(dim=1, keepdim=True) for name, one in rows.items()}
+        self._initial_norms = {name: _norms(one.detach()) for name, one in rows.items()}
         self._adamw = torch.optim.AdamW(
             list(rows.values()),
             betas=(config.adam_beta1, config.adam_beta2),
@@ -169,7 +169,8 @@ class RowOptimizer:
         for name, rows in self._rows.items():
             rows.grad = None
             if self._config.preserve_norm:
-                rows.mul_(self._initial_norms[name] / rows.norm(dim=1, keepdim=True).clamp(min=1e-12))
+                initial, norms = self._initial_norms[name], _norms(rows)
+                rows.mul_(torch.where((initial > 0) & (norms > 0), initial / norms, 1.0))
         self._grow_loss_scale()
         return True
 
@@ -219,6 +220,10 @@ def check_can_add(backbone: Backbone) -> None:
     """
     for pair in backbone.trained:
         ConceptVocabulary(pair).check_can_change()
+
+
+def _norms(rows: Tensor) -> Tensor:
+    return rows.norm(dim=1, keepdim=True)
 
 
 def check_triggers_are_free(backbone: Backbone, tokens: Sequence[str]) -> None:
