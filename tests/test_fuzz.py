@@ -134,7 +134,8 @@ def test_mutated_files_against_the_planning_half(tmp_path: Path) -> None:
     path = tmp_path / "mutated.safetensors"
     outcomes: dict[str, int] = {}
     for _ in range(ROUNDS):
-        path.write_bytes(mutated(chance.choice(files), chance))
+        data = chance.choice(files)  # whole in half of the rounds: few damaged ones come as far as to be planned
+        path.write_bytes(mutated(data, chance) if chance.random() < 0.5 else data)
         try:
             parts = read_embeddings(path)
             request = ConceptRequest(
@@ -149,8 +150,8 @@ def test_mutated_files_against_the_planning_half(tmp_path: Path) -> None:
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     for pipe, state in zip(pipes, before, strict=True):
         assert_same(state, snapshot_of(pipe))
-    assert {"planned", "EmbeddingFileError", "ConceptLoadError", "PlaceholderTokenError"} <= set(outcomes), outcomes
-    assert min(outcomes.values()) > ROUNDS // 200, outcomes  # no kind of outcome is a fluke
+    for kind in ("planned", "EmbeddingFileError", "ConceptLoadError", "PlaceholderTokenError"):
+        assert outcomes.get(kind, 0) > ROUNDS // 200, outcomes  # no kind of outcome is a fluke
 
 
 @pytest.mark.filterwarnings("ignore::diffusers_supreme_init.SupremeInitWarning")  # of words that look like triggers

@@ -213,6 +213,9 @@ def test_an_encoder_without_its_tokenizer_is_not_called_another_model() -> None:
         ("a ＜mug＞ photo", "＜mug＞", "did you mean '<mug>'"),
         ("a ‹mug› photo", "‹mug›", "did you mean '<mug>'"),
         ("a &lt;mug&gt; photo", "&lt;mug&gt;", "did you mean '<mug>'"),
+        ("a <mug|9> photo", "<mug|9>", "did you mean '<mug>'"),
+        ("a <MUG|0> photo", "<MUG|0>", "did you mean '<mug>'"),
+        ("a <dog|0> photo", "<dog|0>", "loaded are <mug>, %cat%"),
     ],
 )
 def test_words_that_look_like_concepts_are_said_once(prompt: str, word: str, advice: str, pipe: Any) -> None:

@@ -75,6 +75,8 @@ def make_trainer(pipe: Any, **concept: Any) -> SupremeInitTextualInversionTraine
         "%USERPROFILE%/mug",
         " out/mugg ",
         "emb.pt?download=true",
+        "emb.PT:0",
+        "a mug like mug.png:large",
     ],
 )
 def test_paths_are_never_words(path: str, pipe: Any, unchanged: Callable[[Any], None], tmp_path: Path) -> None:

@@ -356,6 +356,13 @@ def test_several_embeddings_in_a_lora_file_are_loaded_each_as_a_concept(pipe: An
     [
         (lora(), "got a LoRA without one in it; load it with load_lora_weights"),
         ({"unet.down.lora_A.weight": torch.ones(2, 2), "unet.down.lora_B.weight": torch.ones(2, 2)}, "got a LoRA"),
+        ({"unet.down.lora_A.weight": rows(HIDDEN_SIZE)}, "got a LoRA"),
+        ({"unet.up.attn1.processor.to_q_lora.down.weight": rows(HIDDEN_SIZE)}, "got a LoRA"),
+        ({"base_model.model.token_embedding.lora_embedding_A": rows(HIDDEN_SIZE)}, "got a LoRA"),
+        ({"lora_unet_down_0.alpha": torch.ones(1)}, "got a LoRA"),
+        ({"lora_unet_down_0.lokr_w1": rows(HIDDEN_SIZE)}, "got a LoRA"),
+        ({"text_model.embeddings.token_embedding.weight": rows(HIDDEN_SIZE)}, "got the weights of a model"),
+        ({"conv_in.bias": torch.ones(HIDDEN_SIZE)}, "got the weights of a model"),
         (lora(**{"<mug>": {"clip_x": rows(768)}}), "got 'bundle_emb.<mug>.clip_x'"),
         ({"bundle_emb.clip_l": rows(768)}, "got 'bundle_emb.clip_l'"),
         (

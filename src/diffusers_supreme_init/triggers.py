@@ -258,6 +258,11 @@ class Triggers:
         return {_core(trigger): trigger for trigger in self.table}
 
     @cached_property
+    def rows(self) -> frozenset[str]:
+        """The names of all rows."""
+        return frozenset(name for entry in self.table.values() if isinstance(entry, list) for name in entry)
+
+    @cached_property
     def alike(self) -> re.Pattern[str]:
         """Pattern of words between the delimiters of a trigger, ``<`` and ``>`` always among them."""
         ends = {(one[0], one[-1]) for one in self.table if len(one) > 2 and not (one[0] + one[-1]).isalnum()}
@@ -271,7 +276,7 @@ class Triggers:
         A word in ``<`` and ``>`` looks like one in any case, other words only if they resemble one.
         """
         for word in self.alike.findall(text):
-            if is_row_name(word):
+            if word in self.rows:
                 continue  # before it is compared with all triggers: every row of a prompt is such a word
             close = difflib.get_close_matches(_core(html.unescape(word)), self.cores, n=1, cutoff=0.6)
             is_name = word[0] == "<" and not re.search(r"\s", word) and not _WORDS_OF_PIPELINES.fullmatch(word)

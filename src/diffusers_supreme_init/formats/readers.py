@@ -81,6 +81,10 @@ _BUNDLE = "bundle_emb."
 _BUNDLED_PICKLE = ".string_to_param.*"
 """End of such a key if an embedding of A1111 was bundled."""
 
+_PARAMETER = re.compile(r"\w\.(weight|bias|alpha|dora_scale|(lora|lokr|hada|oft)_\w+)\Z")
+"""Keys of the parameters of a model or an adapter; a file that has one is no embedding, even if it has no other."""
+_OF_A_LORA = re.compile(r"lora|lokr|hada|oft_|alpha\Z|dora", re.IGNORECASE)
+
 _PLAIN_WORDS = ("llama", "gemma")
 """Keys that may also be the name of a concept. A lone one counts as a key only if its rows have that key's width."""
 
@@ -205,10 +209,26 @@ def _read(content: Mapping[Any, Any], metadata: Mapping[str, str], where: str) -
     if tokens:
         rows = torch.cat([checked_rows(content[token], f"{where}, {token}") for token in tokens])
         return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{tokens[0]}"), where, name=name),)
-    if len(content) > 1 and any(re.search(r"(\A|[._])lora(_|\Z)", key) for key in content):
-        raise EmbeddingFileError(
-            f"{where}: expected an embedding, got a LoRA without one in it; load it with load_lora_weights"
+    return (own_embedding(content, metadata, where),)
+    _refuse_output_embeddings(content, where)
+    if set(content) in ({KOHYA_KEY}, {ONETRAINER_KEY}):
+        ((key, rows),) = content.items()
+        return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{key}"), where),)
+    keys = _encoder_keys(content, metadata, where)
+    if keys:
+        return tuple(
+            _foreign(content[key], metadata.get(f"{METADATA_KEY}.{key}"), f"{where}, {key}", encoder_key=encoder_key)
+            for encoder_key, key in keys.items()
         )
+    tokens, name = _tokens_in_order(content)
+    if tokens:
+        rows = torch.cat([checked_rows(content[token], f"{where}, {token}") for token in tokens])
+        return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{tokens[0]}"), where, name=name),)
+    parameter = next((key for key in content if _PARAMETER.search(key)), None)
+    if parameter is not None:
+        is_lora = _OF_A_LORA.search(parameter) is not None
+        got = "a LoRA without one in it; load it with load_lora_weights" if is_lora else "the weights of a model"
+        raise EmbeddingFileError(f"{where}: expected an embedding, got {got} ({shown(parameter)})")
     return (own_embedding(content, metadata, where),)
 
 

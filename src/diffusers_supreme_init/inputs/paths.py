@@ -11,7 +11,7 @@ _SUFFIXES = (
     *("png", "jpg", "jpeg", "jfif", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif", "jp2", "svg", "psd"),
     *("json", "jsonl", "yaml", "yml", "toml", "csv", "txt", "md", "pdf", "html", "py", "zip", "tar", "gz", "7z"),
 )
-_ENDS_LIKE_A_FILE = re.compile(rf"\w\.({'|'.join(_SUFFIXES)})(@[\w./-]+|[?#]\S*)?\Z", re.IGNORECASE)
+_ENDS_LIKE_A_FILE = re.compile(rf"\w\.({'|'.join(_SUFFIXES)})([@:][\w./-]+|[?#]\S*)?\Z", re.IGNORECASE)
 _STARTS_LIKE_A_PATH = re.compile(
     r"([/\\]|\.\.?[/\\]|~|\$\w*[/\\{]|%\w+%|[a-z]:[/\\]|[a-z][a-z0-9+.-]+://|file:)", re.IGNORECASE
 )
