@@ -205,30 +205,15 @@ def _read(content: Mapping[Any, Any], metadata: Mapping[str, str], where: str) -
             _foreign(content[key], metadata.get(f"{METADATA_KEY}.{key}"), f"{where}, {key}", encoder_key=encoder_key)
             for encoder_key, key in keys.items()
         )
-    tokens, name = _tokens_in_order(content)
-    if tokens:
-        rows = torch.cat([checked_rows(content[token], f"{where}, {token}") for token in tokens])
-        return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{tokens[0]}"), where, name=name),)
-    return (own_embedding(content, metadata, where),)
-    _refuse_output_embeddings(content, where)
-    if set(content) in ({KOHYA_KEY}, {ONETRAINER_KEY}):
-        ((key, rows),) = content.items()
-        return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{key}"), where),)
-    keys = _encoder_keys(content, metadata, where)
-    if keys:
-        return tuple(
-            _foreign(content[key], metadata.get(f"{METADATA_KEY}.{key}"), f"{where}, {key}", encoder_key=encoder_key)
-            for encoder_key, key in keys.items()
-        )
-    tokens, name = _tokens_in_order(content)
-    if tokens:
-        rows = torch.cat([checked_rows(content[token], f"{where}, {token}") for token in tokens])
-        return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{tokens[0]}"), where, name=name),)
     parameter = next((key for key in content if _PARAMETER.search(key)), None)
     if parameter is not None:
         is_lora = _OF_A_LORA.search(parameter) is not None
         got = "a LoRA without one in it; load it with load_lora_weights" if is_lora else "the weights of a model"
         raise EmbeddingFileError(f"{where}: expected an embedding, got {got} ({shown(parameter)})")
+    tokens, name = _tokens_in_order(content)
+    if tokens:
+        rows = torch.cat([checked_rows(content[token], f"{where}, {token}") for token in tokens])
+        return (_foreign(rows, metadata.get(f"{METADATA_KEY}.{tokens[0]}"), where, name=name),)
     return (own_embedding(content, metadata, where),)
 
 
