@@ -269,7 +269,7 @@ def main() -> None:
 
 
 def run_all(options: argparse.Namespace, images: Path) -> None:
-    """Train and measure every setting; write the table after each."""
+    """Train and measure every setting; write the results after each, and the table at the end."""
     concepts = load_concepts(images, initializer="*")[: options.num_concepts]
     pipe = load_pipeline(TOYBOX_PIPELINE, "float32")
     pipe.set_progress_bar_config(disable=True)
@@ -287,8 +287,7 @@ def run_all(options: argparse.Namespace, images: Path) -> None:
             folder = options.output_dir / "runs" / f"seed-{seed}" / setting.name
             measured += run_setting(pipe, setting, concepts, words, seed, folder)
             write_atomically(options.output_dir / "results.json", json.dumps(measured, indent=1).encode())
-            if seed == options.seeds[-1]:
-                write_atomically(options.output_dir / "table.md", table(measured).encode())
+    write_atomically(options.output_dir / "table.md", table(measured).encode())
     print((options.output_dir / "table.md").read_text(encoding="utf-8"))
 
 
