@@ -388,7 +388,10 @@ def test_a_word_that_stock_loaded_says_how_to_get_rid_of_it() -> None:
         pipe.load_multitoken_inversion({"<mug>": rows})
 
 
-def test_row_names_that_are_nobodys_raise_no_alarm() -> None:
+def test_row_names_that_are_nobodys_are_said_and_are_no_cut_concepts() -> None:
     pipe = FAMILY["qwen_image"].build()
     pipe.load_multitoken_inversion({"<mug>": rows_for(pair_of(pipe, "text_encoder"))})
-    pipe.tokenizer("a photo <x|1> mug", truncation=True, max_length=64)
+    with pytest.warns(SupremeInitWarning) as told:
+        pipe.tokenizer("a photo <x|1> mug", truncation=True, max_length=64)
+    (one,) = told
+    assert "'<x|1>' in the prompt is not a loaded concept" in str(one.message)
