@@ -109,6 +109,7 @@ SETTINGS = (
     _setting("independent", 2e-3, 50, 75, 100, train_batch_size=2),
     _pairs("cosine", options={"lr_scheduler": "cosine"}),
     _pairs("beta2 0.99", options={"adam_beta2": 0.99}),
+    _pairs("norms preserved", options={"preserve_norm": True}),
     _pairs("mean of 10 steps", num_averaged=10),
     _pairs("less noise", timesteps=(0.0, 0.5)),
     _pairs("more noise", timesteps=(0.5, 1.0)),

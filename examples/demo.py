@@ -16,6 +16,7 @@ import math
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +87,22 @@ def train(
 ) -> tuple[ConceptProgress, ConceptProgress, float]:
     """Train on what was clicked, from words and from ``"*"``; return both results and the seconds taken.
 
-    Concepts of one batch do not influence each other, so both are as if trained alone.
+    Each start gets the norms that suit it: ``"*"`` learns less where they are kept (``docs/settings.md``).
     """
-    concepts = [
-        Concept(images=PICTURE, region=CLICK, train_on="image", placeholder_token=token, initializer=start)
-        for token, start in ((TOKEN, words), (STAR_TOKEN, "*"))
-    ]
-    started = time.monotonic()
-    both = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=CONFIG)
-    from_words, from_star = both.train()
-    seconds = time.monotonic() - started
-    both.save(output_dir, overwrite=True)
-    return from_words, from_star, seconds
+    started, results = time.monotonic(), []
+    for name, token, start, keeps_norm in (("mug", TOKEN, words, True), ("star", STAR_TOKEN, "*", False)):
+        trainer = SupremeInitTextualInversionTrainer(
+            pipe,
+            concepts=[
+                Concept(images=PICTURE, region=CLICK, train_on="image", placeholder_token=token, initializer=start)
+            ],
+            describers=describers,
+            config=replace(CONFIG, preserve_norm=keeps_norm),
+        )
+        results += trainer.train()
+        trainer.save(output_dir / name, overwrite=True)
+    from_words, from_star = results
+    return from_words, from_star, time.monotonic() - started
 
 
 def draw_all(words: str, output_dir: Path) -> dict[str, list[Image.Image]]:

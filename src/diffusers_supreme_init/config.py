@@ -63,7 +63,7 @@ The paper's code passes 5e-4 and multiplies it by the batch size; the rate here 
 class SupremeInitConfig:
     """Settings of one training run, named as in diffusers' training scripts.
 
-    The defaults are what measured best on the toybox (``docs/speed.md``); `paper` returns the paper's settings. The
+    The defaults are what measured best on the toybox (``docs/settings.md``); `paper` returns the paper's settings. The
     learning rate is never scaled. Weight decay is always 0, because it would pull the rows towards zero.
 
     Fields named ``*_steps`` of type `list[str]` are step schedules: ``"10"`` means step 10, ``"every:25"`` every 25th.
@@ -123,7 +123,7 @@ class SupremeInitConfig:
         default=True,
         metadata={
             "help": "Rescale every row to its initial L2 norm after each step (one that starts as 0 stays free). "
-            "Prompts are then obeyed more; the paper lets norms grow."
+            "Prompts are then obeyed more. A single row that starts from '*' learns less; the paper lets norms grow."
         },
     )
     masked_loss: bool = field(
