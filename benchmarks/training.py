@@ -13,9 +13,9 @@ The variants (`training_variants.py`), each on the same weights, picture and set
 - ``diffusers' script``, with ``--diffusers_script``: the file itself, unchanged; Stable Diffusion 1 only. Where
   torchvision is missing, it gets a stand-in for the one transform that it uses. It keeps its logs for TensorBoard;
 - ``floor``: forward and backward passes of the frozen modules and nothing else. The text encoders read token ids that
-  were made beforehand, with gradient to the output of their embedding; the denoiser predicts from noisy latents,
-  timesteps and sizes that are on the device already; mean squared error; backward. No rows, no draws, no tokenizer, no
-  optimizer, no loss on the CPU.
+  were made beforehand, one prompt for two samples as in ``ours``, with gradient to the output of their embedding; the
+  denoiser predicts from noisy latents, timesteps and sizes that are on the device already; mean squared error;
+  backward. No rows, no draws, no tokenizer, no optimizer, no loss on the CPU.
 
 A step's time is that between two steps of PyTorch's optimizer, averaged over ``--steps`` of them after ``--warmup``;
 no variant waits for the device in between because of it. In every round all variants run one after the other, in

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from diffusers_supreme_init import SupremeInitConfig, SupremeInitTextualInversionTrainer
 from diffusers_supreme_init.backbones import Backbone, backbone_for
-from diffusers_supreme_init.objective.phases import frozen, ready_to_step
+from diffusers_supreme_init.objective.losses import encode_each_once
+from diffusers_supreme_init.objective.phases import compiled_blocks, frozen, ready_to_step
 from diffusers_supreme_init.pictures import fit_to_square, to_pixel_values
 from diffusers_supreme_init.templates import OBJECT_TEMPLATES
 
@@ -115,8 +116,6 @@ def load(setup: Setup, device: torch.device) -> Any:
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     if setup.checkpointed:
         denoiser.enable_gradient_checkpointing()
-    if setup.compiled:
-        denoiser.compile_repeated_blocks()
     return pipe
 
 
@@ -150,6 +149,7 @@ def ours(pipe: Any, setup: Setup, clock: Clock, device: torch.device) -> int:
         resolution=setup.resolution,
         learning_rate=LEARNING_RATE,
         validation_samples=0,
+        compile=setup.compiled,
     )
     trainer = SupremeInitTextualInversionTrainer(pipe, PICTURE, "<mug>", setup.words, config=config)
     trainer.train()
@@ -164,7 +164,8 @@ def whole_matrix(
     """Train the whole embedding matrices of the text encoders that the package trains, as diffusers' script does."""
     backbone = backbone_for(pipe)
     encoders = [pair.encoder for pair in backbone.trained]
-    with frozen([part for part in pipe.components.values() if isinstance(part, nn.Module)]):
+    modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    with frozen(modules), compiled_blocks(backbone.denoiser, enabled=setup.compiled):
         placeholder, new_ids = add_tokens(backbone, setup.words)
         pipe.to(device)
         for encoder in encoders:
@@ -237,19 +238,21 @@ def script(pipe: Any, setup: Setup, clock: Clock, device: torch.device) -> int:
 def floor(pipe: Any, setup: Setup, clock: Clock, device: torch.device) -> int | None:
     """Make the passes of the frozen modules that no training of rows can do without."""
     backbone = backbone_for(pipe)
-    prompts = [f"a photo of {setup.words}"] * setup.batch
+    prompts = [
+        f"photo {index // 2} of {setup.words}" for index in range(setup.batch)
+    ]  # the samples of a pair share one
     side = setup.resolution // pipe.vae_scale_factor
     latents = torch.randn(setup.batch, backbone.autoencoder.config.latent_channels, side, side, device=device)
     timesteps = [backbone.timestep_at(quantile, (side, side)) for quantile in torch.rand(len(prompts)).tolist()]
     inputs = (latents, torch.randn_like(latents), torch.tensor(timesteps, device=device))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(ready_to_step(backbone, device, prompts))
+        stack.enter_context(ready_to_step(backbone, device, prompts, compiling=setup.compiled))
         for pair in backbone.pairs:
             stack.enter_context(tokenizing_once(pair.tokenizer))
         for pair in backbone.trained:
             pair.embedding.register_forward_hook(lambda module, args, output: output.requires_grad_())
         for _ in range(clock.total):
-            loss(backbone, *inputs, backbone.encode_prompts(prompts)).backward()
+            loss(backbone, *inputs, encode_each_once(backbone, prompts)).backward()
             clock.tick()
     return None
 

@@ -69,7 +69,7 @@ def denoising_losses(
     latents = torch.stack([sample.latents for sample in samples]).to(device, dtype)
     noise = torch.stack([sample.noise for sample in samples]).to(device, dtype)
     timesteps = torch.tensor([sample.timestep for sample in samples], device=device)
-    conditioning = _encode_each_once(backbone, [sample.prompt for sample in samples])
+    conditioning = encode_each_once(backbone, [sample.prompt for sample in samples])
     geometry = torch.stack([sample.geometry for sample in samples]).to(device)
     prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, conditioning, geometry)
     squared_error = (prediction.to(dtype) - backbone.target(latents, noise, timesteps)) ** 2
@@ -86,7 +86,7 @@ def denoising_losses(
     return losses
 
 
-def _encode_each_once(backbone: Backbone, prompts: Sequence[str]) -> Any:
+def encode_each_once(backbone: Backbone, prompts: Sequence[str]) -> Any:
     """Return the conditioning of all prompts; equal ones are encoded once, and share their gradient."""
     different = list(dict.fromkeys(prompts))
     conditioning = backbone.encode_prompts(different)
