@@ -1,6 +1,7 @@
 """The paper's experiment: its statistics on curves whose answers are known, and its ordering on the toybox."""
 
 import importlib
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,14 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from diffusers_supreme_init import InitializerProposal
+from diffusers_supreme_init.describers.candidates import Candidate
+
 sys.path.insert(0, str(ROOT / "examples"))  # the examples are a folder of scripts
 
+initializers = importlib.import_module("compare_initializers")
 reproduce_paper = importlib.import_module("reproduce_paper")
+learning = importlib.import_module("experiment.learning")
 runs = importlib.import_module("experiment.runs")
 report = importlib.import_module("experiment.report")
 settings = importlib.import_module("experiment.settings")
@@ -142,6 +148,58 @@ def test_what_training_adds_is_compared_with_the_untrained_caption() -> None:
         "| the default settings | 25 | reconstruction/untold | 0.200 | 0.700 | **+0.5 [+0.5, +0.5]** |",
         "| the paper's, on the object | 100 | reconstruction/untold | 0.200 | 0.800 | **+0.6 [+0.6, +0.6]** |",
     ]
+
+
+def test_starts_are_chosen_trained_measured_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(initializers, "SCORE_SAMPLES", (2,))
+    monkeypatch.setattr(initializers, "STEPS", 1)
+    monkeypatch.setattr(initializers, "DRAWN", {"num_image_seeds": 1, "num_inference_steps": 1})
+    monkeypatch.setattr(learning, "HELD_OUT_SAMPLES", 8)
+    options = ["--num_concepts", "2", "--output_dir", str(tmp_path)]
+    initializers.main(options)
+    told = capsys.readouterr().out
+    assert re.findall(
+        r"^\| (object|whole picture) \| 2 \| [012] of 2 \| [012] of 2 \| [012] of 2 \|$", told, re.MULTILINE
+    )
+    rows = [line.split(" | ")[:4] for line in (tmp_path / "worth.md").read_text().splitlines()[2:]]
+    assert [(name.removeprefix("| "), step) for name, step, *_ in rows] == [
+        ("caption", "0"),
+        ("caption", "1"),
+        ("class", "1"),
+        ("auto", "1"),
+        ("auto, whole picture", "1"),
+        ("caption, masked loss", "1"),
+    ]
+    others = [other for *_, other in rows]
+    assert others[:3] + others[-1:] == ["0 of 2", "0 of 2", "2 of 2", "0 of 2"]
+    results = (tmp_path / "results.json").read_text()
+    monkeypatch.setattr(learning, "measure", None)  # everything was measured
+    initializers.main(options)
+    assert (tmp_path / "results.json").read_text() == results
+
+
+def test_what_auto_should_not_take_is_counted() -> None:
+    def took(text: str) -> Any:
+        candidate = Candidate(text=text, source="caption", raw=text)
+        proposal = InitializerProposal(
+            method="auto", candidates=(candidate,), notes=(), num_tied=1, tokens=(), token_ids=(), pictures=()
+        )
+        return initializers.outcome(proposal, "mug")
+
+    texts = ("a red mug", "a red mug on a sky background", "a red clock", "mug")
+    chosen = {("object", 32): [[took(text) for text in texts]] * 2}
+    assert initializers.choices_table(chosen).splitlines()[-1] == "| object | 32 | 1, 1 of 4 | 1, 1 of 4 | 1, 1 of 4 |"
+
+
+def test_candidates_that_auto_should_not_take_are_those_of_the_toys() -> None:
+    held_out = initializers.HELD_OUT[0]
+    expected = ["a red mug with black stripes on a cream background", "a red clock with black stripes", "clock"]
+    assert initializers.tempting_candidates(held_out, 0) == expected
+    others = {initializers.tempting_candidates(held_out, seed)[-1] for seed in range(11)}
+    assert len(others) == 11
+    assert "mug" not in others
 
 
 @pytest.mark.slow

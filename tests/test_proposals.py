@@ -42,7 +42,7 @@ from diffusers_supreme_init import (
 from diffusers_supreme_init.describers import Description
 from diffusers_supreme_init.describers.candidates import Candidate, Candidates, ranked
 from diffusers_supreme_init.describers.region import Segmentation
-from diffusers_supreme_init.describers.wording import tells_surroundings
+from diffusers_supreme_init.describers.wording import Wording, tells_surroundings, without_surroundings
 from diffusers_supreme_init.text.tokenization import TokenLimit, cut_to_tokens
 
 PICTURE = random_picture((64, 48))
@@ -177,6 +177,68 @@ def test_ties_keep_their_order_and_surroundings_lose_them(
     found = ranked(candidates_of(*losses), pairs)
     assert (found.usable[0].text, found.num_tied) == (first, num_tied)
     assert sorted(one.text for one in found.usable) == sorted(losses)
+
+
+@pytest.mark.parametrize(
+    ("losses", "first", "num_tied"),
+    [
+        ({"a mug on a table": [1, 2, 3], "a mug": [2, 3, 4]}, "a mug", 1),
+        ({"a mug on a table": [1, 2, 3], "a mug": [2, 3.2, 4], "a cup": [2.1, 3, 4]}, "a mug", 2),
+        ({"a mug on a table": [1, 2, 3], "a mug": [math.nan, 3, 4]}, "a mug on a table", 1),
+        ({"a mug on a table": [2, 3, 4], "a mug on the floor": [1, 2, 3]}, "a mug on the floor", 1),
+    ],
+)
+def test_words_of_an_object_tell_its_surroundings_only_if_all_do(
+    losses: dict[str, list[float]], first: str, num_tied: int
+) -> None:
+    pairs = [[loss + half for loss in of_text for half in (-0.5, 0.5)] for of_text in losses.values()]
+    found = ranked(candidates_of(*losses), pairs, object_alone=True)
+    assert (found.usable[0].text, found.num_tied) == (first, num_tied)
+    assert sorted(one.text for one in found.usable) == sorted(losses)
+
+
+@pytest.mark.parametrize(
+    ("text", "alone", "removed"),
+    [
+        ("a red mug on a sky background", "a red mug", ("on a sky background",)),
+        (
+            "a dog that is laying down on top of a green couch",
+            "a dog",
+            ("that is laying down on top of a green couch",),
+        ),
+        ("a red mug on a table, in a kitchen", "a red mug", ("on a table", "in a kitchen")),
+        ("a cat sitting in the grass with a bow", "a cat with a bow", ("sitting in the grass",)),
+        ("in a kitchen", "", ("in a kitchen",)),
+        ("a woman in a red dress", "a woman in a red dress", ()),
+    ],
+)
+def test_words_without_surroundings(text: str, alone: str, removed: tuple[str, ...]) -> None:
+    assert without_surroundings(Wording(text, "raw")) == Wording(alone, "raw", removed)
+
+
+def test_auto_offers_the_object_without_its_surroundings_and_takes_no_surroundings(pipe: Any) -> None:
+    """A caption that is all surroundings adds nothing; on whole pictures, words stay as they were found."""
+    captions = ("a red mug on a table", "in a kitchen", "a teapot standing on the floor")
+
+    def found(**settings: Any) -> InitializerProposal:
+        describers = describers_saying(*captions, labels=(), num_labels=0, **settings)
+        return propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers, candidates=["a cup by the sea"])
+
+    proposal = found(score_object=True)
+    alone = {"a red mug": ("on a table",), "a teapot": ("standing on the floor",), "a cup": ("by the sea",)}
+    assert {one.text for one in proposal.candidates} == {*captions, *alone, "a cup by the sea"}
+    assert {one.text: one.removed for one in proposal.candidates if one.text in alone} == alone
+    assert proposal.text in alone
+    assert {one.text for one in found(score_object=False).candidates} == {*captions, "a cup by the sea"}
+    plain = propose_initializer(PICTURE, "caption", describers=describers_saying(*captions, score_object=True))
+    assert plain.text == captions[0]
+
+
+def test_captions_win_ties_with_labels(pipe: Any) -> None:
+    describers = describers_saying("a red mug", labels=["mug"], score_samples=2)  # one pair tells nothing
+    proposal = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
+    assert [one.text for one in proposal.candidates] == ["a red mug", "mug"]
+    assert proposal.num_tied == 2
 
 
 @pytest.mark.parametrize(

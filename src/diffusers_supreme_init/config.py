@@ -302,7 +302,8 @@ class DescriberConfig:
         default=True,
         metadata={
             "help": "Compare candidates where the object is: in the region or mask, or else in what the segmenter "
-            "finds in the middle of the picture; False: on the whole picture, background included."
+            "finds in the middle of the picture, and avoid words about surroundings; False: on the whole picture, "
+            "surroundings included."
         },
     )
     region_margin: float = field(

@@ -15,7 +15,7 @@ from .description import Description
 from .models import Describers
 from .refiner import refine
 from .selection import SelectedPicture
-from .wording import Wording, clean_caption, clean_label, is_latin, tells_surroundings
+from .wording import Wording, clean_caption, clean_label, is_latin, tells_surroundings, without_surroundings
 
 _MAX_RAW_LENGTH = 500
 
@@ -55,8 +55,7 @@ class Candidates:
     Attributes:
         usable: Candidates with different texts, in the order in which they were found, or `ranked`.
         notes: Why an answer was refused or a describer failed, one line each.
-        num_tied: Number of leading candidates that the noises cannot tell apart; 0 before they were compared, 1 if
-            the first one is better than all others.
+        num_tied: Number of leading candidates that the noises cannot tell apart; 0 before they were compared.
     """
 
     usable: tuple[Candidate, ...]
@@ -71,6 +70,7 @@ class _Collector:
     describers: Describers
     limits: Sequence[TokenLimit]
     removes_boilerplate: bool
+    adds_object_alone: bool
     usable: dict[str, Candidate] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     refiner_failed: bool = False
@@ -105,7 +105,7 @@ class _Collector:
                 self._add(refined, "refined caption")
 
     def _add(self, wording: Wording, source: str, score: float | None = None) -> None:
-        """Add a candidate, or note why it is unusable."""
+        """Add a candidate, and its words without surroundings if it mentions them; or note why it is unusable."""
         problem = None if source == "text" else _problem(wording)
         if problem is not None:
             self.notes.append(f"{source}: {problem}")
@@ -123,6 +123,10 @@ class _Collector:
         # Answers of models that differ only in case are one; a user may want to compare two such texts.
         if source == "text" or text.casefold() not in {known.casefold() for known in self.usable}:
             self.usable.setdefault(text, candidate)
+        if self.adds_object_alone and tells_surroundings(wording.text):
+            alone = without_surroundings(wording)
+            if alone.text and not tells_surroundings(alone.text):
+                self._add(alone, source, score)
 
     def _refined(self, caption: str) -> Wording | None:
         """Return the refined caption; None without a refiner, or if its answer is unusable."""
@@ -176,6 +180,7 @@ def find_candidates(
     own: Sequence[str] = (),
     limits: Sequence[TokenLimit] = (),
     keep_boilerplate: bool = False,
+    object_alone: bool = False,
 ) -> Candidates:
     """Ask the describers for candidate descriptions of one concept.
 
@@ -187,6 +192,7 @@ def find_candidates(
         own: The user's texts.
         limits: Token limits of the text encoders; longer texts are cut between words.
         keep_boilerplate: Whether to keep phrases such as "a painting of", which matter for a style.
+        object_alone: Whether words that mention surroundings are a candidate without them as well.
 
     Raises:
         InitializerError: One of the user's texts gives no tokens.
@@ -196,17 +202,18 @@ def find_candidates(
     if config.max_initializer_tokens is not None:
         limits = [replace(one, limit=min(one.limit, config.max_initializer_tokens)) for one in limits]
     removes = config.clean_captions and not keep_boilerplate
-    collector = _Collector(describers, limits, removes_boilerplate=removes)
+    collector = _Collector(describers, limits, removes_boilerplate=removes, adds_object_alone=object_alone)
     collector.add_own(own)
+    # Captions first: they win ties.
+    num_captions = config.num_captions if automatic else 1
+    if method in ("caption", "auto") and num_captions:
+        for picture in pictures:
+            collector.add_captions(_captions(picture, describers, num_captions), keep_raw=automatic)
     num_labels = config.num_labels if automatic else 1
     if method in ("class", "auto") and num_labels:
         crops = [picture.crop for picture in pictures]
         name_of = str.strip if config.candidate_labels else functools.partial(_name_of, synonym=config.label_synonym)
         collector.add_labels(describers.classifier.describe(crops, num_labels=num_labels, name_of=name_of))
-    num_captions = config.num_captions if automatic else 1
-    if method in ("caption", "auto") and num_captions:
-        for picture in pictures:
-            collector.add_captions(_captions(picture, describers, num_captions), keep_raw=automatic)
     if not collector.usable:
         reasons = "; ".join(dict.fromkeys(collector.notes)) or "nothing was asked (num_labels=0, num_captions=0)"
         raise DescriberError(f"initializer={method!r}: no usable words were found: {reasons}. Pass the words yourself")
@@ -221,22 +228,28 @@ def _captions(picture: SelectedPicture, describers: Describers, num_captions: in
     return captioner.describe(image, num_captions=num_captions, max_new_tokens=max_new_tokens, box=box)
 
 
-def ranked(candidates: Candidates, losses: Sequence[Sequence[float]]) -> Candidates:
+def ranked(candidates: Candidates, losses: Sequence[Sequence[float]], *, object_alone: bool = False) -> Candidates:
     """Return the candidates with their fixed-noise losses; training starts from the first.
 
-    A candidate is tied with the lowest loss if its mean loss is at most one standard error of the paired differences
-    above it: other noises could have swapped the two. Tied candidates come first: those that do not mention
-    surroundings before the rest, otherwise in the order in which they were found. The others follow by their loss.
+    A candidate is tied with the best if its mean loss is at most one standard error of the paired differences above
+    it: other noises could have swapped the two. Tied candidates come first: those that do not mention surroundings
+    before the rest, otherwise in the order in which they were found. The others follow by their loss.
 
     Args:
         candidates: In the order in which they were found.
         losses: One loss per noise for each candidate, over the same noises, in pairs of opposite ones.
+        object_alone: Whether words that mention surroundings are passed over as long as others have finite losses.
+            Told the surroundings, a denoiser predicts the object better as well, so a low loss is no reason to take
+            them into the words of the object.
     """
     scored = [replace(c, losses=tuple(values)) for c, values in zip(candidates.usable, losses, strict=True)]
-    by_loss = sorted(scored, key=_finite_loss)
-    tied = [one for one in scored if _is_tied(one, by_loss[0])]
+    finite = [one for one in scored if math.isfinite(_finite_loss(one))]
+    passed_over = [one for one in finite if object_alone and tells_surroundings(one.text)]
+    compared = [one for one in finite if one not in passed_over] or scored
+    best = min(compared, key=_finite_loss)
+    tied = [one for one in compared if _is_tied(one, best)]
     tied.sort(key=lambda one: tells_surroundings(one.text))
-    others = [one for one in by_loss if one not in tied]
+    others = sorted((one for one in scored if one not in tied), key=_finite_loss)
     return replace(candidates, usable=(*tied, *others), num_tied=len(tied))
 
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import DescriberError
 from .answers import plain_answer
@@ -58,11 +58,17 @@ _PLACES = (
     r"grass|field|lawn|garden|yard|park|forest|woods|beach|sand|snow|water|sea|ocean|lake|river|sky|street|road|"
     r"sidewalk|city|kitchen|room|window|mountains?|rocks?|trees?|plate|surface|stage|studio"
 )
-_SURROUNDINGS = re.compile(
+_SOMEWHERE = (
     r"\b(?:on|in|at|against|over|under|near|by|beside|behind|with|in front of|on top of|next to|surrounded by)"
-    rf" (?:[\w-]+ ){{0,3}}?(?:{_PLACES})\b",
+    rf" (?:[\w-]+ ){{0,3}}?(?:{_PLACES})\b"
+)
+_SURROUNDINGS = re.compile(_SOMEWHERE, re.IGNORECASE)
+_PLACED = re.compile(
+    r",?\s*(?:\b(?:(?:that )?(?:is|are) )?(?:shown|isolated|displayed|placed|parked|sitting|seated|standing|laying|"
+    rf"lying|resting|hanging) (?:down |up )?)?{_SOMEWHERE}",
     re.IGNORECASE,
 )
+_LEFT_OVER = re.compile(r"(?:\s+(?:and|with|that|is|are))+$", re.IGNORECASE)
 
 
 def clean_label(label: str, *, synonym: str = "first") -> Wording:
@@ -133,6 +139,17 @@ def tells_surroundings(text: str) -> bool:
     (True, False)
     """
     return _SURROUNDINGS.search(text) is not None
+
+
+def without_surroundings(wording: Wording) -> Wording:
+    """Remove from words what they say about the place of their object; the text is ``""`` if nothing else is left.
+
+    >>> without_surroundings(Wording("a cat sitting in the grass", ""))
+    Wording(text='a cat', raw='', removed=('sitting in the grass',))
+    """
+    places = [match[0].strip(" ,") for match in _PLACED.finditer(wording.text)]
+    text = _LEFT_OVER.sub("", " ".join(_PLACED.sub("", wording.text).split()))
+    return replace(wording, text=_trim(text), removed=(*wording.removed, *places))
 
 
 def is_latin(text: str) -> bool:

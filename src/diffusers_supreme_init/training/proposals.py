@@ -32,10 +32,9 @@ class InitializerProposal:
     Attributes:
         method: ``"class"``, ``"caption"`` or ``"auto"``.
         candidates: All candidates. The first is the proposal; if losses were measured, the candidates tied with it
-            come next, and the others follow by loss.
+            come next, and the others follow by loss. Those that mention surroundings may have lower losses.
         notes: Candidates and describers that were refused or failed, with the reason.
-        num_tied: How many of the first candidates the noises cannot tell apart; 1 if the first one is better than all
-            others, 0 if candidates were not compared.
+        num_tied: How many of the first candidates the noises cannot tell apart; 0 if candidates were not compared.
         tokens: The tokens of the text, one per row, read by the first trained text encoder's tokenizer; empty without
             a pipeline.
         token_ids: Their ids.
@@ -108,8 +107,9 @@ def propose_initializer(
         method: ``"class"`` takes the most probable class label. ``"caption"`` takes a caption; with several pictures,
             the one with the lowest loss over all of them. ``"auto"`` compares labels, captions, their refinements and
             your own `candidates`, and takes the one with the lowest loss on the object. Among candidates that the
-            noises cannot tell apart (`num_tied`), it prefers one that does not mention surroundings, then the one
-            found first.
+            noises cannot tell apart (`num_tied`), it takes the one found first: your own, then captions, then labels.
+            A candidate that mentions surroundings is also compared without them, and is itself taken only if all
+            candidates mention some, or with ``score_object=False``.
         pipe: The pipeline that will be trained. It counts tokens and measures losses; ``"auto"`` and captions of
             several pictures need it.
         region: The object to describe, one region per picture; None: the whole picture.

@@ -81,6 +81,7 @@ def describe_concept(
         own=concept.candidates,
         limits=initializer_limits(backbone, concept, config),
         keep_boilerplate=config.learnable_property == "style",
+        object_alone=concept.method == "auto" and _is_about_object(describers, config),
     )
     if _needs_object(concept, candidates, pictures, describers, config):
         pictures = replace(pictures, masks=[object_in_the_middle(one.image, describers) for one in selected])
@@ -130,8 +131,13 @@ def _needs_object(
     config: SupremeInitConfig,
 ) -> bool:
     """Whether the object has to be found first, to compare words on it; a style is compared on the whole picture."""
-    is_compared = concept.method == "auto" and len(candidates.usable) > 1 and describers.config.score_object
-    return is_compared and pictures.masks is None and not pictures.masked and config.learnable_property == "object"
+    is_compared = concept.method == "auto" and len(candidates.usable) > 1 and _is_about_object(describers, config)
+    return is_compared and pictures.masks is None and not pictures.masked
+
+
+def _is_about_object(describers: Describers, config: SupremeInitConfig) -> bool:
+    """Whether words should describe the object alone; a style is everywhere."""
+    return describers.config.score_object and config.learnable_property == "object"
 
 
 def encode_pictures(
@@ -162,8 +168,8 @@ def choose_words(
 
     Candidates are compared by their fixed-noise loss, over the same noises and timesteps. Rows start as copies of the
     words' embeddings, so this is the loss at step 0, weighted as training weights it. With `score_object`, the loss
-    counts only on the object if its place is known. Otherwise words about the background would win, because they
-    explain more pixels.
+    counts only on the object if its place is known, and words about surroundings are avoided. Otherwise words about
+    the background would win, because they explain more pixels.
 
     Raises:
         TrainingError: No candidate of a concept has a finite loss.
@@ -194,7 +200,7 @@ def choose_words(
                     "initializer: expected finite losses, got NaN or infinity for every candidate; load the pipeline "
                     "in float32 or bfloat16"
                 )
-            chosen[index] = ranked(found, losses)
+            chosen[index] = ranked(found, losses, object_alone=_is_about_object(describers, config))
     return chosen
 
 
