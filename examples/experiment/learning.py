@@ -104,7 +104,7 @@ def run_recipe(
         "output_dir": str(folder),
         "resume_from_checkpoint": "latest",
     }
-    config = replace(experiment.config, **options, **recipe.options)
+    config = replace(experiment.config, **{**recipe.options, **options})
     with trained_timesteps(*recipe.timesteps):
         SupremeInitTextualInversionTrainer(experiment.pipe, concepts=trained, config=config).train()
     experiment.pipe.unload_multitoken_inversion()

@@ -60,7 +60,7 @@ _PLACES = (
 )
 _SOMEWHERE = (
     r"\b(?:on|in|at|against|over|under|near|by|beside|behind|with|in front of|on top of|next to|surrounded by)"
-    rf" (?:[\w-]+ ){{0,3}}?(?:{_PLACES})\b"
+    rf" (?:[\w-]+ ){{0,3}}?(?:{_PLACES})(?: (?:{_PLACES}))*\b"
 )
 _SURROUNDINGS = re.compile(_SOMEWHERE, re.IGNORECASE)
 _PLACED = re.compile(
