@@ -208,7 +208,7 @@ def worth_table(measured: Sequence[Mapping[str, Any]]) -> str:
 
 def toybox_describers(compared_on: str, **options: Any) -> Describers:
     """Return the toybox's own models."""
-    folders = {name: str(TOYBOX / name) for name in ("captioner", "classifier", "segmenter")}
+    folders: dict[str, Any] = {name: str(TOYBOX / name) for name in ("captioner", "classifier", "segmenter")}
     return Describers(DescriberConfig(**folders, score_object=COMPARED_ON[compared_on], **options))
 
 
