@@ -215,3 +215,13 @@ def test_a_caption_is_ahead_of_a_class_label_and_that_of_a_star_after_30_steps(t
     mean = {name: values[..., after.steps.index(30)].mean() for name, values in after.values.items()}
     assert after.values["star"].shape[0] == 12
     assert mean["caption"] < mean["class"] < mean["star"]
+
+
+@pytest.mark.slow
+def test_auto_takes_no_background_and_no_other_class_of_any_toy(tmp_path: Path) -> None:
+    experiment = reproduce_paper.set_up(reproduce_paper.ReproduceArguments())
+    describers = initializers.toybox_describers("object", score_samples=32)
+    chosen = initializers.choose(experiment, describers, 0, tmp_path / "choices.json")
+    assert len(chosen) == 12
+    assert all(any("background" in candidate["text"] for candidate in one["candidates"]) for one in chosen)
+    assert [one["text"] for one in chosen if one["background"] or one["other_class"]] == []
