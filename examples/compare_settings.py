@@ -25,9 +25,9 @@ from unittest import mock
 
 import numpy as np
 import torch
-from describe import TOYBOX, TOYBOX_GUIDANCE_SCALE, TOYBOX_OPTIONS, TOYBOX_PIPELINE, load_pipeline
+from experiment.pipelines import TOYBOX, TOYBOX_GUIDANCE_SCALE, TOYBOX_OPTIONS, load_pipeline
 from experiment.runs import pictures_of, snapshot_path
-from experiment.statistics import Interval, mean_interval, steps_to_equal
+from experiment.statistics import steps_to_equal
 from reproduce_paper import TOYBOX_EDITING_PROMPTS
 from tqdm import tqdm
 
@@ -47,7 +47,7 @@ from diffusers_supreme_init import (
     write_atomically,
 )
 from diffusers_supreme_init.backbones import DiffusionBackbone
-from diffusers_supreme_init.metrics import denoising_mse
+from diffusers_supreme_init.metrics import Interval, denoising_mse, mean_interval
 
 sys.path.append(str(TOYBOX))  # the toybox is a folder of scripts
 from concepts import other_toys, write_concepts
@@ -272,7 +272,7 @@ def main() -> None:
 def run_all(options: argparse.Namespace, images: Path) -> None:
     """Train and measure every setting; write the results after each, and the table at the end."""
     concepts = load_concepts(images, initializer="*")[: options.num_concepts]
-    pipe = load_pipeline(TOYBOX_PIPELINE, "float32")
+    pipe = load_pipeline()
     pipe.set_progress_bar_config(disable=True)
     describers = Describers(DescriberConfig(captioner=str(TOYBOX / "captioner")))
     words = {
