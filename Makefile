@@ -51,8 +51,7 @@ fuzz: $(INSTALLED)  ## 20,000 damaged pictures, lists, settings, embedding files
 	FUZZ_ROUNDS=20000 $(BIN)/python -m pytest -m slow tests/test_fuzz.py tests/test_fuzz_inputs.py
 
 docs: $(INSTALLED)  ## build the documentation, strictly: out/site/index.html
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	$(BIN)/mkdocs build
+	$(BIN)/zensical build --strict
 
 quality: $(INSTALLED)  ## lint, format, types, import directions
 	$(BIN)/ruff check .

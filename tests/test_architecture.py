@@ -252,5 +252,5 @@ def test_constraints_pin_every_dependency_exactly() -> None:
     extras = {name: extra for name, extra in project["optional-dependencies"].items() if name != "vlm"}
     wanted = project["dependencies"] + [d for extra in extras.values() for d in extra]
     names = {d.split(">=")[0].split("[")[0].strip().lower().replace("_", "-") for d in wanted}
-    assert names - {"diffusers-supreme-init"} <= pinned
+    assert names - {"diffusers-supreme-init", "diffusers-supreme-init-toybox"} <= pinned
     assert "torchvision" not in pinned

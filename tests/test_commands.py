@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import commands_page
 import numpy as np
 import pytest
 import yaml
@@ -158,7 +159,7 @@ def test_help_imports_neither_torch_nor_diffusers() -> None:
         (["compare", MUG, "--model", "toybox", "--prompt", "a mug"], "prompt: expected '{}' where the concept stands"),
         (["evaluate", MUG], "expected --concept, a file, a folder or a Hub id, got none"),
         (["convert", "a.safetensors"], "expected a file or folder to read and one to write"),
-        (["convert", "a.safetensors", "b.pt"], "expected --format, one of diffusers, comfyui, "),
+        (["convert", "a.safetensors", "b.pt"], "format: expected one of diffusers, comfyui, "),
         (["push", "nothing", "user/mug"], "expected a folder that save() wrote, got 'nothing'"),
         (["env", "--bogus"], "unknown option '--bogus'"),
     ],
@@ -610,3 +611,7 @@ def test_other_libraries_get_their_voice_back(run: Run) -> None:
     before = logging.get_verbosity()
     run("env")
     assert logging.get_verbosity() == before
+
+
+def test_the_page_of_all_options_is_current() -> None:
+    assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page(), "run tests/commands_page.py"

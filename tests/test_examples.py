@@ -111,7 +111,7 @@ def test_paths_and_targets_that_the_readme_names_exist() -> None:
         for path in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
             assert (page.parent / path).exists(), f"{page.name}: {path}"
     assert not re.search(r"^[A-Z_]{5,}$", readme, re.MULTILINE), "a stand-in for text"
-    for path in re.findall(r"\]\((?!http)([^)]+)\)|(?:python|launch) (examples/[^\s`]+)", readme):
+    for path in re.findall(r"\]\((?!http|#)([^)]+)\)|(?:python|launch) (examples/[^\s`]+)", readme):
         assert (ROOT / (path[0] or path[1])).exists(), path
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)`", readme + (ROOT / "CONTRIBUTING.md").read_text())) <= targets

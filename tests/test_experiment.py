@@ -11,6 +11,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from diffusers_supreme_init.metrics import mean_interval, steps_to_reach
+
 sys.path.insert(0, str(ROOT / "examples"))  # the examples are a folder of scripts
 
 reproduce_paper = importlib.import_module("reproduce_paper")
@@ -37,7 +39,7 @@ def curves(**values: list[float]) -> Any:
     ],
 )
 def test_steps_to_reach_a_loss_of_three(losses: list[float], steps: float) -> None:
-    assert statistics.steps_to_reach(STEPS, np.array(losses, dtype=float), 3.0) == steps
+    assert steps_to_reach(STEPS, np.array(losses, dtype=float), 3.0) == steps
 
 
 def test_speedup_is_the_ratio_of_steps_and_never_flatters() -> None:
@@ -53,7 +55,7 @@ def test_speedup_is_the_ratio_of_steps_and_never_flatters() -> None:
 
 def test_intervals_hold_the_mean_and_shrink_with_concepts() -> None:
     generator = np.random.default_rng(0)
-    few, many = (statistics.mean_interval(generator.normal(1.0, 1.0, (number, 3))) for number in (4, 400))
+    few, many = (mean_interval(generator.normal(1.0, 1.0, (number, 3))) for number in (4, 400))
     for one in (few, many):
         assert one.low < one.value < one.high
     assert many.high - many.low < (few.high - few.low) / 3
@@ -62,8 +64,8 @@ def test_intervals_hold_the_mean_and_shrink_with_concepts() -> None:
 
 def test_a_difference_common_to_all_concepts_is_certain() -> None:
     base = np.random.default_rng(0).normal(0.0, 100.0, (12, 3))
-    assert statistics.mean_interval((base + 0.01) - base).excludes_zero
-    assert not statistics.mean_interval(base - base.mean()).excludes_zero
+    assert mean_interval((base + 0.01) - base).excludes_zero
+    assert not mean_interval(base - base.mean()).excludes_zero
 
 
 def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -419,7 +419,13 @@ trainer = SupremeInitTextualInversionTrainer(
     config=SupremeInitConfig(max_train_steps=2, validation_samples=2),
 )
 trainer.train()
-trainer.push_to_hub("user/mug", output_dir={str(tmp_path / "mug")!r}, sample_prompts=["a photo of a {{}}"])
+trainer.push_to_hub(
+    "user/mug",
+    output_dir={str(tmp_path / "mug")!r},
+    sample_prompts=["a photo of a {{}}"],
+    private=True,
+    allow_toybox=True,
+)
 card = huggingface_hub.ModelCard.load("user/mug").content
 blocks = re.findall(r"```python\\n(.*?)```", card, re.DOTALL)
 result = []

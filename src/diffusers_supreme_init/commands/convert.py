@@ -20,9 +20,10 @@ def run(parsed: Parsed) -> None:
     asked = parsed.of(ConvertArguments)
     if len(asked.files) != 2:
         raise ConfigError("expected a file or folder to read and one to write: supreme-init convert out/mug mug.pt")
-    if asked.format is None:
-        names = ", ".join(dict.fromkeys((*get_args(EmbeddingFormat), *get_args(EmbeddingProgram))))
-        raise ConfigError(f"expected --format, one of {names}, got none")
+    known = dict.fromkeys((*get_args(EmbeddingFormat), *get_args(EmbeddingProgram)))
+    if asked.format not in known:
+        got = "none" if asked.format is None else repr(asked.format)
+        raise ConfigError(f"format: expected one of {', '.join(known)}, got {got}")
     wanted: Any = asked.format
     try:
         files = convert_embedding(

@@ -108,13 +108,19 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
             return super()._format_action_invocation(action)
         # With underscores, as diffusers' scripts write them; hyphens are accepted as well.
         names = [name for name in action.option_strings if "-" not in name.lstrip("-")]
-        short_first = sorted(names, key=len) if action.dest not in ("help", "help_all") else names
+        short_first = sorted(names, key=len)
         takes_none = action.nargs in (0, "?")
+        if takes_none and action.default is True:
+            short_first.append(f"--no_{action.dest}")
         value = "" if takes_none else f" {self._format_args(action, action.dest.upper())}"
         return f"{', '.join(short_first)}{value}"
 
+    def add_argument(self, action: argparse.Action) -> None:
+        if not action.option_strings or not action.option_strings[0].startswith("--no_"):  # shown beside its opposite
+            super().add_argument(action)
+
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, argparse.SUPPRESS) or action.default == []:
+        if action.default in (None, False, True, argparse.SUPPRESS) or action.default == []:
             return action.help
         return super()._get_help_string(action)
 
