@@ -19,7 +19,7 @@ from diffusers_supreme_init import (
     TrainingError,
     push_to_hub,
 )
-from diffusers_supreme_init.sharing.report import MAX_DRAWN, ReportedConcept, loss_points, report_html
+from diffusers_supreme_init.sharing.report import MAX_DRAWN, ReportedConcept, _round_values, loss_points, report_html
 from diffusers_supreme_init.sharing.saved_folder import publishable_files
 
 RECORD: dict[str, Any] = {
@@ -82,8 +82,19 @@ def test_a_report_says_what_came_out() -> None:
     assert found.text.count('a "red" mug & <b>saucer</b>') == 1
     assert "The loss went from 2.0000 to 1.5500: -0.4500 [" in found.text
     assert "4 steps" in re.sub(r"\s+", " ", found.text)
-    assert 'supreme-init generate "a photo of <mug> on the beach" --concepts out/mug --model toybox' in found.text
+    assert 'supreme-init generate "a photo of <mug>" --concepts out/mug --model toybox' in found.text
     assert sum(tag == "circle" for tag, _ in found.tags) == 2
+
+
+@pytest.mark.parametrize(
+    "between", [(0.0199, 0.0272), (0.0, 1.0), (-3.0, 4.0), (1e-9, 2e-9), (99.0, 1e6), (0.05, 0.0500001)]
+)
+def test_the_axis_has_a_few_round_numbers(between: tuple[float, float]) -> None:
+    ticks, digits = _round_values(*between)
+    assert 3 <= len(ticks) <= 7
+    assert between[0] <= ticks[0] < ticks[-1] <= between[1] * (1 + 1e-12)
+    assert len({f"{tick:.{digits}f}" for tick in ticks}) == len(ticks)
+    assert all(float(f"{tick:.{digits}f}") == pytest.approx(tick) for tick in ticks)
 
 
 def test_a_report_needs_nothing_from_elsewhere() -> None:

@@ -296,7 +296,12 @@ class SupremeInitTextualInversionTrainer:
         return [folder / name for folder in folders for name in weight_names(self._backbone)]
 
     def write_report(
-        self, output_dir: str | os.PathLike[str], *, model: str | None = None, **sampling: Any
+        self,
+        output_dir: str | os.PathLike[str],
+        *,
+        prompts: Sequence[str] = SAMPLE_PROMPTS[1:],
+        model: str | None = None,
+        **sampling: Any,
     ) -> Path | None:
         """Draw what was learned, and write it with losses, words, settings and cost as one page beside a saved result.
 
@@ -306,6 +311,7 @@ class SupremeInitTextualInversionTrainer:
 
         Args:
             output_dir: Where `save` has written the result.
+            prompts: The other sentences, see `save`.
             model: What the model is called in commands; None: its Hub id, if it has one.
             sampling: Further arguments of the pipeline, such as ``num_inference_steps``.
 
@@ -314,9 +320,11 @@ class SupremeInitTextualInversionTrainer:
 
         Raises:
             TrainingError: The result was not saved there, or a concept is no longer loaded as it was trained.
+            ConfigError: A prompt would not show the concept.
             OutputError: A file cannot be written, or would replace one that no earlier report wrote.
         """
         output_dir = local_path(output_dir)
+        prompts = check_prompts("prompts", prompts, self._tokens)
         check_can_report(output_dir, self._tokens)
         if output_dir.resolve() not in self._saved_dirs:
             raise TrainingError(
@@ -326,7 +334,12 @@ class SupremeInitTextualInversionTrainer:
         path = None
         if self.accelerator.is_main_process:
             path = write_report(
-                self._finished_run(), output_dir, model=model, device=self.accelerator.device, sampling=sampling
+                self._finished_run(),
+                output_dir,
+                prompts=prompts,
+                model=model,
+                device=self.accelerator.device,
+                sampling=sampling,
             )
         self.accelerator.wait_for_everyone()
         return path

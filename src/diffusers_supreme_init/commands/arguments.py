@@ -155,7 +155,7 @@ class HubArguments:
     )
     sample_prompts: list[str] = field(
         default_factory=list,
-        metadata={"help": "Prompts of the card's pictures; '{}' is the concept. Default: three if it is published."},
+        metadata={"help": "Prompts of the pictures in report and card; '{}' is the concept. Default: three."},
     )
 
 

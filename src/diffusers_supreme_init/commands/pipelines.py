@@ -39,7 +39,7 @@ def check_model(model: ModelArguments) -> dict[str, Any]:
         listed = "".join(f"\n  {known}, {size}" for known, size in _MODELS)
         raise ConfigError(
             f"expected --model, a Hub id or a folder. Models that can be trained, with their 16-bit weights:{listed}\n"
-            f"  {NAME}, 24 MB: draws toys at 64 pixels, to try everything without a network or a GPU"
+            f"  {NAME}, 22 MB: draws toys at 64 pixels, to try everything without a network or a GPU"
         )
     return _config_of(path_of(name), model.revision)
 

@@ -19,6 +19,9 @@ TRAINING: dict[str, Any] = {"snr_gamma": 5.0, "flip_probability": 0.0}
 """How to train on it: less from the noisiest timesteps, so that prompts can still change colors and background, as
 with the paper's model, which predicts noise; and never mirrored, as its toys never are."""
 
+PROMPTS = ("a photo of a {}", "a photo of a {} with yellow trim", "a photo of a {} on a gray background")
+"""Sentences that it has words for, instead of the usual ones on cards and in reports."""
+
 
 def toybox_folder() -> Path:
     """Return the folder of the toybox: that of its installed package, or of the clone that this file is in.
@@ -32,7 +35,7 @@ def toybox_folder() -> Path:
         if (folder / "pipeline" / "model_index.json").is_file():
             return folder
     raise ConfigError(
-        "the toybox is not installed; pip install diffusers-supreme-init-toybox (24 MB), or run from a clone"
+        "the toybox is not installed; pip install diffusers-supreme-init-toybox (22 MB), or run from a clone"
     )
 
 

@@ -36,7 +36,7 @@ from .describers import requested_describers, requested_region
 from .parser import Parsed
 from .pipelines import as_typed, check_model, load_pipeline, sampling_of
 from .terminal import INTERRUPTED
-from .toybox import is_toybox
+from .toybox import PROMPTS, is_toybox
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +64,20 @@ def run(parsed: Parsed) -> int:
             if not trainer.results:
                 raise
             failure = error
-    prompts = hub.sample_prompts or (SAMPLE_PROMPTS if hub.push_to_hub else ())
+    usual = PROMPTS if is_toybox(model.pretrained_model_name_or_path) else SAMPLE_PROMPTS
+    prompts = hub.sample_prompts or (usual if hub.push_to_hub else ())
     files = trainer.save(output_dir, sample_prompts=prompts, overwrite=asked.overwrite)
     is_main = trainer.accelerator is None or trainer.accelerator.is_main_process
     if is_main:
         write_atomically(output_dir / RUN_NAME, parsed.as_yaml().encode())
     report = None
     if asked.report:
-        report = trainer.write_report(output_dir, model=as_typed(model), **sampling_of(parsed.of(DrawingArguments)))
+        report = trainer.write_report(
+            output_dir,
+            prompts=hub.sample_prompts or usual[1:],
+            model=as_typed(model),
+            **sampling_of(parsed.of(DrawingArguments)),
+        )
     if hub.push_to_hub:
         published = trainer.push_to_hub(
             str(hub.hub_model_id),
@@ -231,6 +237,6 @@ def _summary(
     if first.status == "stopped":
         following = f"To go on: supreme-init train --config {output_dir / RUN_NAME} --resume_from_checkpoint latest"
     else:
-        words = [f"a photo of {first.placeholder_token} on the beach", "--concepts", str(output_dir)]
+        words = [f"a photo of {first.placeholder_token}", "--concepts", str(output_dir)]
         following = f"Draw it: supreme-init generate {shlex.join([*words, '--model', as_typed(model)])}"
     return f"\n{came_out}\n{look}\n{following}"

@@ -22,7 +22,7 @@ from ..errors import OutputError
 from ..file_names import RECORD_NAME, REPORT_NAME, SHEET_NAME
 from ..files import write_atomically
 from ..templates import VALIDATION_TEMPLATE, fill_template
-from ..training.previews import SAMPLE_PROMPTS, draw_columns
+from ..training.previews import draw_columns
 from ..training.progress import ConceptProgress
 from .concept_files import weight_names
 from .saved_folder import folders_for
@@ -80,13 +80,20 @@ class LossPoint:
 
 
 def write_report(
-    run: FinishedRun, output_dir: Path, *, model: str | None, device: torch.device, sampling: Mapping[str, Any]
+    run: FinishedRun,
+    output_dir: Path,
+    *,
+    prompts: Sequence[str],
+    model: str | None,
+    device: torch.device,
+    sampling: Mapping[str, Any],
 ) -> Path:
     """Draw the first `MAX_DRAWN` concepts of a saved run, and write each one's sheet and the report; return its path.
 
     Args:
         run: The run.
         output_dir: Where it was saved.
+        prompts: Other sentences to draw each concept in; ``{}`` stands for it.
         model: As `report_html`.
         device: Device to draw on.
         sampling: Further arguments of the pipeline.
@@ -100,7 +107,7 @@ def write_report(
     for number, (concept, folder) in enumerate(zip(run.results, folders, strict=True)):
         sheet = None
         if number < MAX_DRAWN:
-            sheet = _draw_sheet(run, concept, device=device, sampling=sampling)
+            sheet = _draw_sheet(run, concept, prompts, device=device, sampling=sampling)
             write_atomically(folder / SHEET_NAME, _png(sheet))
         record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
         num_bytes = sum((folder / name).stat().st_size for name in weight_names(run.backbone))
@@ -110,12 +117,17 @@ def write_report(
 
 
 def _draw_sheet(
-    run: FinishedRun, concept: ConceptProgress, *, device: torch.device, sampling: Mapping[str, Any]
+    run: FinishedRun,
+    concept: ConceptProgress,
+    prompts: Sequence[str],
+    *,
+    device: torch.device,
+    sampling: Mapping[str, Any],
 ) -> Image.Image:
     """Draw what was given, the words alone, the learned word, and the learned word in other sentences."""
     token, words = concept.placeholder_token, concept.description
     learned = fill_template(VALIDATION_TEMPLATE, token, words)
-    edits = [fill_template(prompt, token, words) for prompt in SAMPLE_PROMPTS[1:]]
+    edits = [fill_template(prompt, token, words) for prompt in prompts]
     alone = [fill_template(VALIDATION_TEMPLATE, words, words)] if words else []
     drawn = draw_columns(
         run.backbone,
@@ -260,8 +272,7 @@ def _chart(points: Sequence[LossPoint]) -> dict[str, Any]:
         share = (loss - low) / (high - low)
         return round(_CHART_HEIGHT - _CHART_BOTTOM - share * (_CHART_HEIGHT - _CHART_TOP - _CHART_BOTTOM), 1)
 
-    ticks = [low + (high - low) * part for part in (0.1, 0.3, 0.5, 0.7, 0.9)]
-    digits = max(2, 2 - math.floor(math.log10(high - low)))
+    ticks, digits = _round_values(low, high)
     every = max(1, math.ceil(len(points) / 8))
     return {
         "width": _CHART_WIDTH,
@@ -283,6 +294,14 @@ def _chart(points: Sequence[LossPoint]) -> dict[str, Any]:
         "ticks": [{"y": y(tick), "label": f"{tick:.{digits}f}"} for tick in ticks],
         "steps": [{"x": x(point.step), "label": point.step} for point in points[::every]],
     }
+
+
+def _round_values(low: float, high: float) -> tuple[list[float], int]:
+    """Return three to six round numbers between two, and the decimals that they need."""
+    power = math.floor(math.log10((high - low) / 3))
+    step = next(n * 10.0**power for n in (5, 2, 1) if (high - low) / (n * 10.0**power) >= 3)
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [number * step for number in range(first, last + 1)], max(0, -power)
 
 
 def _png(picture: Image.Image) -> bytes:
