@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, TOYBOX
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
 from tiny.every_family import FAMILY
 from transformers.utils import logging
@@ -615,3 +615,20 @@ def test_other_libraries_get_their_voice_back(run: Run) -> None:
 
 def test_the_page_of_all_options_is_current() -> None:
     assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page(), "run tests/commands_page.py"
+
+
+def test_the_toybox_is_drawn_with_the_guidance_that_suits_it(
+    run: Run, mug: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    call = StableDiffusionPipeline.__call__
+
+    def calling(self: Any, *args: Any, **options: Any) -> Any:
+        asked.append(options["guidance_scale"])
+        return call(self, *args, **options)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "__call__", calling)
+    words = ["generate", "a photo of <mug>", "--concepts", str(mug), "--num_inference_steps", "1"]
+    for more in ((), ("--model", "toybox"), ("--guidance_scale", "3")):
+        assert run(*words, "--num_images_per_prompt", "1", *more).status == 0
+    assert asked == [2.0, 2.0, 3.0]

@@ -67,7 +67,7 @@ def run(parsed: Parsed) -> None:
     pipe = load_pipeline(model)
     steps = sorted(set(asked.steps))
     options = TRAINING if is_toybox(model.pretrained_model_name_or_path) else {}
-    drawn_on, sampling = device(), as_written(pipe) | sampling_of(parsed.of(DrawingArguments))
+    drawn_on, sampling = device(), as_written(pipe) | sampling_of(parsed.of(DrawingArguments), model)
     runs: list[Run] = []
     for name, picture in pictures.items():
         folder = output_dir / name if len(pictures) > 1 else output_dir

@@ -50,7 +50,7 @@ def run(parsed: Parsed) -> None:
         seeds=asked.seeds,
         # CLIP would have to be downloaded, and knows photographs rather than drawn toys.
         metrics=[] if as_typed(model) == NAME else default_metrics(),
-        **sampling_of(parsed.of(DrawingArguments)),
+        **sampling_of(parsed.of(DrawingArguments), model),
     )
     path = result.write(output_dir)
     for group, scores in (("keeps the object", result.reconstruction), ("follows prompts", result.editing)):

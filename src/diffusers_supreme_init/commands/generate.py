@@ -40,7 +40,7 @@ def run(parsed: Parsed) -> None:
     pipe = load_pipeline(model).to(device())
     reports = pipe.load_multitoken_inversion(asked.concepts) if asked.concepts else []
     check_prompts(asked.prompts, [report.placeholder_token for report in reports])
-    sampling = as_written(pipe) | sampling_of(parsed.of(DrawingArguments))
+    sampling = as_written(pipe) | sampling_of(parsed.of(DrawingArguments), model)
     output_dir, rows = Path(asked.output_dir), []
     for number, prompt in enumerate(asked.prompts):
         pictures = draw(pipe, prompt, seed=asked.seed, num_images=asked.num_images_per_prompt, **sampling)

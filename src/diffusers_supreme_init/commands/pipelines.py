@@ -12,7 +12,7 @@ from transformers.quantizers import auto as encoder_quantizers
 from ..backbones import family_defaults
 from ..errors import ConfigError, one_line
 from .arguments import DrawingArguments, ModelArguments
-from .toybox import NAME, is_toybox, toybox_folder
+from .toybox import GUIDANCE_SCALE, NAME, is_toybox, toybox_folder
 
 _MODELS = (
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "2.1 GB"),
@@ -77,9 +77,10 @@ def as_typed(model: ModelArguments) -> str:
     return NAME if is_toybox(name) else name
 
 
-def sampling_of(drawing: DrawingArguments) -> dict[str, Any]:
-    """Return arguments of the pipeline; those left open are its own."""
-    return {name: value for name, value in vars(drawing).items() if value is not None}
+def sampling_of(drawing: DrawingArguments, model: ModelArguments) -> dict[str, Any]:
+    """Return arguments of the pipeline; those left open are its own, or what suits the toybox."""
+    usual = {"guidance_scale": GUIDANCE_SCALE} if is_toybox(model.pretrained_model_name_or_path) else {}
+    return usual | {name: value for name, value in vars(drawing).items() if value is not None}
 
 
 def _load(model: ModelArguments, config: dict[str, Any], options: dict[str, Any]) -> Any:

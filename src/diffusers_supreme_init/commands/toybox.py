@@ -60,7 +60,7 @@ def toybox_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     folder = toybox_folder()
     # Labels of one's own are compared by CLIP, which the toybox does not have.
     names = ("captioner", "segmenter") if given.get("candidate_labels") else ("captioner", "segmenter", "classifier")
-    return {**{name: str(folder / name) for name in names}, **TRAINING, "guidance_scale": GUIDANCE_SCALE}
+    return {**{name: str(folder / name) for name in names}, **TRAINING}
 
 
 def run(parsed: Parsed) -> None:

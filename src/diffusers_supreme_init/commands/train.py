@@ -76,7 +76,7 @@ def run(parsed: Parsed) -> int:
             output_dir,
             prompts=hub.sample_prompts or usual[1:],
             model=as_typed(model),
-            **sampling_of(parsed.of(DrawingArguments)),
+            **sampling_of(parsed.of(DrawingArguments), model),
         )
     if hub.push_to_hub:
         published = trainer.push_to_hub(
