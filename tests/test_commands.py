@@ -193,6 +193,18 @@ def test_a_picture_and_a_name_are_checked_before_any_model(run: Run, monkeypatch
         assert run("train", picture, "--token", token, "--model", "toybox").status == 1
 
 
+@pytest.mark.parametrize("kind", ["captioner", "classifier", "segmenter"])
+def test_a_describer_that_is_not_there_is_told_before_the_pipeline_is_loaded(
+    kind: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
+    for command in ("train", "describe"):
+        token = ("--token", "<mug>") if command == "train" else ()
+        ended = run(command, MUG, "--model", "toybox", *token, f"--{kind}", "nobody/nothing")
+        assert ended.status == 1
+        assert f"error: {kind}: expected a folder with a model or an id on the Hub, got 'nobody/nothing'" in ended.err
+
+
 def test_a_family_that_cannot_be_trained_is_refused_before_it_is_loaded(run: Run, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model_index.json").write_text(
@@ -632,3 +644,15 @@ def test_the_toybox_is_drawn_with_the_guidance_that_suits_it(
     for more in ((), ("--model", "toybox"), ("--guidance_scale", "3")):
         assert run(*words, "--num_images_per_prompt", "1", *more).status == 0
     assert asked == [2.0, 2.0, 3.0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="bash")
+def test_bash_completes_commands_and_options(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "completion.sh").write_text(run("completion", "bash").out)
+    for words, expected in (("tr", "train"), ("train --max_tr", "--max_train_steps"), ("compare --see", "--seeds")):
+        given = ["supreme-init", *words.split()]
+        script = f"source completion.sh; COMP_WORDS=({' '.join(given)}); COMP_CWORD={len(given) - 1}; "
+        script += f"_shtab_supreme_init supreme-init {given[-1]} {given[-2]}; echo ${{COMPREPLY[@]}}"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert expected in done.stdout.split(), done.stderr
+    assert "expected one shell of bash, zsh" in run("completion", "dos").err

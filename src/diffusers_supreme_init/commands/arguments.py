@@ -287,5 +287,9 @@ class PushArguments:
 
 
 @dataclass(kw_only=True)
-class NoArguments:
-    """Nothing to choose."""
+class CompletionArguments:
+    """For which shell."""
+
+    _argument_group_name = "completion"
+
+    shell: list[str] = field(default_factory=list, metadata={"help": "bash, zsh or tcsh."})

@@ -11,7 +11,7 @@ from ..files import check_writable
 from ..pictures import faded, find_pictures, load_subject
 from ..training.proposals import InitializerProposal, propose_initializer
 from .arguments import DescribeArguments, DescriberArguments, ModelArguments, RegionArguments
-from .describers import requested_describers, requested_region
+from .describers import check_describers, requested_describers, requested_region
 from .parser import Parsed
 from .pipelines import check_model, device, load_pipeline
 from .toybox import TRAINING, is_toybox
@@ -38,6 +38,7 @@ def run(parsed: Parsed) -> None:
     region = requested_region(region_arguments)
     if asked.output_dir is not None:
         check_writable(asked.output_dir)
+    check_describers(describers, [asked.initializer], finds_regions=region is not None and region.mask is None)
     pipe = None
     if model.pretrained_model_name_or_path is not None:
         check_model(model)

@@ -1,6 +1,7 @@
 """Options -> the region that is meant, and the describers that look at it."""
 
 import os
+from collections.abc import Sequence
 
 from ..describers import Describers, EndpointRefiner, LocalRefiner, RefinementStyle, Region
 from ..errors import ConfigError
@@ -44,6 +45,27 @@ def requested_describers(arguments: RegionArguments, config: DescriberArguments)
     elif arguments.refiner_model is not None:
         refiner = LocalRefiner(arguments.refiner_model, style=style)
     return Describers(config, refiner=refiner)
+
+
+def check_describers(describers: Describers, methods: Sequence[str | None], *, finds_regions: bool) -> None:
+    """Check that the models that will be asked are there, before any is loaded.
+
+    Args:
+        describers: The models.
+        methods: How each concept finds its words; None: they are given.
+        finds_regions: Whether a region has to be found.
+
+    Raises:
+        DescriberError: One is not there.
+    """
+    asked = set()
+    if {"class", "auto"} & {*methods} and describers.config.num_labels:
+        asked.add("classifier")
+    if {"caption", "auto"} & {*methods} and describers.config.num_captions:
+        asked.add("captioner")
+    if finds_regions or ("auto" in methods and describers.config.score_object):
+        asked.add("segmenter")
+    describers.check(sorted(asked))
 
 
 def _point(text: str, example: str) -> tuple[float, float]:

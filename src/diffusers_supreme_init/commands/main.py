@@ -18,6 +18,7 @@ from ..file_names import folder_name
 from ..version import __version__
 from .arguments import (
     CompareArguments,
+    CompletionArguments,
     ConceptArguments,
     ConvertArguments,
     DescribeArguments,
@@ -151,6 +152,15 @@ COMMANDS = {
             usual=("hub_private_repo", "hub_license", "create_pr", "revision", "commit_message", "overwrite"),
             positional=("folder_and_repository", "FOLDER ID"),
             example="supreme-init push out/mug user/mug",
+        ),
+        Command(
+            name="completion",
+            summary="Print a script with which your shell completes commands and options.",
+            arguments=(CompletionArguments,),
+            module="completion",
+            usual=("shell",),
+            positional=("shell", "SHELL"),
+            example='eval "$(supreme-init completion bash)"',
         ),
         Command(
             name="env",

@@ -100,6 +100,11 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
     return Parsed(values, objects)
 
 
+def parser_of(command: Command) -> argparse.ArgumentParser:
+    """Return the parser of a command."""
+    return _Parser(command)
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Keeps the paragraphs of the description, shows defaults that say something, and each option once."""
 

@@ -12,6 +12,7 @@ import torch
 
 from ..backbones import family_defaults
 from ..concepts import Concept, find_masks, find_regions, load_concepts
+from ..describers import Describers
 from ..errors import ConfigError, PictureError, SupremeInitError, TrainingError
 from ..file_names import RUN_NAME
 from ..files import write_atomically
@@ -32,7 +33,7 @@ from .arguments import (
     RegionArguments,
     TrainingArguments,
 )
-from .describers import requested_describers, requested_region
+from .describers import check_describers, requested_describers, requested_region
 from .parser import Parsed
 from .pipelines import as_typed, check_model, load_pipeline, sampling_of
 from .terminal import INTERRUPTED
@@ -52,7 +53,7 @@ def run(parsed: Parsed) -> int:
     concepts = requested_concepts(asked, region_arguments)
     output_dir = Path(str(config.output_dir))
     describers = requested_describers(region_arguments, parsed.of(DescriberArguments))
-    _check(concepts, asked, model, hub, config, output_dir)
+    _check(concepts, asked, model, hub, config, describers, output_dir)
     pipe = load_pipeline(model)
     trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
     failure: SupremeInitError | None = None
@@ -137,6 +138,7 @@ def _check(
     model: ModelArguments,
     hub: HubArguments,
     config: TrainingArguments,
+    describers: Describers,
     output_dir: Path,
 ) -> None:
     """Check all that can be checked before the first model is loaded.
@@ -164,6 +166,13 @@ def _check(
             f"pretrained_model_name_or_path: {pipeline_class} cannot be trained on; supreme-init train without "
             "--model lists models that can"
         )
+    methods = [concept.method for concept in concepts]
+    regions = [
+        region
+        for concept in concepts
+        for region in find_regions(concept, len(find_pictures(concept.images, quietly=True))) or ()
+    ]
+    check_describers(describers, methods, finds_regions=any(region.mask is None for region in regions))
     _check_hub(hub, model)
 
 
