@@ -1,14 +1,14 @@
 """`supreme-init completion`: a script with which a shell completes commands and options."""
 
 import argparse
-from typing import Any
+from typing import Any, cast
 
 import shtab
 
 from ..errors import ConfigError
 from .arguments import CompletionArguments
 from .main import COMMANDS
-from .parser import Parsed, parser_of
+from .parser import Command, Parsed, parser_of
 
 
 def run(parsed: Parsed) -> None:
@@ -23,8 +23,11 @@ def run(parsed: Parsed) -> None:
             f"expected one shell of {', '.join(shtab.SUPPORTED_SHELLS)}, got {' '.join(shells) or 'none'}"
         )
     whole = argparse.ArgumentParser("supreme-init")
-    made: Any = lambda prog, command: parser_of(command)  # noqa: E731 - argparse wants a class, and calls it
-    commands = whole.add_subparsers(parser_class=made)
+
+    def made(prog: str, command: Command) -> argparse.ArgumentParser:
+        return parser_of(command)
+
+    commands = whole.add_subparsers(parser_class=cast(Any, made))  # it is only called
     for command in COMMANDS.values():
         commands.add_parser(command.name, help=command.summary, command=command)
     print(shtab.complete(whole, shells[0]))
