@@ -441,13 +441,20 @@ def _four_steps(output_dir: str) -> list[str]:
     return [*words, "--max_train_steps", "4", "--validation_samples", "2", "--output_dir", output_dir]
 
 
-def test_a_second_interrupt_ends_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_second_interrupt_ends_at_once(
+    ignored: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(self: Any, number: int) -> Any:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(TrainingLoop, "train_step", interrupted)
-    ended = run(*_four_steps("out/mug"))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        ended = run(*_four_steps("out/mug"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.status == 130
     assert ended.err.splitlines()[-1] == "error: interrupted"
     assert not (tmp_path / "out" / "mug" / "learned_embeds.safetensors").exists()

@@ -196,7 +196,8 @@ def _stopping_on_interrupt(trainer: SupremeInitTextualInversionTrainer) -> Itera
     """Let the first Ctrl-C end training after the step, so that what was learned is saved; the second interrupts."""
 
     def stop(*_: Any) -> None:
-        signal.signal(signal.SIGINT, before)
+        # Of a process in the background, interrupts are ignored; whoever sends one all the same means it.
+        signal.signal(signal.SIGINT, before if callable(before) else signal.default_int_handler)
         logger.warning("stopping after this step, then saving; Ctrl-C again ends at once and saves nothing")
         trainer.stop()
 
