@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-card reproduce real-parts test test-slow fuzz quality style clean
+.PHONY: help demo example-card reproduce real-parts test test-slow fuzz docs quality style clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,10 +25,9 @@ demo: $(INSTALLED)  ## one picture in, a concept out: look at out/demo/before_af
 	$(BIN)/python examples/demo.py --output_dir out/demo
 
 example-card: $(INSTALLED)  ## renew docs/example_card: what `push_to_hub` would publish of the toybox's mug
-	$(BIN)/python examples/train.py --images examples/toybox/concepts/mug.png --placeholder_token '<mug>' \
-	    --initializer auto --validation_steps 0 every:20 --output_dir out/example_card \
+	$(BIN)/supreme-init train examples/toybox/concepts/mug.png --model toybox --token '<mug>' \
+	    --validation_steps 0 every:20 --output_dir out/example_card --overwrite --no_report \
 	    --mask examples/toybox/concepts/masks/mug.png --masked_loss --unmasked_weight 0.25 \
-	    --snr_gamma 5 --flip_probability 0 \
 	    --sample_prompts 'a photo of a {}' 'a photo of a {} on a sky background' 'a photo of a {} with green trim'
 	mkdir -p docs/example_card
 	cd out/example_card && cp -r README.md images learned_embeds.safetensors training.json ../../docs/example_card
@@ -50,6 +49,9 @@ test-slow: $(INSTALLED)  ## the slow tests
 
 fuzz: $(INSTALLED)  ## 20,000 damaged pictures, lists, settings, embedding files and prompts (minutes)
 	FUZZ_ROUNDS=20000 $(BIN)/python -m pytest -m slow tests/test_fuzz.py tests/test_fuzz_inputs.py
+
+docs: $(INSTALLED)  ## build the documentation, strictly: out/site/index.html
+	$(BIN)/zensical build --strict
 
 quality: $(INSTALLED)  ## lint, format, types, import directions
 	$(BIN)/ruff check .

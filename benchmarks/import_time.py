@@ -1,4 +1,4 @@
-"""What importing the package costs beside importing diffusers, in processor seconds.
+"""What importing the package and asking for help cost beside importing diffusers, in processor seconds.
 
     python benchmarks/import_time.py
 
@@ -18,13 +18,16 @@ IMPORTS = (
     "from diffusers import DiffusionPipeline",
     "from diffusers import DiffusionPipeline; import diffusers_supreme_init",
     "from diffusers_supreme_init import SupremeInitTextualInversionTrainer",
+    "from diffusers_supreme_init.commands import main; main(['--help'])",
+    "from diffusers_supreme_init.commands import main; main(['train', '--help'])",
+    "from diffusers_supreme_init.commands import main; main(['train', '--bogus'])",
 )
 
 
 def seconds_of(code: str) -> float:
     """Return the processor seconds of a new process that runs `code`."""
     before = os.times()
-    subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 

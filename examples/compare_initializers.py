@@ -20,18 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from describe import TOYBOX
 from experiment.learning import DRAWN, MEASURES, Recipe, run_recipe, values_of
+from experiment.pipelines import TOYBOX, toybox_describers
 from experiment.runs import Experiment, find_words, pictures_of
 from experiment.settings import DEFAULT
-from experiment.statistics import mean_interval
 from PIL import Image
 from reproduce_paper import ReproduceArguments, set_up
 from tqdm import tqdm
 
 from diffusers_supreme_init import (
     Concept,
-    DescriberConfig,
     Describers,
     InitializerProposal,
     Region,
@@ -39,6 +37,7 @@ from diffusers_supreme_init import (
     propose_initializer,
     write_atomically,
 )
+from diffusers_supreme_init.metrics import mean_interval
 
 sys.path.append(str(TOYBOX))  # the toybox is a folder of scripts
 from captions import CAPTIONER_DETAILS, caption
@@ -135,7 +134,7 @@ def object_masks(concepts: Sequence[Concept], describers: Describers) -> dict[st
 def find_starts(experiment: Experiment, seed: int, folder: Path) -> dict[str, dict[str, str]]:
     """Return the words of every start, by placeholder tokens; other noises compare them than those that judge them."""
     found = {
-        compared_on: find_words(experiment, toybox_describers(compared_on), seed, folder / f"words-{compared_on}.json")
+        compared_on: find_words(experiment, describers_of(compared_on), seed, folder / f"words-{compared_on}.json")
         for compared_on in COMPARED_ON
     }
     return {
@@ -163,7 +162,7 @@ def train_starts(
 
 def train_masked(experiment: Experiment, words: Mapping[str, str], seed: int, folder: Path) -> list[dict[str, Any]]:
     """Train and measure the caption's words with the object's mask as weight of the loss."""
-    masks = object_masks(experiment.concepts, toybox_describers("object"))
+    masks = object_masks(experiment.concepts, describers_of("object"))
     recipe = Recipe(MASKED, (STEPS,), {**DEFAULT.options, **MASKED_OPTIONS})
     measured = run_recipe(experiment, recipe, words, seed, folder / MASKED, masks=masks)
     return [one | {"words": words[one["concept"]]} for one in measured]
@@ -206,10 +205,9 @@ def worth_table(measured: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def toybox_describers(compared_on: str, **options: Any) -> Describers:
-    """Return the toybox's own models."""
-    folders: dict[str, Any] = {name: str(TOYBOX / name) for name in ("captioner", "classifier", "segmenter")}
-    return Describers(DescriberConfig(**folders, score_object=COMPARED_ON[compared_on], **options))
+def describers_of(compared_on: str, **options: Any) -> Describers:
+    """Return the toybox's own describers."""
+    return Describers(toybox_describers(score_object=COMPARED_ON[compared_on], **options))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -231,7 +229,7 @@ def choose_all(experiment: Experiment, seeds: Sequence[int], output_dir: Path) -
     """Let "auto" choose in every way that is compared; print the table."""
     choices: dict[tuple[str, int], list[list[dict[str, Any]]]] = {}
     for compared_on, num_samples in itertools.product(COMPARED_ON, SCORE_SAMPLES):
-        describers = toybox_describers(compared_on, score_samples=num_samples)
+        describers = describers_of(compared_on, score_samples=num_samples)
         choices[compared_on, num_samples] = [
             choose(
                 experiment,

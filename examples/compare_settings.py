@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from describe import TOYBOX
 from experiment.learning import DRAWN, MEASURES, Recipe, run_recipe, values_of
+from experiment.pipelines import TOYBOX
 from experiment.runs import pictures_of
-from experiment.statistics import Interval, mean_interval, steps_to_equal
+from experiment.statistics import steps_to_equal
 from reproduce_paper import ReproduceArguments, set_up
 
 from diffusers_supreme_init import (
@@ -35,6 +35,7 @@ from diffusers_supreme_init import (
     propose_initializer,
     write_atomically,
 )
+from diffusers_supreme_init.metrics import Interval, mean_interval
 
 sys.path.append(str(TOYBOX))  # the toybox is a folder of scripts
 from concepts import other_toys, write_concepts

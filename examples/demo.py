@@ -22,15 +22,12 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from describe import TOYBOX_GUIDANCE_SCALE, TOYBOX_OPTIONS
-from diffusers import DiffusionPipeline
-from generate import draw
+from experiment.pipelines import TOYBOX, TOYBOX_GUIDANCE_SCALE, TOYBOX_OPTIONS, draw, load_pipeline, toybox_describers
 from PIL import Image
 
 from diffusers_supreme_init import (
     Concept,
     ConceptProgress,
-    DescriberConfig,
     Describers,
     Region,
     SheetRow,
@@ -40,12 +37,11 @@ from diffusers_supreme_init import (
     propose_initializer,
 )
 
-TOYBOX = Path(__file__).parent / "toybox"
 sys.path.append(str(TOYBOX))  # the toybox is a folder of scripts
-from judging import TOLD_DETAILS, UNTOLD_DETAILS, DetailsKept, Judge, chance  # noqa: E402  # found by the line above
+from judging import TOLD_DETAILS, UNTOLD_DETAILS, DetailsKept, Judge, chance  # found by the line above
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  # after the choice of its backend
+from matplotlib import pyplot as plt  # after the choice of its backend
 
 PICTURE = TOYBOX / "concepts" / "mug.png"
 TOKEN, STAR_TOKEN = "<mug>", "<star>"
@@ -65,21 +61,7 @@ FROM_WORDS, FROM_STAR = "#0072b2", "#d55e00"  # distinguishable with any colour 
 
 def load_toybox() -> Any:
     """Return the toybox pipeline, on a GPU if there is one."""
-    pipe = DiffusionPipeline.from_pretrained(TOYBOX / "pipeline", dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def toybox_describers() -> Describers:
-    """Return the toybox's classifier, captioner and segmenter."""
-    return Describers(
-        DescriberConfig(
-            captioner=str(TOYBOX / "captioner"),
-            classifier=str(TOYBOX / "classifier"),
-            segmenter=str(TOYBOX / "segmenter"),
-            score_samples=CONFIG.validation_samples,
-        )
-    )
+    return load_pipeline().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train(
@@ -196,7 +178,7 @@ def main() -> None:
     output_dir: Path = parser.parse_args().output_dir
 
     given = Image.open(PICTURE).convert("RGB")
-    pipe, describers = load_toybox(), toybox_describers()
+    pipe, describers = load_toybox(), Describers(toybox_describers(score_samples=CONFIG.validation_samples))
     proposal = propose_initializer(
         PICTURE, "auto", pipe=pipe, describers=describers, config=SupremeInitConfig(**TOYBOX_OPTIONS)
     )

@@ -20,18 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from describe import (
+from experiment.pipelines import (
     TOYBOX,
     TOYBOX_GUIDANCE_SCALE,
     TOYBOX_PIPELINE,
     is_toybox,
     load_pipeline,
-    parse,
+    toybox_describers,
     toybox_options,
 )
 from experiment.report import Facts, write_report
 from experiment.runs import Experiment, Measurement, find_words, run_group, seconds_per_step
 from experiment.settings import BEYOND, DEFAULT, PAPER, Group
+from transformers import HfArgumentParser
 
 from diffusers_supreme_init import (
     EDITING_PROMPTS,
@@ -62,6 +63,7 @@ TOYBOX_EDITING_PROMPTS = (
     "a photo of a {} with a blue moon",
 )
 PUBLISHED = "published"
+DESCRIBERS = ("captioner", "classifier", "segmenter")
 FREE_OPTIONS = frozenset({"seeds", "output_dir", "paper_only"})
 """Options that earlier results may differ in."""
 
@@ -243,7 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     """Parse, run; return the report."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        run, describer_config = parse((ReproduceArguments, DescriberConfig), given, description=__doc__)
+        parser = HfArgumentParser((ReproduceArguments, DescriberConfig), description=__doc__)  # type: ignore[arg-type]
+        if not any(word.startswith("--pretrained") for word in given):
+            parser.set_defaults(**{name: getattr(toybox_describers(), name) for name in DESCRIBERS})
+        run, describer_config = parser.parse_args_into_dataclasses(given)
         report = run_all(run, describer_config, " ".join(["python examples/reproduce_paper.py", *given]))
     except SupremeInitError as error:
         sys.exit(f"error: {error}")

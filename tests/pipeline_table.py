@@ -37,13 +37,13 @@ REFUSED = "refused"
 UNKNOWN = "unknown"
 CATEGORIES = {
     WHOLE: "the pipeline was built tiny, of the real classes, and called from prompt to picture, video or sound "
-    "([`test_every_pipeline.py`](../tests/test_every_pipeline.py))",
+    "(`tests/test_every_pipeline.py`)",
     TEXT: "the pipeline class was given real tiny text encoders, nearly always without its denoiser, and its own code "
-    "that encodes prompts was called ([`test_text_halves.py`](../tests/test_text_halves.py)); what comes after that "
+    "that encodes prompts was called (`tests/test_text_halves.py`); what comes after that "
     "does not see tokens",
     SAME: "not run; its text encoders and tokenizers are of the same classes as those of a pipeline that ran",
     REFUSED: "no text encoder to put rows into: the loader raises `ConceptLoadError` and changes nothing "
-    "([`test_pipeline_table.py`](../tests/test_pipeline_table.py) raises it)",
+    "(`tests/test_pipeline_table.py` raises it)",
 }
 
 NOTES = {

@@ -33,6 +33,8 @@ FLOORS = [
     ["sharing"],
     ["trainer"],
     ["__init__"],
+    ["commands"],
+    ["__main__"],
 ]
 
 # Names of the first public interface, which never go nor change their meaning, and those that came later.
@@ -105,7 +107,7 @@ LATER_NAMES = [
     "versions",
     "write_atomically",
 ]
-PUBLIC_ROOMS = ("backbones", "describers", "metrics")
+PUBLIC_ROOMS = ("backbones", "commands", "describers", "metrics")
 
 
 def name_of(path: Path) -> str:
@@ -150,7 +152,7 @@ def test_every_room_has_a_floor() -> None:
 
 
 def test_the_root_stays_readable() -> None:
-    assert len(list(PACKAGE.glob("*.py"))) <= 16
+    assert len([path for path in PACKAGE.glob("*.py") if path.name != "__main__.py"]) <= 16
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -250,5 +252,5 @@ def test_constraints_pin_every_dependency_exactly() -> None:
     extras = {name: extra for name, extra in project["optional-dependencies"].items() if name != "vlm"}
     wanted = project["dependencies"] + [d for extra in extras.values() for d in extra]
     names = {d.split(">=")[0].split("[")[0].strip().lower().replace("_", "-") for d in wanted}
-    assert names - {"diffusers-supreme-init"} <= pinned
+    assert names - {"diffusers-supreme-init", "diffusers-supreme-init-toybox"} <= pinned
     assert "torchvision" not in pinned

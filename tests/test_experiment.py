@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffusers_supreme_init import InitializerProposal
 from diffusers_supreme_init.describers.candidates import Candidate
+from diffusers_supreme_init.metrics import mean_interval, steps_to_reach
 
 sys.path.insert(0, str(ROOT / "examples"))  # the examples are a folder of scripts
 
@@ -43,7 +44,7 @@ def curves(**values: list[float]) -> Any:
     ],
 )
 def test_steps_to_reach_a_loss_of_three(losses: list[float], steps: float) -> None:
-    assert statistics.steps_to_reach(STEPS, np.array(losses, dtype=float), 3.0) == steps
+    assert steps_to_reach(STEPS, np.array(losses, dtype=float), 3.0) == steps
 
 
 def test_speedup_is_the_ratio_of_steps_and_never_flatters() -> None:
@@ -59,7 +60,7 @@ def test_speedup_is_the_ratio_of_steps_and_never_flatters() -> None:
 
 def test_intervals_hold_the_mean_and_shrink_with_concepts() -> None:
     generator = np.random.default_rng(0)
-    few, many = (statistics.mean_interval(generator.normal(1.0, 1.0, (number, 3))) for number in (4, 400))
+    few, many = (mean_interval(generator.normal(1.0, 1.0, (number, 3))) for number in (4, 400))
     for one in (few, many):
         assert one.low < one.value < one.high
     assert many.high - many.low < (few.high - few.low) / 3
@@ -68,8 +69,8 @@ def test_intervals_hold_the_mean_and_shrink_with_concepts() -> None:
 
 def test_a_difference_common_to_all_concepts_is_certain() -> None:
     base = np.random.default_rng(0).normal(0.0, 100.0, (12, 3))
-    assert statistics.mean_interval((base + 0.01) - base).excludes_zero
-    assert not statistics.mean_interval(base - base.mean()).excludes_zero
+    assert mean_interval((base + 0.01) - base).excludes_zero
+    assert not mean_interval(base - base.mean()).excludes_zero
 
 
 def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +210,9 @@ def test_a_caption_is_ahead_of_a_class_label_and_that_of_a_star_after_30_steps(t
     folders = {name: str(reproduce_paper.TOYBOX / name) for name in ("captioner", "classifier", "segmenter")}
     describers = runs.Describers(reproduce_paper.DescriberConfig(**folders))
     words = runs.find_words(experiment, describers, 0, tmp_path / "words.json")
-    group = settings.Group(name="paper", settings=(settings.STAR, settings.CLASS, settings.CAPTION), is_paper=True)
+    group = settings.Group(
+        name="paper", label="", settings=(settings.STAR, settings.CLASS, settings.CAPTION), is_paper=True
+    )
     measured = runs.run_group(experiment, group, words, 0, tmp_path / "paper")
     after = statistics.curves_of(measured, "paper", "validation_loss")
     mean = {name: values[..., after.steps.index(30)].mean() for name, values in after.values.items()}
@@ -220,7 +223,7 @@ def test_a_caption_is_ahead_of_a_class_label_and_that_of_a_star_after_30_steps(t
 @pytest.mark.slow
 def test_auto_takes_no_background_and_no_other_class_of_any_toy(tmp_path: Path) -> None:
     experiment = reproduce_paper.set_up(reproduce_paper.ReproduceArguments())
-    describers = initializers.toybox_describers("object", score_samples=32)
+    describers = initializers.describers_of("object", score_samples=32)
     chosen = initializers.choose(experiment, describers, 0, tmp_path / "choices.json")
     assert len(chosen) == 12
     assert all(any("background" in candidate["text"] for candidate in one["candidates"]) for one in chosen)

@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import random
-import runpy
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +28,7 @@ from diffusers_supreme_init import (
     SupremeInitError,
     SupremeInitTextualInversionTrainer,
 )
+from diffusers_supreme_init.commands import main as supreme_init
 from diffusers_supreme_init.formats.conversion import convert_embedding
 from diffusers_supreme_init.formats.embedding_file import read_embedding, write_embedding
 from diffusers_supreme_init.formats.readers import EmbeddingFormat, read_embeddings
@@ -261,7 +262,7 @@ def test_pickles_are_opened_only_when_asked_and_never_run(tmp_path: Path, suffix
     torch.save({"<mug>": CLIP_L, "more": _RunsCode(tmp_path / "ran")}, evil)
     for path in (harmless, evil):
         with pytest.raises(
-            EmbeddingFileError, match=r"is a pickle, .*run code.*allow_pickle=True.*examples/convert.py"
+            EmbeddingFileError, match=r"is a pickle, .*run code.*allow_pickle=True.*supreme-init convert"
         ):
             read_embeddings(path)
     assert read_embeddings(harmless, allow_pickle=True)[0].placeholder_token == "<mug>"
@@ -660,22 +661,23 @@ def test_example_converts_and_says_what_it_wrote(tmp_path: Path) -> None:
 def test_mistakes_on_the_command_line_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = runpy.run_path(str(ROOT / "examples" / "convert.py"), run_name="example")["main"]
     torch.save({"emb_params": CLIP_L}, tmp_path / "mug.pt")
     source, target = str(tmp_path / "mug.pt"), str(tmp_path / "out")
     for arguments, message in [
-        ([], "error: the following arguments are required: source, target, --format"),
-        ([source, target, "--format", "ckpt"], "error: argument --format: invalid choice: 'ckpt'"),
-        ([source, target, "--format", "kohya", "--pickle"], "error: unrecognized arguments: --pickle"),
+        ([], "error: expected a file or folder to read and one to write"),
+        ([source], "error: expected a file or folder to read and one to write"),
+        ([source, target, "--format", "ckpt"], "error: format: expected one of diffusers, comfyui, .*, got 'ckpt'"),
+        ([source, target, "--format", "kohya", "--pickle"], "error: unknown option '--pickle'"),
         ([source, target, "--format", "kohya"], "error: .* is a pickle"),
         ([source, target, "--format", "diffusers", "--allow_pickle"], "error: .* pass e.g. --token '<mug>'"),
         ([source, source, "--format", "a1111", "--allow_pickle"], "error: .* it is the source"),
     ]:
-        with pytest.raises(SystemExit, match=message) as info:
-            main(arguments)
-        assert "\n" not in str(info.value.code)
+        assert supreme_init(["convert", *arguments]) in (1, 2)
+        said = capsys.readouterr().err
+        assert re.match(message, said)
+        assert said.count("\n") == 1
     arguments = [source, str(tmp_path / "mug.safetensors"), "--format", "comfyui", "--allow_pickle", "--encoder_keys"]
-    main([*arguments, "clip_h"])
+    assert supreme_init(["convert", *arguments, "clip_h"]) == 0
     assert capsys.readouterr().out.endswith("mug.safetensors: without a name clip_h (2, 768) float32\n")
 
 

@@ -4,7 +4,6 @@ import base64
 import itertools
 import json
 import random
-import runpy
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,6 +30,7 @@ from diffusers_supreme_init import (
     read_embeddings,
     write_embeddings,
 )
+from diffusers_supreme_init.commands import main as supreme_init
 from diffusers_supreme_init.text.encoder_identity import EncoderIdentity
 
 WIDTHS = {"clip_l": 768, "clip_h": 1024, "clip_g": 1280, "t5xxl": 4096, "gemma2_2b": 2304, "llama": 4096}
@@ -234,9 +234,11 @@ def test_the_table_in_the_docs_names_every_program_and_format() -> None:
 
 
 def test_programs_are_choices_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main = runpy.run_path(str(ROOT / "examples" / "convert.py"), run_name="example")["main"]
     write_embeddings(tmp_path / "mug", concept("sd1"), "diffusers")
-    main([str(tmp_path / "mug"), str(tmp_path / "mug.safetensors"), "--format", "invokeai"])
+    assert (
+        supreme_init(["convert", str(tmp_path / "mug"), str(tmp_path / "mug.safetensors"), "--format", "invokeai"])
+        == 0
+    )
     assert equal(programs.invokeai(tmp_path / "mug.safetensors", "sd1"), concept("sd1"))
 
 

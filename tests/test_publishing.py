@@ -419,7 +419,13 @@ trainer = SupremeInitTextualInversionTrainer(
     config=SupremeInitConfig(max_train_steps=2, validation_samples=2),
 )
 trainer.train()
-trainer.push_to_hub("user/mug", output_dir={str(tmp_path / "mug")!r}, sample_prompts=["a photo of a {{}}"])
+trainer.push_to_hub(
+    "user/mug",
+    output_dir={str(tmp_path / "mug")!r},
+    sample_prompts=["a photo of a {{}}"],
+    private=True,
+    allow_toybox=True,
+)
 card = huggingface_hub.ModelCard.load("user/mug").content
 blocks = re.findall(r"```python\\n(.*?)```", card, re.DOTALL)
 result = []
@@ -499,12 +505,16 @@ def test_train_py_publishes(hub: HubWorker, tmp_path: Path) -> None:
     options = ["--push_to_hub", "--hub_model_id", "user/mug", "--max_train_steps", "2", "--validation_samples", "2"]
     options += ["--initializer", "a mug", "--placeholder_token", "<mug>"]
     options += ["--images", str(ROOT / "examples/toybox/concepts/mug.png"), "--output_dir", str(tmp_path / "mug")]
-    options += ["--sample_prompts", "a photo of a {}"]
+    options += ["--sample_prompts", "a photo of a {}", "--no_report"]
+    options += ["--model", "toybox", "--allow_toybox", "--hub_private_repo"]
     code = f"""
 import runpy, sys
 sys.argv = {[script, *options]!r}
 sys.path.insert(0, {str(ROOT / "examples")!r})
-runpy.run_path({script!r}, run_name="__main__")
+try:
+    runpy.run_path({script!r}, run_name="__main__")
+except SystemExit as ended:
+    assert ended.code == 0
 """
     done = hub.run(code, timeout=200).check()
     assert f"published: {hub.server.url}/user/mug" in done.stdout
@@ -514,8 +524,17 @@ runpy.run_path({script!r}, run_name="__main__")
 def test_train_py_asks_before_training_whether_it_may_publish(hub: HubWorker, tmp_path: Path) -> None:
     def train(token: str | None, repo_id: str = "user/mug", *more: str) -> Any:
         options = ["--push_to_hub", "--hub_model_id", repo_id, "--output_dir", str(tmp_path / "out"), *more]
-        code = f"import runpy; runpy.run_path('examples/train.py')['main']({options!r})"
-        return hub.run(f"import os, sys; os.chdir({str(ROOT)!r}); sys.path.insert(0, 'examples')\n{code}", token=token)
+        options += [
+            "--images",
+            str(ROOT / "examples/toybox/concepts/mug.png"),
+            "--token",
+            "<mug>",
+            "--model",
+            "toybox",
+        ]
+        options += ["--allow_toybox", "--hub_private_repo"]
+        code = f"from diffusers_supreme_init.commands import main; result = main({['train', *options]!r})"
+        return hub.run(code, token=token)
 
     for made, message in (
         (train(None), "log in with `hf auth login`, or pass token="),
@@ -523,8 +542,8 @@ def test_train_py_asks_before_training_whether_it_may_publish(hub: HubWorker, tm
         (train(WRITE_TOKEN, "other/mug"), "expected a repository of user; choose one"),
         (train(WRITE_TOKEN, "mug"), "expected a repository 'user/name', got 'mug'"),
     ):
-        assert made.error_type == "SystemExit"
-        assert message in (made.error or "")
+        assert made.value == 1
+        assert message in made.stderr
     assert not (tmp_path / "out").exists()
     assert not hub.server.count("POST", "/api/repos/create")
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from diffusers_supreme_init.metrics import mean_interval
+
 from .settings import AUTO, CAPTION, CLASS, STAR, STARS, Setting
-from .statistics import Curves, mean_interval
+from .statistics import Curves
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from diffusers_supreme_init import versions, write_atomically
+from diffusers_supreme_init.metrics import Interval, mean_interval
 
 from .figures import ABLATION, STARTS, plot_curves
 from .runs import Measurement
 from .settings import AUTO, BEYOND, CAPTION, CLASS, FOLLOWED, PAPER, STAR, STARS, Group
-from .statistics import Curves, Interval, curves_of, mean_interval, speedup, steps_in_runs, steps_of_mean
+from .statistics import Curves, curves_of, speedup, steps_in_runs, steps_of_mean
 
 LOSS = "validation_loss"
 LOSS_LABEL = "fixed-noise denoising loss (MSE of latents)"

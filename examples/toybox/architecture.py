@@ -73,6 +73,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    config.toybox = True  # so that what is made with it says so, and is not published by accident
     return CLIPTextModel(config)
 
 

@@ -19,6 +19,9 @@ PICKLE_SUFFIXES = (".pt", ".bin", ".pth", ".ckpt")
 CARD_NAME = "README.md"
 RECORD_NAME = "training.json"
 EVALUATION_NAME = "evaluation.json"
+REPORT_NAME = "report.html"
+SHEET_NAME = "sheet.png"
+RUN_NAME = "run.yaml"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
 _NUMBERED_IMAGE = re.compile(r"(images|pictures)/\d+\.png")

@@ -104,8 +104,8 @@ def read_safetensors(source: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
         rename = "" if path.suffix.lower() in PICKLE_SUFFIXES else "rename it to .pt and "
         raise EmbeddingFileError(
             f"expected a .safetensors file, got {where}, a pickle; pickles can run code when they are opened: where "
-            f"you trust this one, {rename}pass allow_pickle=True, or convert it once with examples/convert.py "
-            "--allow_pickle"
+            f"you trust this one, {rename}pass allow_pickle=True, or convert it once with `supreme-init "
+            "convert --allow_pickle`"
         )
     if kind not in (None, SAFETENSORS):
         raise EmbeddingFileError(f"{where}: expected a whole safetensors file, got {kind}")

@@ -26,6 +26,9 @@ MAX_PIXELS = 178_956_970
 MIN_SIDE = 8
 """Pictures with a shorter side, in pixels, are refused: one latent pixel of the usual autoencoders."""
 
+THUMBNAIL_SIZE = 256
+"""Longest side of pictures that only people look at, in pixels."""
+
 _FAINTEST = 2
 """Of 255: a picture whose channels vary no more counts as one of a single colour."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:|file:", re.IGNORECASE)
@@ -247,6 +250,18 @@ def square_geometry(
     side = min(size)
     top, left = (((length - side) * resolution // (2 * side)) if center_crop else 0 for length in (height, width))
     return height, width, top, left, resolution, resolution
+
+
+def faded(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """Return a picture that is pale where a mask (mode ``L``) is black, for people to look at."""
+    return Image.composite(image, Image.blend(image, Image.new("RGB", image.size, "white"), 0.75), mask)
+
+
+def as_thumbnail(image: Image.Image) -> Image.Image:
+    """Return a picture of at most `THUMBNAIL_SIZE` pixels a side, for people to look at."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.LANCZOS)
+    return small
 
 
 def to_pixel_values(image: Image.Image) -> Tensor:

@@ -26,6 +26,7 @@ from .objective.phases import NO_PROMPT, check_trainable, ready_to_step
 from .pictures import PictureSource
 from .sharing.concept_files import weight_names, write_snapshots
 from .sharing.publishing import Publication, push_to_hub
+from .sharing.report import check_can_report, write_report
 from .sharing.saved_folder import folders_for, is_saved_folder
 from .sharing.saving import FinishedRun, save_run
 from .text.prompt_cleaning import why_lost
@@ -280,7 +281,7 @@ class SupremeInitTextualInversionTrainer:
         sample_prompts = check_prompts("sample_prompts", sample_prompts, self._tokens)
         if self.accelerator.is_main_process:
             save_run(
-                FinishedRun(self._backbone, self.concepts, self.results, self.config, self._seconds, self._finished),
+                self._finished_run(),
                 output_dir,
                 sample_prompts=sample_prompts,
                 with_pictures=with_pictures,
@@ -293,6 +294,59 @@ class SupremeInitTextualInversionTrainer:
         self.accelerator.wait_for_everyone()
         folders = folders_for([concept.placeholder_token for concept in self.results], output_dir)
         return [folder / name for folder in folders for name in weight_names(self._backbone)]
+
+    def write_report(
+        self,
+        output_dir: str | os.PathLike[str],
+        *,
+        prompts: Sequence[str] = SAMPLE_PROMPTS[1:],
+        model: str | None = None,
+        **sampling: Any,
+    ) -> Path | None:
+        """Draw what was learned, and write it with losses, words, settings and cost as one page beside a saved result.
+
+        Each concept's folder gets ``sheet.png``: in rows the picture given, its words alone, the learned word, and the
+        learned word in other sentences, each column from the same noise. Of many concepts the first 8 are drawn.
+        Neither file is ever published: they show your picture.
+
+        Args:
+            output_dir: Where `save` has written the result.
+            prompts: The other sentences, see `save`.
+            model: What the model is called in commands; None: its Hub id, if it has one.
+            sampling: Further arguments of the pipeline, such as ``num_inference_steps``.
+
+        Returns:
+            The path of ``report.html``; None in processes other than the first.
+
+        Raises:
+            TrainingError: The result was not saved there, or a concept is no longer loaded as it was trained.
+            ConfigError: A prompt would not show the concept.
+            OutputError: A file cannot be written, or would replace one that no earlier report wrote.
+        """
+        output_dir = local_path(output_dir)
+        prompts = check_prompts("prompts", prompts, self._tokens)
+        check_can_report(output_dir, self._tokens)
+        if output_dir.resolve() not in self._saved_dirs:
+            raise TrainingError(
+                f"expected a saved result in {str(output_dir)!r}; call save({str(output_dir)!r}) first"
+            )
+        assert self.accelerator is not None, "a saved result was trained"
+        path = None
+        if self.accelerator.is_main_process:
+            path = write_report(
+                self._finished_run(),
+                output_dir,
+                prompts=prompts,
+                model=model,
+                device=self.accelerator.device,
+                sampling=sampling,
+            )
+        self.accelerator.wait_for_everyone()
+        return path
+
+    def _finished_run(self) -> FinishedRun:
+        assert self._finished is not None, "asked for after training"
+        return FinishedRun(self._backbone, self.concepts, self.results, self.config, self._seconds, self._finished)
 
     def push_to_hub(
         self,
@@ -307,6 +361,7 @@ class SupremeInitTextualInversionTrainer:
         revision: str | None = None,
         license: str | None = None,  # noqa: A002 - the card's own word
         overwrite: bool = False,
+        allow_toybox: bool = False,
         timeout: float = 300.0,
     ) -> Publication | None:
         """Publish the concepts, a few kilobytes, with a card and sample pictures; see `push_to_hub` of the package.
@@ -328,6 +383,7 @@ class SupremeInitTextualInversionTrainer:
             revision: Branch to commit to.
             license: Licence named on the card; None: that of the base model, if known.
             overwrite: Replace other rows of the same tokens, in the folder and in the repository; see `save`.
+            allow_toybox: See `push_to_hub` of the package.
             timeout: Time limit for publishing, in seconds.
 
         Returns:
@@ -356,6 +412,7 @@ class SupremeInitTextualInversionTrainer:
             revision=revision,
             license=license,
             overwrite=overwrite,
+            allow_toybox=allow_toybox,
             timeout=timeout,
         )
 

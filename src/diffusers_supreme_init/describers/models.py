@@ -1,13 +1,16 @@
 """`Describers`: the models that a configuration names, each loaded on first use."""
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import torch
+from transformers import AutoConfig
 
 from ..config import DescriberConfig
 from .captioner import Captioner
 from .classifier import Classifier, LabelModel, ZeroShotClassifier
 from .local_refiner import LocalRefiner
+from .model_loading import explained, load_part
 from .refiner import Refiner
 from .segmenter import Segmenter
 
@@ -63,6 +66,24 @@ class Describers:
     def segmenter(self) -> Segmenter:
         """The segmenter."""
         return Segmenter(self.config.segmenter, device=self.device, dtype=self._dtype)
+
+    def check(self, kinds: Iterable[str]) -> None:
+        """Check that models are there, by reading their configurations; none is loaded.
+
+        Args:
+            kinds: Some of ``"classifier"``, ``"captioner"`` and ``"segmenter"``.
+
+        Raises:
+            DescriberError: One does not exist, or the Hub cannot be reached and it is not in the cache.
+        """
+        names = {
+            "classifier": self.classifier_name,
+            "captioner": self.config.captioner,
+            "segmenter": self.config.segmenter,
+        }
+        for kind in kinds:
+            with explained(names[kind], kind):
+                load_part(AutoConfig, names[kind])
 
     def release(self) -> None:
         """Free the memory of all loaded models; each is loaded again on its next use."""

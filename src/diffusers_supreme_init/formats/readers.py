@@ -337,7 +337,7 @@ def _unpickle(path: Path, allow_pickle: bool, where: str) -> dict[Any, Any]:
     if not allow_pickle:
         raise EmbeddingFileError(
             f"{where} is a pickle, a kind of file that can run code when it is opened; where you trust it, pass "
-            "allow_pickle=True, or convert it once with examples/convert.py --allow_pickle"
+            "allow_pickle=True, or convert it once with `supreme-init convert --allow_pickle`"
         )
     try:
         # rinongal's files hold a ParameterDict. torch refuses it by default, but it is safe: it only holds tensors.

@@ -43,12 +43,12 @@ _HUB_REVISION = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 class SourceOptions:
     """Arguments of `load_multitoken_inversion` that say where in a source to look, and how to reach the Hub."""
 
-    weight_name: str | None
-    subfolder: str | None
-    revision: str | None
-    cache_dir: str | Path | None
-    local_files_only: bool
-    hub_token: str | bool | None
+    weight_name: str | None = None
+    subfolder: str | None = None
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+    hub_token: str | bool | None = None
     allow_pickle: bool = False
 
 

@@ -6,6 +6,7 @@ from .defaults import default_metrics
 from .denoising import denoising_mse
 from .dinov2 import DINOv2Similarity
 from .frechet import Gaussian, fit_gaussian, frechet_distance
+from .intervals import NUM_RESAMPLES, Interval, interval_of, mean_interval, resampled_means, steps_to_reach
 from .lpips import LPIPS
 from .sifid import SIFID
 
@@ -16,7 +17,9 @@ __all__ = [
     "DINOv2Similarity",
     "FidelityMetric",
     "Gaussian",
+    "Interval",
     "LPIPS",
+    "NUM_RESAMPLES",
     "Picture",
     "Pictures",
     "PromptMetric",
@@ -25,4 +28,8 @@ __all__ = [
     "denoising_mse",
     "fit_gaussian",
     "frechet_distance",
+    "interval_of",
+    "mean_interval",
+    "resampled_means",
+    "steps_to_reach",
 ]

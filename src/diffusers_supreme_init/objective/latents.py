@@ -1,6 +1,6 @@
 """Pictures -> latents, encoded once: no training step needs the autoencoder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
@@ -14,6 +14,8 @@ from ..pictures import (
     Picture,
     PictureSource,
     TrainingPictures,
+    as_thumbnail,
+    faded,
     fit_to_square,
     load_mask,
     load_subject,
@@ -34,6 +36,8 @@ class PictureLatents:
         object_mask: Where the object is, in the same shape; None if unknown. Candidate words are compared there.
         geometry: ``(num_pictures, 6)``, float32, in pixels: height and width of the whole picture, top and left of the
             crop after scaling, height and width of the crop. SDXL takes it as an input.
+        thumbnail: The first picture as it is trained on, small, for people to look at; pale where the loss counts
+            less.
     """
 
     mean: Tensor
@@ -41,6 +45,7 @@ class PictureLatents:
     mask: Tensor | None
     geometry: Tensor
     object_mask: Tensor | None = None
+    thumbnail: Image.Image | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.mean.shape[0]
@@ -68,10 +73,12 @@ def encode_concept(
     resolution = config.resolution or backbone.resolution
     device = next(backbone.autoencoder.parameters()).device
     means, stds, weights, geometry = [], [], [], []
+    thumbnail: Image.Image | None = None
     show = progress_bar and len(pictures.images) > 1
     for index, source in enumerate(tqdm(pictures.images, desc="encoding pictures", unit="picture", disable=not show)):
         picture = load_subject(source)
-        pixels = to_pixel_values(fit_to_square(picture.image, resolution, center_crop=config.center_crop))
+        square = fit_to_square(picture.image, resolution, center_crop=config.center_crop)
+        pixels = to_pixel_values(square)
         posterior = backbone.encode_pictures(torch.stack([pixels, pixels.flip(-1)]).to(device))
         if not torch.isfinite(posterior.mean).all():
             raise TrainingError(f"picture {index}: the autoencoder gave NaN; load the pipeline in float32 or bfloat16")
@@ -80,12 +87,16 @@ def encode_concept(
         stds.append(posterior.std.cpu())
         if pictures.masked or pictures.masks is not None:
             mask = _find_mask(pictures, index, picture)
+            if pictures.masked:
+                square = faded(square, fit_to_square(mask, resolution, center_crop=config.center_crop))
             weights.append(_latent_weights(mask, resolution, means[-1].shape[-2:], config))
             if pictures.masked and not weights[-1].any():
                 raise PictureError(
                     f"masked_loss: expected a mask with something white, got a black one for picture {index}"
                     + (" in its central square; pass center_crop=False" if config.center_crop else "")
                 )
+        if thumbnail is None:
+            thumbnail = as_thumbnail(square)
     object_mask = torch.stack(weights) if weights and all(each.any() for each in weights) else None
     return PictureLatents(
         mean=torch.stack(means),
@@ -93,6 +104,7 @@ def encode_concept(
         mask=_loss_weights(object_mask, config) if pictures.masked and object_mask is not None else None,
         object_mask=object_mask,
         geometry=torch.tensor(geometry, dtype=torch.float32),
+        thumbnail=thumbnail,
     )
 
 

@@ -62,6 +62,7 @@ def learned_embeddings(
             "validation_loss": {
                 str(step): loss for step, loss in concept.mean_validation_losses().items() if math.isfinite(loss)
             },
+            **({"toybox": True} if _is_toybox(backbone) else {}),
         }
     )
     return {
@@ -183,6 +184,11 @@ def _base_model(backbone: Backbone) -> str | None:
     source = getattr(backbone.pairs[0].encoder, "name_or_path", None)
     is_folder = bool(name) and bool(source) and Path(str(name)) in Path(str(source)).parents
     return None if is_folder else hub_id(name)
+
+
+def _is_toybox(backbone: Backbone) -> bool:
+    """Whether the model is the toybox, which says so in the configuration of its text encoder."""
+    return bool(getattr(backbone.pairs[0].encoder.config, "toybox", False))
 
 
 def _png(picture: Image.Image) -> bytes:

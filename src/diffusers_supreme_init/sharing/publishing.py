@@ -16,7 +16,7 @@ from ..files import write_atomically
 from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, status_of, within
 from ..inputs.paths import local_path
 from .repository import MovedError, RepositoryFiles, place_upload
-from .saved_folder import is_optional
+from .saved_folder import is_optional, made_with_toybox
 from .upload import Upload, read_upload, with_complete_cards
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ def push_to_hub(
     revision: str | None = None,
     license: str | None = None,  # noqa: A002 - the card's own word
     overwrite: bool = False,
+    allow_toybox: bool = False,
     timeout: float = 300.0,
 ) -> Publication:
     """Publish a folder that the trainer saved: embedding, card, settings and sample pictures, nothing else.
@@ -90,6 +91,7 @@ def push_to_hub(
         license: Licence that replaces the card's, e.g. ``"mit"``; None: the card's, else that of the base model.
         overwrite: Replace published concepts that have the same tokens but other rows. A resumed run always replaces
             what it published before.
+        allow_toybox: Publish what was made with the toybox, which draws only toys; `private` has to be True.
         timeout: Seconds for the whole call.
 
     Raises:
@@ -102,6 +104,11 @@ def push_to_hub(
         raise PublishError("expected create_pr or revision, got both: a pull request has a revision of its own")
     folder = local_path(folder)
     saved = read_upload(folder)
+    if (of_toybox := made_with_toybox(saved.contents)) and not (allow_toybox and private):
+        raise PublishError(
+            f"{', '.join(of_toybox)}: made with the toybox, whose words no other model knows; to publish them all the "
+            "same, pass private=True and allow_toybox=True"
+        )
     api = HfApi(token=token)
     push = _Push(api, folder, repo_id, private, create_pr, revision, license, overwrite)
 

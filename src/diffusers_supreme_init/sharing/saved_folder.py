@@ -3,6 +3,7 @@
 Folders saved before this list existed are recognised by file names that never changed and the pictures of their card.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -40,6 +41,17 @@ def folders_for(tokens: Sequence[str], output_dir: Path) -> list[Path]:
         return [output_dir]
     known = {folded(entry.placeholder_token): name for name, entry in (library or {}).items()}
     return [output_dir / (known.get(folded(token)) or folder_name(token)) for token in tokens]
+
+
+def made_with_toybox(contents: Mapping[str, bytes]) -> list[str]:
+    """Return the placeholder tokens of saved concepts, ``{file: content}``, that were trained on the toybox."""
+    tokens = []
+    for name, data in contents.items():
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(data) if Path(name).name == RECORD_NAME else None
+            if isinstance(record, dict) and record.get("toybox"):
+                tokens.append(str(record.get("placeholder_token")))
+    return tokens
 
 
 def check_can_save(output_dir: str | os.PathLike[str], tokens: Sequence[str] = (), *, overwrite: bool = False) -> None:

@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from PIL import Image
 from tqdm.auto import tqdm
 
 from ..backbones import Backbone
@@ -16,6 +19,7 @@ from ..describers.candidates import Candidates, initializer_record_of
 from ..errors import DescriberError, PictureError, RegionError
 from ..objective.latents import PictureLatents
 from ..objective.losses import autocast_dtype
+from ..pictures import as_thumbnail, faded
 from .preparation import Initializations, check_fit, description_of, initialize_from_words, prompts_of
 from .progress import ConceptProgress
 from .proposals import candidate_table
@@ -86,7 +90,7 @@ def begin_concepts(
         broadcast_object_list(candidates)
 
     begun = []
-    for concept, encoded, choice in zip(concepts, latents, candidates, strict=True):
+    for concept, found, encoded, choice in zip(concepts, findings, latents, candidates, strict=True):
         words: FoundWords | None = known.get(concept.placeholder_token)
         if choice is not None:
             words = choice.usable[0].text, initializer_record_of(choice, str(concept.initializer), describers)
@@ -97,7 +101,8 @@ def begin_concepts(
             assert words is not None, "describers found the words that were not given"
             initializations = initialize_from_words(backbone, words[0], concept.num_vectors)
             check_fit(backbone, concept, config, initializations)
-        begun.append(begin_concept(concept, config, initializations, encoded, words[1] if words else None))
+        start = begin_concept(concept, config, initializations, encoded, words[1] if words else None)
+        begun.append(replace(start, thumbnails=_thumbnails(found, encoded)))
     return begun
 
 
@@ -126,6 +131,16 @@ def begin_concept(
         region_record=_region_record(concept, len(latents)),
         initializer_record=initializer_record,
     )
+
+
+def _thumbnails(found: Findings, latents: PictureLatents) -> tuple[Image.Image, ...]:
+    """Return what a concept is learned from, see `ConceptProgress.thumbnails`."""
+    shown = [] if latents.thumbnail is None else [latents.thumbnail]
+    first = found.selected[0] if found.selected else None
+    if first is not None and first.mask is not None:
+        mask = Image.fromarray(first.mask.astype(np.uint8) * 255)
+        shown.insert(0, as_thumbnail(faded(first.image, mask)))
+    return tuple(shown)
 
 
 def _asks_describers(concept: Concept) -> bool:

@@ -1,7 +1,7 @@
 """Concepts -> pictures: previews during training, samples for the model card."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,54 @@ def draw_samples(
             flags.append(getattr(output, "nsfw_content_detected", None))
     warn_of_blackened(f"samples of {concept.placeholder_token}", flags)
     return samples
+
+
+@torch.no_grad()
+def draw_columns(
+    backbone: Backbone,
+    concept: ConceptProgress,
+    texts: Sequence[str],
+    *,
+    num_columns: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    sampling: Mapping[str, Any],
+) -> list[list[Image.Image]]:
+    """Draw several pictures of each prompt; picture k of every prompt starts from the same noise.
+
+    Args:
+        backbone: Backbone of a pipeline that holds the concept.
+        concept: The concept; the noises do not depend on it, so that concepts can be compared.
+        texts: Prompts, as they are.
+        num_columns: Pictures of each prompt.
+        batch_size: Pictures that are drawn at once.
+        seed: Seed of the noises.
+        device: Device to draw on; the pipeline is moved back afterwards.
+        sampling: Further arguments of the pipeline.
+
+    Raises:
+        TrainingError: The pipeline no longer holds the concept as trained; the pictures would show something else.
+    """
+    _check_is_loaded(backbone, concept)
+    pipe, flags = backbone.drawing_pipe, []
+    rows: list[list[Image.Image]] = []
+    with ready_to_step(backbone, device, [*texts, NO_PROMPT]), ready_to_draw(backbone, device):
+        for text in texts:
+            rows.append([])
+            for first in range(0, num_columns, batch_size):
+                numbers = range(first, min(first + batch_size, num_columns))
+                generators = [generator_for(seed, "", 0, number, "column") for number in numbers]
+                output = pipe(
+                    text,
+                    num_images_per_prompt=len(numbers),
+                    generator=generators,
+                    **{**backbone.drawing_options, **sampling},
+                )
+                rows[-1] += output.images
+                flags.append(getattr(output, "nsfw_content_detected", None))
+    warn_of_blackened(f"the report on {concept.placeholder_token}", flags)
+    return rows
 
 
 def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..objective.latents import PictureLatents
@@ -27,6 +28,8 @@ class ConceptProgress:
         validation_prompt: Prompt of the fixed-noise loss.
         random_key: Key of all random draws: the placeholder token, unless paired comparisons share another key.
         latents: The encoded pictures.
+        thumbnails: What it is learned from, for people to look at: of a region the first picture, pale around the
+            object; then the square that is trained on.
         region_record: The regions and `train_on`, as JSON values; None without regions.
         initializer_record: How describers found the words: method, models, candidates with losses; None if the words
             were given.
@@ -51,6 +54,7 @@ class ConceptProgress:
     latents: PictureLatents = field(repr=False)
     rows: dict[str, Tensor] = field(repr=False)
     last_good_rows: dict[str, Tensor] = field(repr=False)
+    thumbnails: tuple[Image.Image, ...] = field(default=(), repr=False)
     region_record: dict[str, Any] | None = field(default=None, repr=False)
     initializer_record: dict[str, Any] | None = field(default=None, repr=False)
     step: int = 0

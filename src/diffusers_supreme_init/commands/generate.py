@@ -1,0 +1,95 @@
+"""`supreme-init generate`: draw prompts with learned words."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..errors import ConfigError
+from ..files import check_writable
+from ..loading.reading import read_sources
+from ..loading.sources import SourceOptions
+from ..sharing.sheet import SheetRow, draw_sheet
+from ..text.prompt_cleaning import as_written
+from ..triggers import holds_trigger
+from .arguments import DrawingArguments, GenerateArguments, ModelArguments
+from .parser import Parsed
+from .pipelines import device, load_pipeline, sampling_of
+from .toybox import NAME
+
+_LIKE_A_TOKEN = re.compile(r"<[^<>\s]+>")
+
+
+def run(parsed: Parsed) -> None:
+    """Draw, save the pictures, and a sheet of them.
+
+    Raises:
+        SupremeInitError: A model or a concept cannot be loaded, or a prompt names a concept that is not there.
+    """
+    asked, model = parsed.of(GenerateArguments), parsed.of(ModelArguments)
+    if not asked.prompts:
+        raise ConfigError('expected a prompt, got none; prompts come before the options: supreme-init generate "..."')
+    check_writable(asked.output_dir)
+    if model.pretrained_model_name_or_path is None:
+        model = replace(model, pretrained_model_name_or_path=base_model_of(asked.concepts))
+    pipe = load_pipeline(model).to(device())
+    reports = pipe.load_multitoken_inversion(asked.concepts) if asked.concepts else []
+    check_prompts(asked.prompts, [report.placeholder_token for report in reports])
+    sampling = as_written(pipe) | sampling_of(parsed.of(DrawingArguments), model)
+    output_dir, rows = Path(asked.output_dir), []
+    for number, prompt in enumerate(asked.prompts):
+        pictures = draw(pipe, prompt, seed=asked.seed, num_images=asked.num_images_per_prompt, **sampling)
+        for index, picture in enumerate(pictures):
+            picture.save(output_dir / f"{number}-{index}.png")
+        rows.append(SheetRow(title=prompt, pictures=pictures))
+    draw_sheet(rows, picture_size=min(256, max(128, rows[0].pictures[0].width))).save(output_dir / "sheet.png")
+    num_pictures = sum(len(row.pictures) for row in rows)
+    print(
+        f"{num_pictures} picture{'s' if num_pictures > 1 else ''} in {output_dir}; look at {output_dir / 'sheet.png'}."
+    )
+
+
+def base_model_of(concepts: Sequence[str]) -> str:
+    """Return the model that concepts were trained on.
+
+    Raises:
+        ConfigError: They do not say, or were trained on different ones.
+        EmbeddingFileError: A concept cannot be read.
+    """
+    if not concepts:
+        raise ConfigError("expected --model, or --concepts that name theirs, got neither")
+    found = read_sources([*concepts], None, SourceOptions(), has_token=False)
+    models = {NAME if one.training.get("toybox") else one.base_model for _, embeddings in found for one in embeddings}
+    if len(models) != 1 or None in models:
+        names = ", ".join(sorted(str(model) for model in models if model is not None)) or "none"
+        raise ConfigError(
+            f"expected --model: the concepts should name one model that they were trained on, got {names}"
+        )
+    return str(models.pop())
+
+
+def check_prompts(prompts: Sequence[str], tokens: Sequence[str]) -> None:
+    """Check that prompts name only concepts that are loaded: a wrong name would silently draw something else.
+
+    Raises:
+        ConfigError: A prompt has a word like ``<mugg>`` that is no concept, or no prompt names any of the concepts.
+    """
+    for prompt in prompts:
+        for word in _LIKE_A_TOKEN.findall(prompt):
+            if not holds_trigger(word, tokens):
+                close = difflib.get_close_matches(word, tokens, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise ConfigError(f"{prompt!r}: {word} is no loaded concept ({', '.join(tokens) or 'none is'}){hint}")
+    if tokens and not any(holds_trigger(prompt, tokens) for prompt in prompts):
+        raise ConfigError(f"expected a prompt with {' or '.join(tokens)}, got {', '.join(map(repr, prompts))}")
+
+
+def draw(pipe: Any, prompt: str, *, seed: int, num_images: int = 1, **options: Any) -> list[Image.Image]:
+    """Return pictures of one prompt; picture k starts from the noise of ``seed + k``."""
+    generators = [torch.Generator("cpu").manual_seed(seed + index) for index in range(num_images)]
+    return list(pipe(prompt, num_images_per_prompt=num_images, generator=generators, **options).images)

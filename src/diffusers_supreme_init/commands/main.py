@@ -1,0 +1,234 @@
+"""The command line: which command, what it is asked for, and how it ends.
+
+Only the asked command's module is imported, after its options are known to be right; help needs neither torch nor
+diffusers.
+"""
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from ..config import PAPER_SETTINGS
+from ..errors import ConfigError, SupremeInitError
+from ..file_names import folder_name
+from ..version import __version__
+from .arguments import (
+    CompareArguments,
+    CompletionArguments,
+    ConceptArguments,
+    ConvertArguments,
+    DescribeArguments,
+    DescriberArguments,
+    DrawingArguments,
+    EvaluateArguments,
+    GenerateArguments,
+    HubArguments,
+    ModelArguments,
+    PushArguments,
+    RegionArguments,
+    TrainingArguments,
+)
+from .parser import Command, HelpRequested, parse
+from .terminal import FAILURE, INTERRUPTED, USAGE, lines_instead_of_bars, only_our_lines, our_messages
+from .toybox import toybox_defaults
+
+
+def _train_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of training: a folder named after the concept, and the paper's settings if asked for."""
+    token = given.get("placeholder_token")
+    name = folder_name(token) if isinstance(token, str) else "concepts"
+    paper = PAPER_SETTINGS if given.get("paper") else {}
+    return {**toybox_defaults(given), **paper, "output_dir": os.path.join("out", name)}
+
+
+COMMANDS = {
+    one.name: one
+    for one in (
+        Command(
+            name="train",
+            summary="Teach a model a new word from a picture.",
+            arguments=(
+                ConceptArguments,
+                ModelArguments,
+                RegionArguments,
+                TrainingArguments,
+                DescriberArguments,
+                DrawingArguments,
+                HubArguments,
+            ),
+            module="train",
+            usual=(
+                "placeholder_token",
+                "pretrained_model_name_or_path",
+                "initializer",
+                "points",
+                "max_train_steps",
+                "output_dir",
+            ),
+            positional=("images", "PICTURE"),
+            defaults=_train_defaults,
+            example='supreme-init train mug.jpg --token "<mug>" --model stable-diffusion-v1-5/stable-diffusion-v1-5',
+            details="Finds words for the picture, or for what you clicked on, and trains them for about 100 steps.\n"
+            "Put pictures before the options. On several GPUs: accelerate launch -m diffusers_supreme_init train ...",
+        ),
+        Command(
+            name="describe",
+            summary="Find the words that a picture would start from, without training.",
+            arguments=(DescribeArguments, ModelArguments, RegionArguments, DescriberArguments),
+            module="describe",
+            usual=("pretrained_model_name_or_path", "points", "initializer", "candidates", "captioner", "output_dir"),
+            positional=("images", "PICTURE"),
+            defaults=toybox_defaults,
+            example="supreme-init describe desk.jpg --points 412,230 --model ...",
+            details="Without --model, words are found but not compared.",
+        ),
+        Command(
+            name="generate",
+            summary="Draw prompts with learned words.",
+            arguments=(GenerateArguments, ModelArguments, DrawingArguments),
+            module="generate",
+            usual=(
+                "concepts",
+                "pretrained_model_name_or_path",
+                "num_images_per_prompt",
+                "num_inference_steps",
+                "seed",
+                "output_dir",
+            ),
+            positional=("prompts", "PROMPT"),
+            defaults=toybox_defaults,
+            example='supreme-init generate "a photo of <mug> on the beach" --concepts out/mug',
+            details="Without --model it takes the model that the concepts were trained on, if that has a Hub id.",
+        ),
+        Command(
+            name="compare",
+            summary="Train pictures from several starts, and see which is ahead after how many steps.",
+            arguments=(CompareArguments, ModelArguments, DescriberArguments, DrawingArguments),
+            module="compare",
+            usual=("pretrained_model_name_or_path", "initializers", "steps", "seeds", "prompt", "output_dir"),
+            positional=("images", "PICTURE"),
+            defaults=toybox_defaults,
+            example='supreme-init compare mug.jpg cat.jpg --initializers caption class "*" --seeds 0 1 2 --model ...',
+            details="All starts train in the paper's settings and see the same noises. Writes a sheet for each\n"
+            "picture, losses.csv, and a table with 95 % intervals.",
+        ),
+        Command(
+            name="evaluate",
+            summary="Measure how well a learned word keeps the object, and how well prompts change it.",
+            arguments=(EvaluateArguments, ModelArguments, DrawingArguments),
+            module="evaluate",
+            usual=(
+                "concept",
+                "pretrained_model_name_or_path",
+                "description",
+                "seeds",
+                "num_inference_steps",
+                "output_dir",
+            ),
+            positional=("images", "PICTURE"),
+            defaults=toybox_defaults,
+            example="supreme-init evaluate mug.jpg --concept out/mug",
+        ),
+        Command(
+            name="convert",
+            summary="Convert a learned word between the formats of other programs.",
+            arguments=(ConvertArguments,),
+            module="convert",
+            usual=("format", "token", "encoder_keys", "allow_pickle", "overwrite"),
+            positional=("files", "FILE"),
+            example="supreme-init convert out/mug mug.safetensors --format comfyui",
+            details="Reads files of diffusers, this package, ComfyUI, A1111 (also its pictures), Forge, InvokeAI,\n"
+            "sd-scripts, invoke-training, OneTrainer and cog-sdxl, whatever they are called.",
+        ),
+        Command(
+            name="push",
+            summary="Publish a folder that training saved.",
+            arguments=(PushArguments,),
+            module="push",
+            usual=("hub_private_repo", "hub_license", "create_pr", "revision", "commit_message", "overwrite"),
+            positional=("folder_and_repository", "FOLDER ID"),
+            example="supreme-init push out/mug user/mug",
+        ),
+        Command(
+            name="completion",
+            summary="Print a script with which your shell completes commands and options.",
+            arguments=(CompletionArguments,),
+            module="completion",
+            usual=("shell",),
+            positional=("shell", "SHELL"),
+            example='eval "$(supreme-init completion bash)"',
+        ),
+        Command(
+            name="env",
+            summary="Print versions, devices and folders: what a bug report needs.",
+            arguments=(),
+            module="environment",
+            usual=(),
+        ),
+        Command(
+            name="toybox",
+            summary="Find the small model that everything can be tried on.",
+            arguments=(),
+            module="toybox",
+            usual=(),
+        ),
+    )
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status.
+
+    Returns:
+        0; 2 if the words make no sense; 1 if the command failed; 130 if it was interrupted. Messages go to stderr.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    if words[:1] == ["--version"]:
+        print(__version__)
+        return 0
+    if not words or words[0] in ("-h", "--help", "--help_all", "help"):
+        print(overview())
+        return 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        close = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        return _fail(f"expected a command ({', '.join(COMMANDS)}), got {words[0]!r}", USAGE, close)
+    is_verbose = any(word in ("-v", "--verbose") for word in words)
+    try:
+        parsed = parse(command, words[1:])
+    except HelpRequested as asked:
+        print(asked)
+        return 0
+    except ConfigError as error:
+        return _fail(str(error), USAGE)
+    hiding = contextlib.nullcontext() if is_verbose else only_our_lines()
+    with lines_instead_of_bars(), our_messages(is_verbose=is_verbose), hiding:
+        try:
+            return int(import_module(f".{command.module}", __package__).run(parsed) or 0)
+        except SupremeInitError as error:
+            return _fail(str(error), FAILURE)
+        except KeyboardInterrupt:
+            return _fail("interrupted", INTERRUPTED)
+
+
+def overview() -> str:
+    """Return the list of commands."""
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {one.summary}" for name, one in COMMANDS.items())
+    return (
+        "usage: supreme-init COMMAND ...\n\n"
+        "Teaches a text-to-image model a new word from one picture, starting from what the picture says.\n\n"
+        f"{listed}\n\n"
+        "supreme-init COMMAND --help shows the usual options of a command, --help_all every one.\n"
+        "-v also shows what other libraries say. To try it: supreme-init toybox. Version: --version."
+    )
+
+
+def _fail(message: str, status: int, close: Sequence[str] = ()) -> int:
+    hint = f"; did you mean {close[0]}?" if close else ""
+    print(f"error: {message}{hint}", file=sys.stderr)
+    return status

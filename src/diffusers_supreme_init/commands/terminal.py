@@ -1,0 +1,110 @@
+"""What a command says on the terminal: its own lines, and nothing of other libraries that the user cannot act on."""
+
+import contextlib
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, TextIO
+
+from ..errors import SupremeInitWarning
+
+USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+"""Exit statuses."""
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextlib.contextmanager
+def only_our_lines() -> Iterator[None]:
+    """Hide notices and loading bars of other libraries, and show our messages and warnings as lines.
+
+    Bars of downloads stay: they may take minutes.
+    """
+    libraries = [import_module(f"{name}.utils.logging") for name in ("diffusers", "transformers")]
+    before = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", SupremeInitWarning)
+            warnings.showwarning = _show
+            yield
+    finally:
+        for library, verbosity in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            library.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def our_messages(*, is_verbose: bool) -> Iterator[None]:
+    """Write the package's log messages to stderr, one line each; without `is_verbose` not those of each step."""
+    handler, package = logging.StreamHandler(sys.stderr), logging.getLogger(__package__.partition(".")[0])
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    before = package.level
+    handler.addFilter(lambda record: is_verbose or record.levelno > logging.INFO or not _is_repeated(record))
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before)
+
+
+def _is_repeated(record: logging.LogRecord) -> bool:
+    """Whether a message tells what the bar, the summary and the report tell as well."""
+    return record.name.endswith(".reporting")
+
+
+def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def lines_instead_of_bars() -> Iterator[None]:
+    """Where stderr is no terminal, write a line of a progress bar every few seconds, rather than bars."""
+    if sys.stderr is None or sys.stderr.isatty():
+        yield
+        return
+    with contextlib.redirect_stderr(_Lines(sys.stderr)):
+        yield
+
+
+class _Lines:
+    """A stream on which a bar, drawn over itself again and again, becomes a few lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._written_at = stream, float("-inf")
+        self._is_in_bar, self._kept = False, ""
+
+    def write(self, text: str) -> int:
+        first, *drawn = text.split("\r")
+        if self._is_in_bar and first:
+            self._end_bar()
+            first = first.removeprefix("\n")
+        self._stream.write(first)
+        for bar in drawn:
+            self._is_in_bar, self._kept = True, bar.strip()
+            if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_LINES:
+                self._write_kept()
+        return len(text)
+
+    def _end_bar(self) -> None:
+        self._write_kept()
+        self._is_in_bar = False
+
+    def _write_kept(self) -> None:
+        if self._kept:
+            self._stream.write(f"{self._kept}\n")
+            self._kept, self._written_at = "", time.monotonic()
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
