@@ -56,11 +56,12 @@ _TAIL = re.compile(
 _PLACES = (
     r"backgrounds?|backdrop|table|desk|floor|ground|wall|shelf|counter|couch|sofa|bed|chair|bench|blanket|carpet|rug|"
     r"grass|field|lawn|garden|yard|park|forest|woods|beach|sand|snow|water|sea|ocean|lake|river|sky|street|road|"
-    r"sidewalk|city|kitchen|room|window|mountains?|rocks?|trees?|plate|surface|stage|studio"
+    r"sidewalk|city|kitchen|room|window|sill|ledge|mountains?|rocks?|trees?|plate|surface|stage|studio"
 )
+# An object may have a window or a mountain on it: "with" only tells of backgrounds.
 _SOMEWHERE = (
-    r"\b(?:on|in|at|against|over|under|near|by|beside|behind|with|in front of|on top of|next to|surrounded by)"
-    rf" (?:[\w-]+ ){{0,3}}?(?:{_PLACES})(?: (?:{_PLACES}))*\b"
+    r"\b(?:(?:on|in|at|against|over|under|near|by|beside|behind|in front of|on top of|next to|surrounded by)"
+    rf" (?:[\w-]+ ){{0,3}}?(?:{_PLACES})(?: (?:{_PLACES}))*|with (?:(?!with )[\w-]+ ){{0,4}}?(?:background|backdrop)s?)\b"
 )
 _SURROUNDINGS = re.compile(_SOMEWHERE, re.IGNORECASE)
 _PLACED = re.compile(
