@@ -61,7 +61,8 @@ _PLACES = (
 # An object may have a window or a mountain on it: "with" only tells of backgrounds.
 _SOMEWHERE = (
     r"\b(?:(?:on|in|at|against|over|under|near|by|beside|behind|in front of|on top of|next to|surrounded by)"
-    rf" (?:[\w-]+ ){{0,3}}?(?:{_PLACES})(?: (?:{_PLACES}))*|with (?:(?!with )[\w-]+ ){{0,4}}?(?:background|backdrop)s?)\b"
+    rf" (?:[\w-]+ ){{0,3}}?(?:{_PLACES})(?: (?:{_PLACES}))*"
+    r"|with (?:(?!with )[\w-]+ ){0,4}?(?:background|backdrop)s?)\b"
 )
 _SURROUNDINGS = re.compile(_SOMEWHERE, re.IGNORECASE)
 _PLACED = re.compile(
