@@ -56,6 +56,8 @@ def run(parsed: Parsed) -> int:
     _check(concepts, asked, model, hub, config, describers, output_dir)
     pipe = load_pipeline(model)
     trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
+    # Before training, so that a run that is killed can go on by it. All processes write the same.
+    write_atomically(output_dir / RUN_NAME, parsed.as_yaml().encode())
     failure: SupremeInitError | None = None
     with _stopping_on_interrupt(trainer), _advising_on_memory():
         try:
@@ -69,16 +71,17 @@ def run(parsed: Parsed) -> int:
     prompts = hub.sample_prompts or (usual if hub.push_to_hub else ())
     files = trainer.save(output_dir, sample_prompts=prompts, overwrite=asked.overwrite)
     is_main = trainer.accelerator is None or trainer.accelerator.is_main_process
-    if is_main:
-        write_atomically(output_dir / RUN_NAME, parsed.as_yaml().encode())
     report = None
     if asked.report:
-        report = trainer.write_report(
-            output_dir,
-            prompts=hub.sample_prompts or usual[1:],
-            model=as_typed(model),
-            **sampling_of(parsed.of(DrawingArguments), model),
-        )
+        try:
+            report = trainer.write_report(
+                output_dir,
+                prompts=hub.sample_prompts or usual[1:],
+                model=as_typed(model),
+                **sampling_of(parsed.of(DrawingArguments), model),
+            )
+        except torch.OutOfMemoryError:
+            logger.warning("the GPU's memory is too full to draw; the word is saved, without a report")
     if hub.push_to_hub:
         published = trainer.push_to_hub(
             str(hub.hub_model_id),
