@@ -7,6 +7,7 @@ diffusers.
 import contextlib
 import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -230,5 +231,17 @@ def overview() -> str:
 
 def _fail(message: str, status: int, close: Sequence[str] = ()) -> int:
     hint = f"; did you mean {close[0]}?" if close else ""
-    print(f"error: {message}{hint}", file=sys.stderr)
+    print(f"error: {_as_typed(message)}{hint}", file=sys.stderr)
     return status
+
+
+def _as_typed(message: str) -> str:
+    """Say how to pass things here, rather than in Python."""
+    message = re.sub(r"\b([a-z]\w+)=True\b", r"--\1", message)
+    message = re.sub(r"\b(token|weight_name|subfolder)=('[^']*')", r"--\1 \2", message)
+    message = re.sub(
+        r"\bencoder_keys=\[([^\]]*)\]", lambda keys: f"--encoder_keys {keys[1].replace(',', '')}", message
+    )
+    message = message.replace("pass overwrite ", "pass --overwrite ")
+    message = message.replace("resume its run", "go on with its run (--resume_from_checkpoint latest)")
+    return re.sub(r"\bchoose another output_dir\b", "choose another --output_dir", message)

@@ -57,7 +57,7 @@ def run(parsed: Parsed) -> int:
     pipe = load_pipeline(model)
     trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
     # Before training, so that a run that is killed can go on by it. All processes write the same.
-    write_atomically(output_dir / RUN_NAME, parsed.as_yaml().encode())
+    write_atomically(output_dir / RUN_NAME, parsed.as_yaml(resume_from_checkpoint=None).encode())
     failure: SupremeInitError | None = None
     with _stopping_on_interrupt(trainer), _advising_on_memory():
         try:
