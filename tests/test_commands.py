@@ -286,7 +286,7 @@ def test_train_says_three_things_and_leaves_what_it_says(run: Run, tmp_path: Pat
         r'<mug> finished after 2 steps from "a red mug": 3 rows, \d+ kB, loss 0\.\d+ -> 0\.\d+\.', came_out
     )
     assert look == f"Look at {Path('out/mug/report.html')}."
-    assert following.startswith("Draw it: supreme-init generate 'a photo of <mug>' --concepts ")
+    assert following == f"Draw it: supreme-init generate 'a photo of <mug>' --concepts {Path('out/mug')}"
     assert {path.name for path in (tmp_path / "out" / "mug").iterdir()} >= {
         *("learned_embeds.safetensors", "training.json", "README.md", "report.html", "sheet.png", "run.yaml")
     }
