@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -593,9 +594,14 @@ def test_env_names_versions_and_devices(run: Run) -> None:
 
 
 def test_the_toybox_says_what_to_type(run: Run) -> None:
-    commands = re.findall(r"^  supreme-init (.*)$", run("toybox").out, re.MULTILINE)
-    assert len(commands) == 3
-    assert commands[0].split()[0] == "train"
+    ended = run("toybox", "--output_dir", "toys")
+    commands = re.findall(r"^  supreme-init (.*)$", ended.out, re.MULTILINE)
+    assert [words.split()[0] for words in commands] == ["train", "generate", "train", "compare"]
+    assert len(list(Path("toys").glob("*.png"))) == 16
+    for words in commands:
+        parse(COMMANDS[words.split()[0]], shlex.split(words)[1:])
+        assert all(Path(word).is_file() for word in words.split() if word.endswith(".png"))
+    assert "expected a folder without" in run("toybox", "--output_dir", "toys").err
 
 
 def test_a_missing_toybox_is_said(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

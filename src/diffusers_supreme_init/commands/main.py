@@ -31,6 +31,7 @@ from .arguments import (
     ModelArguments,
     PushArguments,
     RegionArguments,
+    ToyboxArguments,
     TrainingArguments,
 )
 from .parser import Command, HelpRequested, parse
@@ -172,10 +173,11 @@ COMMANDS = {
         ),
         Command(
             name="toybox",
-            summary="Find the small model that everything can be tried on.",
-            arguments=(),
+            summary="Show where the toybox is, a small model to try everything on, and commands to try.",
+            arguments=(ToyboxArguments,),
             module="toybox",
-            usual=(),
+            usual=("output_dir",),
+            example="supreme-init toybox --output_dir toys",
         ),
     )
 }
