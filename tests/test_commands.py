@@ -540,6 +540,17 @@ def test_the_toybox_brings_its_describers_unless_others_are_named() -> None:
     assert captioner_and_classifier("--model", "user/model")[0] == "Salesforce/blip-image-captioning-base"
 
 
+def test_what_was_clicked_counts_and_its_surroundings_a_little() -> None:
+    def masked(*words: str) -> tuple[Any, Any]:
+        values = parse(COMMANDS["train"], [MUG, "--token", "<mug>", *words]).values
+        return values["masked_loss"], values["unmasked_weight"]
+
+    assert masked() == (False, 0.0)
+    assert masked("--points", "4,2") == masked("--box", "1,2,3,4") == masked("--region_mask", "m.png") == (True, 0.25)
+    assert masked("--points", "4,2", "--unmasked_weight", "0") == (True, 0.0)
+    assert masked("--points", "4,2", "--masked_loss", "false") == (False, 0.0)
+
+
 def test_folders_that_cannot_be_written_are_found_before_the_work(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert re.match("error: cannot write .*file", run("describe", MUG, "--output_dir", str(tmp_path / "file")).err)

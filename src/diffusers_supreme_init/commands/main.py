@@ -40,11 +40,17 @@ from .toybox import toybox_defaults
 
 
 def _train_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of training: a folder named after the concept, and the paper's settings if asked for."""
+    """Return the defaults of training.
+
+    A folder named after the concept; of a region, the object counts and what surrounds it only a little; the paper's
+    settings if asked for.
+    """
     token = given.get("placeholder_token")
     name = folder_name(token) if isinstance(token, str) else "concepts"
     paper = PAPER_SETTINGS if given.get("paper") else {}
-    return {**toybox_defaults(given), **paper, "output_dir": os.path.join("out", name)}
+    has_region = any(given.get(option) for option in ("points", "box", "region_mask"))
+    masked = {"masked_loss": True, "unmasked_weight": 0.25} if has_region and given.get("masked_loss", True) else {}
+    return {**toybox_defaults(given), **masked, **paper, "output_dir": os.path.join("out", name)}
 
 
 COMMANDS = {
