@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -123,9 +124,9 @@ def test_help_imports_neither_torch_nor_diffusers() -> None:
         ),
         (
             ["train", MUG, "--token", "<a>", "--points", "40"],
-            "expected 2 numbers in pixels (--points 40,22), got '40'",
+            "expected 2 numbers in pixels (--points 40,22), with commas and without spaces, got '40'",
         ),
-        (["train", "--token", "<a>", "--points", "4,2", MUG], "pictures come first"),
+        (["train", "--token", "<a>", "--points", "4,2", MUG], "pictures come before the options"),
         (["train", MUG, "--points", "1,2", "--points", "3,4"], "--points was given more than once; write all its"),
         (
             ["train", MUG, "--token", "<a>", "--placeholder_token", "<b>"],
@@ -139,9 +140,12 @@ def test_help_imports_neither_torch_nor_diffusers() -> None:
         ),
         (
             ["train", MUG, "--token", "<a>", "--model", str(ROOT)],
-            "pretrained_model_name_or_path: expected a folder or",
+            "model: expected a folder or Hub id of a pipeline",
         ),
-        (["train", MUG, "--token", "<a>", "--model", "nobody/nothing"], "pretrained_model_name_or_path: expected a f"),
+        (
+            ["train", MUG, "--token", "<a>", "--model", "nobody/nothing"],
+            "model: expected a folder or Hub id of a pipeline, got 'nobody/nothing': it is not downloaded",
+        ),
         (
             ["train", MUG, "--token", "<a>", "--refiner_base_url", "http://127.0.0.1:9"],
             "expected --refiner_model with",
@@ -246,7 +250,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     [
         (
             "model: toybox\nlearning_rat: 1",
-            "run.yaml, line 2: unknown option 'learning_rat'; did you mean --learning_r",
+            "run.yaml, line 2: unknown option 'learning_rat'; did you mean learning_rate?",
         ),
         ("max_train_steps: ten", "run.yaml, line 1: max_train_steps: expected a value of type int, got 'ten'"),
         ("\nmasked_loss: perhaps", "run.yaml, line 2: masked_loss: expected true or false, got 'perhaps'"),
@@ -283,7 +287,7 @@ def test_train_says_three_things_and_leaves_what_it_says(run: Run, tmp_path: Pat
         r'<mug> finished after 2 steps from "a red mug": 3 rows, \d+ kB, loss 0\.\d+ -> 0\.\d+\.', came_out
     )
     assert look == f"Look at {Path('out/mug/report.html')}."
-    assert following.startswith("Draw it: supreme-init generate 'a photo of <mug>' --concepts ")
+    assert following == f"Draw it: supreme-init generate 'a photo of <mug>' --concepts {Path('out/mug')}"
     assert {path.name for path in (tmp_path / "out" / "mug").iterdir()} >= {
         *("learned_embeds.safetensors", "training.json", "README.md", "report.html", "sheet.png", "run.yaml")
     }
@@ -486,9 +490,11 @@ def test_generate_draws_with_the_model_of_the_concept(run: Run, mug: Path, tmp_p
 def test_a_misspelt_concept_is_refused_before_drawing(run: Run, mug: Path, tmp_path: Path) -> None:
     ended = run("generate", "a photo of <mugg>", "--concepts", str(mug))
     assert ended.status == 1
-    assert "'a photo of <mugg>': <mugg> is no loaded concept (<mug>); did you mean <mug>?" in ended.err
+    assert (
+        "'a photo of <mugg>': <mugg> is not a word that was loaded (loaded: <mug>); did you mean <mug>?" in ended.err
+    )
     assert "expected a prompt with <mug>, got 'a photo'" in run("generate", "a photo", "--concepts", str(mug)).err
-    assert not list(tmp_path.glob("out/pictures/*.png"))
+    assert not (tmp_path / "out").exists()
 
 
 # describing
@@ -532,6 +538,17 @@ def test_the_toybox_brings_its_describers_unless_others_are_named() -> None:
     assert captioner_and_classifier("--model", "toybox", "--captioner", "user/c") == ("user/c", own[1])
     assert captioner_and_classifier("--model", "toybox", "--candidate_labels", "mug", "cup") == (own[0], None)
     assert captioner_and_classifier("--model", "user/model")[0] == "Salesforce/blip-image-captioning-base"
+
+
+def test_what_was_clicked_counts_and_its_surroundings_a_little() -> None:
+    def masked(*words: str) -> tuple[Any, Any]:
+        values = parse(COMMANDS["train"], [MUG, "--token", "<mug>", *words]).values
+        return values["masked_loss"], values["unmasked_weight"]
+
+    assert masked() == (False, 0.0)
+    assert masked("--points", "4,2") == masked("--box", "1,2,3,4") == masked("--region_mask", "m.png") == (True, 0.25)
+    assert masked("--points", "4,2", "--unmasked_weight", "0") == (True, 0.0)
+    assert masked("--points", "4,2", "--masked_loss", "false") == (False, 0.0)
 
 
 def test_folders_that_cannot_be_written_are_found_before_the_work(run: Run, tmp_path: Path) -> None:
@@ -588,9 +605,14 @@ def test_env_names_versions_and_devices(run: Run) -> None:
 
 
 def test_the_toybox_says_what_to_type(run: Run) -> None:
-    commands = re.findall(r"^  supreme-init (.*)$", run("toybox").out, re.MULTILINE)
-    assert len(commands) == 3
-    assert commands[0].split()[0] == "train"
+    ended = run("toybox", "--output_dir", "toys")
+    commands = re.findall(r"^  supreme-init (.*)$", ended.out, re.MULTILINE)
+    assert [words.split()[0] for words in commands] == ["train", "generate", "train", "compare"]
+    assert len(list(Path("toys").glob("*.png"))) == 16
+    for words in commands:
+        parse(COMMANDS[words.split()[0]], shlex.split(words)[1:])
+        assert all(Path(word).is_file() for word in words.split() if word.endswith(".png"))
+    assert "expected a folder without" in run("toybox", "--output_dir", "toys").err
 
 
 def test_a_missing_toybox_is_said(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

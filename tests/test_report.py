@@ -80,7 +80,10 @@ def test_intervals_are_of_the_change_and_count_opposite_noises_once() -> None:
 def test_a_report_says_what_came_out() -> None:
     found = page(RECORD, Image.new("RGB", (20, 10)))
     assert found.text.count('a "red" mug & <b>saucer</b>') == 1
-    assert "The loss went from 2.0000 to 1.5500: -0.4500 [" in found.text
+    assert (
+        "The loss went from 2.0000 to 1.5500, more than chance would do (-0.4500, 95 % interval -0.5480 to -0.3520)."
+        in found.text
+    )
     assert "4 steps" in re.sub(r"\s+", " ", found.text)
     assert 'supreme-init generate "a photo of <mug>" --concepts out/mug --model toybox' in found.text
     assert sum(tag == "circle" for tag, _ in found.tags) == 2

@@ -70,3 +70,18 @@ def test_transparent_and_gray_pictures_are_drawn() -> None:
 def test_nothing_to_draw_is_refused(rows: list[SheetRow]) -> None:
     with pytest.raises(ConfigError, match="expected at least one row, and a picture in each"):
         draw_sheet(rows)
+
+
+def test_titles_stand_above_their_columns_and_move_the_rows_down() -> None:
+    rows = [SheetRow(title="a", pictures=[picture("red"), picture("blue")])]
+    plain, titled = draw_sheet(rows), draw_sheet(rows, columns=["0 steps", "30 steps"])
+    extra = titled.height - plain.height
+    assert extra > 0
+    lower = titled.crop((0, extra, titled.width, titled.height))
+    assert np.array_equal(np.asarray(lower)[MARGIN:], np.asarray(plain)[MARGIN:])
+    for column in range(2):
+        left = MARGIN + LABEL + column * (128 + GAP)
+        above = np.asarray(titled.crop((left, 0, left + 128, MARGIN + extra)).convert("L"))
+        assert above.min() < 200
+    with pytest.raises(ConfigError, match="columns: expected 2 titles, got 1"):
+        draw_sheet(rows, columns=["0 steps"])

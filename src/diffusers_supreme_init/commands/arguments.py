@@ -287,6 +287,15 @@ class PushArguments:
 
 
 @dataclass(kw_only=True)
+class ToyboxArguments:
+    """What is done with it."""
+
+    _argument_group_name = "toybox"
+
+    output_dir: str | None = field(default=None, metadata={"help": "Copy its pictures there, to have short paths."})
+
+
+@dataclass(kw_only=True)
 class CompletionArguments:
     """For which shell."""
 

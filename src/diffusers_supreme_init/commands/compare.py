@@ -76,7 +76,7 @@ def run(parsed: Parsed) -> None:
         pipe.to(drawn_on)
         path = folder / "compare.png"
         _sheet(pipe, picture, of_picture, steps, asked, sampling).save(path)
-        print(f"look at {path}")
+        print(f"Look at {path}.")
         runs += of_picture
     write_atomically(output_dir / "losses.csv", _losses(runs).encode())
     text = table(runs, steps, asked.initializers)
@@ -158,7 +158,8 @@ def _sheet(
     sampling: Mapping[str, Any],
 ) -> Image.Image:
     """Draw what each start knows after each step, with the first seed, all from the same noise."""
-    rows = [SheetRow(title="the picture given", pictures=[load_subject(picture).image])]
+    rows = []
+    given = load_subject(picture).image
     for one in (one for one in runs if one.seed == asked.seeds[0]):
         result, drawn = one.result, []
         text = fill_template(asked.prompt, result.placeholder_token, result.description)
@@ -170,12 +171,12 @@ def _sheet(
         rows.append(
             SheetRow(
                 title=f'from "{result.description}"',
-                note=f"after {', '.join(map(str, steps))} steps: loss "
-                + ", ".join(f"{losses[step]:.4f}".removeprefix("0") for step in steps),
-                pictures=drawn,
+                note=f"loss {losses[steps[0]]:.4f} -> {losses[steps[-1]]:.4f}",
+                pictures=[given, *drawn],
             )
         )
-    return draw_sheet(rows, picture_size=min(_LARGEST_SIDE, max(128, rows[1].pictures[0].width)))
+    columns = ["the picture given", *(f"{step} step{'s' * (step != 1)}" for step in steps)]
+    return draw_sheet(rows, columns=columns, picture_size=min(_LARGEST_SIDE, max(128, rows[0].pictures[1].width)))
 
 
 def _losses(runs: Sequence[Run]) -> str:
@@ -200,7 +201,7 @@ def table(runs: Sequence[Run], steps: Sequence[int], starts: Sequence[str]) -> s
         start: np.array([[[found[p, start, s][step] for step in steps] for s in seeds] for p in pictures])
         for start in starts
     }
-    lines = [f"| start | {' | '.join(f'step {step}' for step in steps)} | step {steps[-1]}, minus {starts[0]} |"]
+    lines = [f"| start | {' | '.join(f'step {step}' for step in steps)} | behind {starts[0]} at the end by |"]
     lines.append("|:---|" + "---:|" * (len(steps) + 1))
     for start in starts:
         means = " | ".join(f"{mean:.4f}" for mean in losses[start].mean(axis=(0, 1)))
@@ -208,7 +209,11 @@ def table(runs: Sequence[Run], steps: Sequence[int], starts: Sequence[str]) -> s
         told = f"{difference.mean():+.4f}" if difference.size == 1 else str(mean_interval(difference))
         lines.append(f"| {start} | {means} | {'' if start == starts[0] else told} |")
     over = f"{_counted(len(pictures), 'picture')} and {_counted(len(seeds), 'seed')}"
-    return "\n".join(lines) + f"\n\nMean fixed-noise loss over {over}; lower is better.\n"
+    ahead = min(starts, key=lambda start: float(losses[start][..., -1].mean()))
+    return (
+        "\n".join(lines) + f"\n\nMean loss over {over} for the same noises, with 95 % intervals where there are "
+        f"several; less is better. After {steps[-1]} steps {ahead!r} is ahead.\n"
+    )
 
 
 def _counted(number: int, noun: str) -> str:

@@ -1,9 +1,8 @@
 """`supreme-init convert`: a learned word in the format of another program."""
 
-import re
 from typing import Any, get_args
 
-from ..errors import ConfigError, SupremeInitError
+from ..errors import ConfigError
 from ..formats.conversion import convert_embedding
 from ..formats.programs import EmbeddingProgram
 from ..formats.readers import EmbeddingFormat, read_embeddings
@@ -25,28 +24,18 @@ def run(parsed: Parsed) -> None:
         got = "none" if asked.format is None else repr(asked.format)
         raise ConfigError(f"format: expected one of {', '.join(known)}, got {got}")
     wanted: Any = asked.format
-    try:
-        files = convert_embedding(
-            asked.files[0],
-            asked.files[1],
-            format=wanted,
-            token=asked.token,
-            allow_pickle=asked.allow_pickle,
-            encoder_keys=asked.encoder_keys or None,
-            overwrite=asked.overwrite,
-        )
-    except SupremeInitError as error:
-        raise type(error)(_as_options(str(error))) from error
+    files = convert_embedding(
+        asked.files[0],
+        asked.files[1],
+        format=wanted,
+        token=asked.token,
+        allow_pickle=asked.allow_pickle,
+        encoder_keys=asked.encoder_keys or None,
+        overwrite=asked.overwrite,
+    )
     for file in files:
         for embedding in read_embeddings(file, allow_pickle=True):
             name = embedding.placeholder_token or "without a name"
             key = f" {embedding.encoder_key}" if embedding.encoder_key else ""
             dtype = str(embedding.rows.dtype).removeprefix("torch.")
             print(f"{file}: {name}{key} {tuple(embedding.rows.shape)} {dtype}")
-
-
-def _as_options(message: str) -> str:
-    """Say how to pass things here, rather than in Python."""
-    message = re.sub(r"(allow_pickle|overwrite)=True", r"--\1", message)
-    message = re.sub(r"token=('[^']*')", r"--token \1", message)
-    return re.sub(r"encoder_keys=\[([^\]]*)\]", lambda keys: f"--encoder_keys {keys[1].replace(',', '')}", message)

@@ -84,5 +84,6 @@ def _numbers(text: str, count: int, example: str) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) != count:
-        raise ConfigError(f"expected {count} numbers in pixels ({example}), got {text!r}; pictures come first")
+        hint = "; pictures come before the options" if os.path.exists(text) else ", with commas and without spaces"
+        raise ConfigError(f"expected {count} numbers in pixels ({example}){hint}, got {text!r}")
     return numbers

@@ -19,7 +19,7 @@ from ..text.prompt_cleaning import as_written
 from ..triggers import holds_trigger
 from .arguments import DrawingArguments, GenerateArguments, ModelArguments
 from .parser import Parsed
-from .pipelines import device, load_pipeline, sampling_of
+from .pipelines import check_model, device, load_pipeline, sampling_of
 from .toybox import NAME
 
 _LIKE_A_TOKEN = re.compile(r"<[^<>\s]+>")
@@ -34,12 +34,14 @@ def run(parsed: Parsed) -> None:
     asked, model = parsed.of(GenerateArguments), parsed.of(ModelArguments)
     if not asked.prompts:
         raise ConfigError('expected a prompt, got none; prompts come before the options: supreme-init generate "..."')
-    check_writable(asked.output_dir)
     if model.pretrained_model_name_or_path is None:
         model = replace(model, pretrained_model_name_or_path=base_model_of(asked.concepts))
+    check_model(model)
+    check_prompts(asked.prompts, _tokens_of(asked.concepts))
+    check_writable(asked.output_dir)
     pipe = load_pipeline(model).to(device())
-    reports = pipe.load_multitoken_inversion(asked.concepts) if asked.concepts else []
-    check_prompts(asked.prompts, [report.placeholder_token for report in reports])
+    if asked.concepts:
+        pipe.load_multitoken_inversion(asked.concepts)
     sampling = as_written(pipe) | sampling_of(parsed.of(DrawingArguments), model)
     output_dir, rows = Path(asked.output_dir), []
     for number, prompt in enumerate(asked.prompts):
@@ -73,6 +75,16 @@ def base_model_of(concepts: Sequence[str]) -> str:
     return str(models.pop())
 
 
+def _tokens_of(concepts: Sequence[str]) -> list[str]:
+    """Return the words by which concepts will be loaded.
+
+    Raises:
+        EmbeddingFileError: A concept cannot be read.
+    """
+    found = read_sources([*concepts], None, SourceOptions(), has_token=False)
+    return [str(embeddings[0].placeholder_token) for _, embeddings in found]
+
+
 def check_prompts(prompts: Sequence[str], tokens: Sequence[str]) -> None:
     """Check that prompts name only concepts that are loaded: a wrong name would silently draw something else.
 
@@ -84,7 +96,8 @@ def check_prompts(prompts: Sequence[str], tokens: Sequence[str]) -> None:
             if not holds_trigger(word, tokens):
                 close = difflib.get_close_matches(word, tokens, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise ConfigError(f"{prompt!r}: {word} is no loaded concept ({', '.join(tokens) or 'none is'}){hint}")
+                loaded = ", ".join(tokens) or "none"
+                raise ConfigError(f"{prompt!r}: {word} is not a word that was loaded (loaded: {loaded}){hint}")
     if tokens and not any(holds_trigger(prompt, tokens) for prompt in prompts):
         raise ConfigError(f"expected a prompt with {' or '.join(tokens)}, got {', '.join(map(repr, prompts))}")
 

@@ -7,6 +7,7 @@ diffusers.
 import contextlib
 import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -30,6 +31,7 @@ from .arguments import (
     ModelArguments,
     PushArguments,
     RegionArguments,
+    ToyboxArguments,
     TrainingArguments,
 )
 from .parser import Command, HelpRequested, parse
@@ -38,11 +40,17 @@ from .toybox import toybox_defaults
 
 
 def _train_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of training: a folder named after the concept, and the paper's settings if asked for."""
+    """Return the defaults of training.
+
+    A folder named after the concept; of a region, the object counts and what surrounds it only a little; the paper's
+    settings if asked for.
+    """
     token = given.get("placeholder_token")
     name = folder_name(token) if isinstance(token, str) else "concepts"
     paper = PAPER_SETTINGS if given.get("paper") else {}
-    return {**toybox_defaults(given), **paper, "output_dir": os.path.join("out", name)}
+    has_region = any(given.get(option) for option in ("points", "box", "region_mask"))
+    masked = {"masked_loss": True, "unmasked_weight": 0.25} if has_region and given.get("masked_loss", True) else {}
+    return {**toybox_defaults(given), **masked, **paper, "output_dir": os.path.join("out", name)}
 
 
 COMMANDS = {
@@ -171,10 +179,11 @@ COMMANDS = {
         ),
         Command(
             name="toybox",
-            summary="Find the small model that everything can be tried on.",
-            arguments=(),
+            summary="Show where the toybox is, a small model to try everything on, and commands to try.",
+            arguments=(ToyboxArguments,),
             module="toybox",
-            usual=(),
+            usual=("output_dir",),
+            example="supreme-init toybox --output_dir toys",
         ),
     )
 }
@@ -230,5 +239,17 @@ def overview() -> str:
 
 def _fail(message: str, status: int, close: Sequence[str] = ()) -> int:
     hint = f"; did you mean {close[0]}?" if close else ""
-    print(f"error: {message}{hint}", file=sys.stderr)
+    print(f"error: {_as_typed(message)}{hint}", file=sys.stderr)
     return status
+
+
+def _as_typed(message: str) -> str:
+    """Say how to pass things here, rather than in Python."""
+    message = re.sub(r"\b([a-z]\w+)=True\b", r"--\1", message)
+    message = re.sub(r"\b(token|weight_name|subfolder)=('[^']*')", r"--\1 \2", message)
+    message = re.sub(
+        r"\bencoder_keys=\[([^\]]*)\]", lambda keys: f"--encoder_keys {keys[1].replace(',', '')}", message
+    )
+    message = message.replace("pass overwrite ", "pass --overwrite ")
+    message = message.replace("resume its run", "go on with its run (--resume_from_checkpoint latest)")
+    return re.sub(r"\bchoose another output_dir\b", "choose another --output_dir", message)

@@ -65,9 +65,9 @@ class Parsed:
         """Return the dataclass of a type."""
         return self.objects[kind]
 
-    def as_yaml(self) -> str:
-        """Return all options as the text of a file that ``--config`` reads."""
-        return yaml.safe_dump(dict(self.values), sort_keys=False, allow_unicode=True, width=1000)
+    def as_yaml(self, **changes: Any) -> str:
+        """Return all options, with changes, as the text of a file that ``--config`` reads."""
+        return yaml.safe_dump({**self.values, **changes}, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def parse(command: Command, words: Sequence[str]) -> Parsed:
@@ -180,6 +180,8 @@ class _Parser(HfArgumentParser):
         actions = [self._option_string_actions[f"--{name}"] for name in self._command.usual]
         if self._command.positional is not None:
             actions = [one for one in self._actions if not one.option_strings] + actions
+        if not actions:
+            return formatter.format_help()
         formatter.start_section("the usual options")
         formatter.add_arguments(actions)
         formatter.end_section()
@@ -248,7 +250,7 @@ class _Parser(HfArgumentParser):
             key = str(key_node.value)
             action = self._option_string_actions.get(f"--{key}")
             if action is None or action.dest in ("config", "verbose", "help", "help_all"):
-                raise ConfigError(f"{path}, line {line}: unknown option {key!r}{self._proposal(f'--{key}')}")
+                raise ConfigError(f"{path}, line {line}: unknown option {key!r}{self._proposal(key, dashes='')}")
             if action.dest in found:
                 raise ConfigError(f"{path}, line {line}: {key} was given before, in line {found[action.dest][1]}")
             try:
@@ -294,7 +296,11 @@ class _Parser(HfArgumentParser):
             if action is not None:
                 seen.add(action.dest)
 
-    def _proposal(self, option: str) -> str:
-        known = [name for name in self._option_string_actions if name.startswith("--")]
-        close = difflib.get_close_matches(option.replace("-", "_").replace("__", "--", 1), known, n=1)
-        return f"; did you mean {close[0]}?" if close else f"; {self.prog} {_LONG_HELP} lists all"
+    def _proposal(self, option: str, dashes: str = "--") -> str:
+        """Return what somebody may have meant: an option that looks alike, or a usual one that contains the word."""
+        asked = option.lstrip("-").replace("-", "_")
+        known = {name[2:] for name in self._option_string_actions if name.startswith("--") and "-" not in name[2:]}
+        close = difflib.get_close_matches(asked, known, n=1, cutoff=0.75)
+        parts = [name for name in self._command.usual if len(asked) > 3 and asked in name]
+        close = close or parts[:1] or difflib.get_close_matches(asked, known, n=1)
+        return f"; did you mean {dashes}{close[0]}?" if close else f"; {self.prog} {_LONG_HELP} lists all"

@@ -1,12 +1,14 @@
 """The pipeline that a command works with: which one, is it there, and loaded as asked for."""
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, PipelineQuantizationConfig
 from diffusers.quantizers import auto as quantizers
+from huggingface_hub import constants
 from transformers.quantizers import auto as encoder_quantizers
 
 from ..backbones import family_defaults
@@ -145,7 +147,7 @@ def _check_components(config: dict[str, Any], option: str, names: Sequence[str])
 
 
 def _no_pipeline(name: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"pretrained_model_name_or_path: expected a folder or Hub id of a pipeline, got {name!r} "
-        f"({one_line(error, 200)})"
-    )
+    reason = one_line(error, 200)
+    if constants.HF_HUB_OFFLINE and not os.path.exists(name):
+        reason = "it is not downloaded yet, and HF_HUB_OFFLINE forbids it"
+    return ConfigError(f"model: expected a folder or Hub id of a pipeline, got {name!r}: {reason}")

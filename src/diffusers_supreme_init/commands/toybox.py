@@ -1,11 +1,14 @@
 """The toybox, a small Stable Diffusion that draws toys: where it is, and how to train on it."""
 
+import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..inputs.paths import expanded
+from .arguments import ToyboxArguments
 from .parser import Parsed
 
 NAME = "toybox"
@@ -64,17 +67,26 @@ def toybox_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(parsed: Parsed) -> None:
-    """Say where the toybox is, and what can be done with it.
+    """Say where the toybox is, and what can be done with it; copy its pictures if asked to.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: It is not installed, or the pictures would replace files.
     """
-    folder = toybox_folder()
-    mug, scene = folder / "concepts" / "mug.png", folder / "scenes" / "scene_1.png"
+    folder, target = toybox_folder(), parsed.of(ToyboxArguments).output_dir
+    pictures = sorted([*(folder / "concepts").glob("*.png"), *(folder / "scenes").glob("*.png")])
+    if target is not None:
+        wanted = expanded(target)
+        if taken := [path.name for path in pictures if (wanted / path.name).exists()]:
+            raise ConfigError(f"output_dir: expected a folder without {taken[0]}, got {target!r}")
+        wanted.mkdir(parents=True, exist_ok=True)
+        pictures = [Path(shutil.copy(path, wanted)) for path in pictures]
+    at = {path.stem: path for path in pictures}
     print(
-        f"The toybox is in {folder}: a small Stable Diffusion that draws toys at 64 pixels, with a captioner, a\n"
-        "classifier and a segmenter of its own. It needs neither a network nor a GPU. Try:\n\n"
-        f'  supreme-init train {mug} --model toybox --token "<mug>"\n'
+        f"The toybox is a small Stable Diffusion that draws toys at 64 pixels, in {folder}.\n"
+        f"Pictures to learn from: {', '.join(at)}. Try:\n\n"
+        f'  supreme-init train {at["mug"]} --model toybox --token "<mug>"\n'
         '  supreme-init generate "a photo of <mug>" "a photo of <mug> with green trim" --concepts out/mug\n'
-        f"  supreme-init describe {scene} --model toybox --points 94,183"
+        f'  supreme-init train {at["scene_2"]} --model toybox --token "<car>" --points 79,195\n'
+        f"  supreme-init compare {at['mug']} {at['car']} --model toybox"
+        + ("" if target else "\n\nsupreme-init toybox --output_dir toys copies the pictures, for shorter paths.")
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shlex
 import signal
 from collections.abc import Iterator, Sequence
@@ -57,7 +58,7 @@ def run(parsed: Parsed) -> int:
     pipe = load_pipeline(model)
     trainer = SupremeInitTextualInversionTrainer(pipe, concepts=concepts, describers=describers, config=config)
     # Before training, so that a run that is killed can go on by it. All processes write the same.
-    write_atomically(output_dir / RUN_NAME, parsed.as_yaml().encode())
+    write_atomically(output_dir / RUN_NAME, parsed.as_yaml(resume_from_checkpoint=None).encode())
     failure: SupremeInitError | None = None
     with _stopping_on_interrupt(trainer), _advising_on_memory():
         try:
@@ -238,7 +239,7 @@ def _summary(
         num_rows = sum(map(len, first.rows.values()))
         came_out = (
             f'{first.placeholder_token} {first.status} after {first.step} steps from "{first.description}": '
-            f"{num_rows} rows, {kilobytes:.0f} kB{change}."
+            f"{num_rows} row{'s' * (num_rows > 1)}, {kilobytes:.0f} kB{change}."
         )
     else:
         by_status = {
@@ -251,5 +252,7 @@ def _summary(
         following = f"To go on: supreme-init train --config {output_dir / RUN_NAME} --resume_from_checkpoint latest"
     else:
         words = [f"a photo of {first.placeholder_token}", "--concepts", str(output_dir)]
-        following = f"Draw it: supreme-init generate {shlex.join([*words, '--model', as_typed(model)])}"
+        if os.path.isdir(as_typed(model)):  # of any other model the concept knows the name
+            words += ["--model", as_typed(model)]
+        following = f"Draw it: supreme-init generate {shlex.join(words)}"
     return f"\n{came_out}\n{look}\n{following}"

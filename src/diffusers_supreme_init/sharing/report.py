@@ -142,7 +142,7 @@ def _draw_sheet(
     num_pictures = len(concept.latents)
     rows = [
         SheetRow(
-            title="the picture given",
+            title="the picture given" if len(concept.thumbnails) == 1 else "what was meant, and what was trained on",
             note="" if num_pictures == 1 else f"the first of {num_pictures}",
             pictures=concept.thumbnails,
         )
@@ -250,10 +250,9 @@ def _sentence(points: Sequence[LossPoint]) -> str:
     change = f"from {points[0].mean:.4f} to {last.mean:.4f}"
     if last.error is None:
         return f"The loss went {change}, measured with too few noises for an interval."
-    interval = f"{last.change:+.4f} [{last.change - last.error:+.4f}, {last.change + last.error:+.4f}]"
-    if abs(last.change) <= last.error:
-        return f"The loss went {change}: {interval}, which could be chance."
-    return f"The loss went {change}: {interval}."
+    interval = f"{last.change:+.4f}, 95 % interval {last.change - last.error:+.4f} to {last.change + last.error:+.4f}"
+    verdict = "which could be chance" if abs(last.change) <= last.error else "more than chance would do"
+    return f"The loss went {change}, {verdict} ({interval})."
 
 
 def _chart(points: Sequence[LossPoint]) -> dict[str, Any]:

@@ -34,13 +34,14 @@ class SheetRow:
     note: str = ""
 
 
-def draw_sheet(rows: Sequence[SheetRow], *, picture_size: int = 128) -> Image.Image:
+def draw_sheet(rows: Sequence[SheetRow], *, columns: Sequence[str] = (), picture_size: int = 128) -> Image.Image:
     """Draw rows of pictures below each other, with their labels on the left.
 
     Put pictures of the same seed into the same column: readers compare downwards.
 
     Args:
         rows: Rows from top to bottom; they may have different numbers of pictures.
+        columns: Titles above the columns, as many as there are; none: no titles.
         picture_size: Side of a picture on the sheet, in pixels. A square picture whose side divides it is enlarged
             pixel by pixel; any other is resampled.
 
@@ -48,16 +49,23 @@ def draw_sheet(rows: Sequence[SheetRow], *, picture_size: int = 128) -> Image.Im
         An RGB picture, as wide as the longest row.
 
     Raises:
-        ConfigError: There is no row, or a row has no pictures.
+        ConfigError: There is no row, a row has no pictures, or the columns have another number of titles.
     """
     if not rows or not all(row.pictures for row in rows):
         raise ConfigError("rows: expected at least one row, and a picture in each")
     num_columns = max(len(row.pictures) for row in rows)
+    if columns and len(columns) != num_columns:
+        raise ConfigError(f"columns: expected {num_columns} titles, got {len(columns)}")
     width = 2 * _MARGIN + _LABEL_WIDTH + num_columns * (picture_size + _GAP) - _GAP
     labels = [_label(row) for row in rows]
     heights = [max(picture_size, math.ceil(_height(label))) for label in labels]
-    sheet = Image.new("RGB", (width, 2 * _MARGIN + sum(heights) + (len(rows) - 1) * _GAP), _BACKGROUND)
-    draw, top = ImageDraw.Draw(sheet), _MARGIN
+    title = ImageFont.load_default(_NOTE_SIZE)
+    first = _MARGIN + (math.ceil(_line_height(title)) + _GAP if columns else 0)
+    sheet = Image.new("RGB", (width, first + sum(heights) + (len(rows) - 1) * _GAP + _MARGIN), _BACKGROUND)
+    draw, top = ImageDraw.Draw(sheet), first
+    for column, text in enumerate(columns):
+        left = _MARGIN + _LABEL_WIDTH + column * (picture_size + _GAP)
+        draw.text((left, _MARGIN), text, font=title, fill=_NOTE)
     for row, label, height in zip(rows, labels, heights, strict=True):
         _write(draw, label, top + (height - _height(label)) / 2)
         for column, picture in enumerate(row.pictures):

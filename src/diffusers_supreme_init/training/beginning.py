@@ -163,6 +163,7 @@ def _log_words(concept: Concept, choice: Candidates | None, words: FoundWords | 
     cut = f" ({best.num_cut} tokens cut)" if best.num_cut else ""
     logger.info("%s starts from the %s %r%s", token, best.source, best.text, cut)
     if len(choice.usable) > 1:
+        logger.info("how well the untouched model draws the object from each candidate (less is better):")
         logger.info("%s", candidate_table(choice.usable))
     if choice.num_tied > 1:
         logger.info("%s: the losses of the first %d differ by less than their noise", token, choice.num_tied)

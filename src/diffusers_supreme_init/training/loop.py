@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -28,6 +29,8 @@ Item = TypeVar("Item")
 
 _VALIDATION_BATCH_SIZE = 8
 _CHECKED_SAMPLES = 4
+_SHOWN_STEPS = 20
+"""Of which the progress bar shows the mean loss."""
 
 
 class TrainingLoop:
@@ -121,6 +124,7 @@ class TrainingLoop:
             unit="step",
             disable=not self.accelerator.is_local_main_process,
         )
+        recent: deque[float] = deque(maxlen=_SHOWN_STEPS)  # the loss of a single step jumps with its timesteps
         for step in steps:
             if not self.running:
                 break
@@ -129,7 +133,8 @@ class TrainingLoop:
                 self._finish("stopped")
                 return
             losses = self.train_step(step)
-            steps.set_postfix(loss=f"{sum(losses.values()) / len(losses):.4f}")
+            recent.append(sum(losses.values()) / len(losses))
+            steps.set_postfix(loss=f"{sum(recent) / len(recent):.4f}")
             if is_scheduled(config.validation_steps, step + 1) or step + 1 == config.max_train_steps:
                 self.validate()
             after_step(step + 1, losses)

@@ -21,7 +21,7 @@ def log_start(
     if not accelerator.is_main_process:
         return
     for concept in concepts:
-        rows = ", ".join(f"{len(rows)} rows in {name}" for name, rows in concept.rows.items())
+        rows = ", ".join(f"{len(rows)} row{'s' * (len(rows) > 1)} in {name}" for name, rows in concept.rows.items())
         readers = ", ".join(pair.encoder_name for pair in backbone.described) if concept.description else ""
         reads = f"; {readers} read{'' if ',' in readers else 's'} {concept.description!r}" if readers else ""
         logger.info("%s: %s%s", concept.placeholder_token, rows, reads)
