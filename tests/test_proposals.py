@@ -242,7 +242,20 @@ def test_captions_win_ties_with_labels(pipe: Any) -> None:
     describers = describers_saying("a red mug", labels=["mug"], score_samples=2)  # one pair tells nothing
     proposal = propose_initializer(PICTURE, "auto", pipe=pipe, describers=describers)
     assert [one.text for one in proposal.candidates] == ["a red mug", "mug"]
-    assert proposal.num_tied == 2
+
+
+@pytest.mark.parametrize(
+    ("ahead_by", "first"), [(0.5, "a red mug"), (1.8, "a red mug"), (2.5, "mug"), (-1.0, "a red mug")]
+)
+def test_a_label_has_to_be_ahead_by_two_standard_errors(ahead_by: float, first: str) -> None:
+    caption, label = (
+        Candidate(text=text, source=source, raw=text) for text, source in (("a red mug", "caption"), ("mug", "class"))
+    )
+    differences = np.array([-1.0, 0.0, 1.0])
+    differences += ahead_by * differences.std(ddof=1) / 3**0.5
+    losses = [np.repeat(10 + differences, 2).tolist(), [10.0] * 6]
+    assert ranked(Candidates(usable=(caption, label)), losses).usable[0].text == first
+    assert ranked(Candidates(usable=(label,)), losses[1:]).usable[0].text == "mug"
 
 
 @pytest.mark.parametrize(

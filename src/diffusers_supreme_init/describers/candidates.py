@@ -18,6 +18,8 @@ from .selection import SelectedPicture
 from .wording import Wording, clean_caption, clean_label, is_latin, tells_surroundings, without_surroundings
 
 _MAX_RAW_LENGTH = 500
+_LABEL_MARGIN = 2.0
+"""Standard errors by which a class label has to be ahead of captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +237,9 @@ def ranked(candidates: Candidates, losses: Sequence[Sequence[float]], *, object_
     it: other noises could have swapped the two. Tied candidates come first: those that do not mention surroundings
     before the rest, otherwise in the order in which they were found. The others follow by their loss.
 
+    A class label has to be ahead of all other words by more than two standard errors. It is a row or two, which learn
+    far less than a caption's (``docs/initializers.md``), so a little luck with the noises should not decide for it.
+
     Args:
         candidates: In the order in which they were found.
         losses: One loss per noise for each candidate, over the same noises, in pairs of opposite ones.
@@ -246,6 +251,7 @@ def ranked(candidates: Candidates, losses: Sequence[Sequence[float]], *, object_
     finite = [one for one in scored if math.isfinite(_finite_loss(one))]
     passed_over = [one for one in finite if object_alone and tells_surroundings(one.text)]
     compared = [one for one in finite if one not in passed_over] or scored
+    compared = _without_doubtful_labels(compared)
     best = min(compared, key=_finite_loss)
     tied = [one for one in compared if _is_tied(one, best)]
     tied.sort(key=lambda one: tells_surroundings(one.text))
@@ -264,11 +270,21 @@ def paired_difference(candidate: Candidate, other: Candidate) -> tuple[float, fl
     return statistics.fmean(every), error
 
 
-def _is_tied(candidate: Candidate, best: Candidate) -> bool:
+def _without_doubtful_labels(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Leave out class labels that are not clearly ahead of all other words, unless there are no others."""
+    others = [one for one in candidates if one.source != "class"]
+    if not others:
+        return list(candidates)
+    best = min(others, key=_finite_loss)
+    return [one for one in candidates if one.source != "class" or not _is_tied(best, one, _LABEL_MARGIN)]
+
+
+def _is_tied(candidate: Candidate, best: Candidate, num_errors: float = 1.0) -> bool:
+    """Whether a loss is at most so many standard errors of the paired differences above another."""
     if not math.isfinite(_finite_loss(candidate)):
         return False
     mean, error = paired_difference(candidate, best)
-    return mean <= error
+    return mean <= num_errors * error
 
 
 def initializer_record_of(candidates: Candidates, method: str, describers: Describers) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def propose_initializer(
         method: ``"class"`` takes the most probable class label. ``"caption"`` takes a caption; with several pictures,
             the one with the lowest loss over all of them. ``"auto"`` compares labels, captions, their refinements and
             your own `candidates`, and takes the one with the lowest loss on the object. Among candidates that the
-            noises cannot tell apart (`num_tied`), it takes the one found first: your own, then captions, then labels.
+            noises cannot tell apart (`num_tied`), it takes the one found first: your own, then captions. A class label
+            has to be clearly ahead, since it learns less.
             A candidate that mentions surroundings is also compared without them, and is itself taken only if all
             candidates mention some, or with ``score_object=False``.
         pipe: The pipeline that will be trained. It counts tokens and measures losses; ``"auto"`` and captions of
