@@ -291,7 +291,7 @@ def test_train_says_three_things_and_leaves_what_it_says(run: Run, tmp_path: Pat
     assert {path.name for path in (tmp_path / "out" / "mug").iterdir()} >= {
         *("learned_embeds.safetensors", "training.json", "README.md", "report.html", "sheet.png", "run.yaml")
     }
-    assert len((ended.err + ended.out).splitlines()) < 15
+    assert len((ended.err + ended.out).splitlines()) < 10
     assert "torchvision" not in ended.err
     settings = yaml.safe_load((tmp_path / "out" / "mug" / "run.yaml").read_text())
     assert (settings["placeholder_token"], settings["max_train_steps"]) == ("<mug>", 2)
@@ -300,6 +300,8 @@ def test_train_says_three_things_and_leaves_what_it_says(run: Run, tmp_path: Pat
 def test_words_are_found_without_being_asked_for(run: Run) -> None:
     ended = run("train", MUG, "--model", "toybox", "--token", "<mug>", *QUICK, "--no_report")
     assert ended.status == 0
+    assert re.search(r"^<mug> starts from the caption '.*', the best of \d+$", ended.err, re.MULTILINE)
+    assert len((ended.err + ended.out).splitlines()) < 10
     learned = read_embedding("out/mug/learned_embeds.safetensors")
     assert "mug" in (learned.description or "")
     assert learned.training["initializer"]["method"] == "auto"
@@ -642,7 +644,7 @@ def test_bars_become_lines_where_there_is_no_terminal(monkeypatch: pytest.Monkey
     lines.write("\n")
     lines.write("done\n")
     written = stream.getvalue().splitlines()
-    assert written[0] == "step 0"
+    assert written[0] != "step 0"  # what is over within seconds needs no line
     assert written[-2:] == ["step 5", "done"]
     assert len(written) < 7
     assert "\r" not in stream.getvalue()

@@ -58,7 +58,7 @@ def our_messages(*, is_verbose: bool) -> Iterator[None]:
 
 def _is_repeated(record: logging.LogRecord) -> bool:
     """Whether a message tells what the bar, the summary and the report tell as well."""
-    return record.name.endswith(".reporting")
+    return record.name.endswith((".reporting", ".candidates"))
 
 
 def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -79,7 +79,7 @@ class _Lines:
     """A stream on which a bar, drawn over itself again and again, becomes a few lines."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._written_at = stream, float("-inf")
+        self._stream, self._written_at = stream, time.monotonic()
         self._is_in_bar, self._kept = False, ""
 
     def write(self, text: str) -> int:

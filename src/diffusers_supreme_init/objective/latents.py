@@ -75,7 +75,9 @@ def encode_concept(
     means, stds, weights, geometry = [], [], [], []
     thumbnail: Image.Image | None = None
     show = progress_bar and len(pictures.images) > 1
-    for index, source in enumerate(tqdm(pictures.images, desc="encoding pictures", unit="picture", disable=not show)):
+    for index, source in enumerate(
+        tqdm(pictures.images, desc="encoding pictures", unit="picture", leave=False, disable=not show)
+    ):
         picture = load_subject(source)
         square = fit_to_square(picture.image, resolution, center_crop=config.center_crop)
         pixels = to_pixel_values(square)

@@ -26,6 +26,7 @@ from .proposals import candidate_table
 from .word_finding import Findings, choose_words, describe_concept, encode_pictures, given_masks, tell_coverage
 
 logger = logging.getLogger(__name__)
+candidates_logger = logger.getChild("candidates")
 
 FoundWords = tuple[str, dict[str, Any]]
 """Words that describers found, and the record of how they were found."""
@@ -63,7 +64,7 @@ def begin_concepts(
     }
     findings: list[Findings] = []
     hide = len(concepts) < 2 or not accelerator.is_local_main_process or not any(map(_asks_describers, concepts))
-    for concept in tqdm(concepts, desc="describing", unit="concept", disable=hide):
+    for concept in tqdm(concepts, desc="describing", unit="concept", leave=False, disable=hide):
         is_known = concept.placeholder_token in known
         try:
             findings.append(describe_concept(concept, backbone, describers, config, words_are_known=is_known))
@@ -161,12 +162,14 @@ def _log_words(concept: Concept, choice: Candidates | None, words: FoundWords | 
     for note in choice.notes:
         logger.warning("%s: %s", token, note)
     cut = f" ({best.num_cut} tokens cut)" if best.num_cut else ""
-    logger.info("%s starts from the %s %r%s", token, best.source, best.text, cut)
-    if len(choice.usable) > 1:
-        logger.info("how well the untouched model draws the object from each candidate (less is better):")
-        logger.info("%s", candidate_table(choice.usable))
+    others = f", the best of {len(choice.usable)}" if len(choice.usable) > 1 else ""
+    logger.info("%s starts from the %s %r%s%s", token, best.source, best.text, others, cut)
+    if others:
+        candidates_logger.info("%s", candidate_table(choice.usable))
     if choice.num_tied > 1:
-        logger.info("%s: the losses of the first %d differ by less than their noise", token, choice.num_tied)
+        candidates_logger.info(
+            "%s: the losses of the first %d differ by less than their noise", token, choice.num_tied
+        )
 
 
 def _region_record(concept: Concept, num_pictures: int) -> dict[str, Any] | None:

@@ -193,7 +193,7 @@ def choose_words(
                 fixed_noise_losses(
                     backbone, PromptedPictures(prompt, pictures), settings, device, autocast_dtype=autocast_dtype
                 )
-                for prompt in tqdm(texts[index], desc="comparing words", unit="text", disable=hide)
+                for prompt in tqdm(texts[index], desc="comparing words", unit="text", leave=False, disable=hide)
             ]
             if not any(math.isfinite(sum(values)) for values in losses):
                 raise TrainingError(
