@@ -1,6 +1,8 @@
 """What `pip install` gives: both packages in an empty environment, the notebook, several processes."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -12,6 +14,7 @@ from conftest import ROOT, TOYBOX
 from nbclient import NotebookClient
 
 from diffusers_supreme_init import read_embedding
+from diffusers_supreme_init.commands import main as supreme_init
 
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 QUICK = ("--max_train_steps", "2", "--validation_samples", "2", "--num_inference_steps", "2", "--score_samples", "4")
@@ -76,6 +79,30 @@ def test_two_wheels_in_an_empty_environment_are_enough(tmp_path: Path) -> None:
     run(command, "convert", "out/mug", "mug.safetensors", "--format", "comfyui", "--encoder_keys", "clip_l")
     run(command, "compare", mug, "--model", "toybox", "--steps", "0", "1", "--num_inference_steps", "2")
     assert str(folder) in run(command, "env")
+
+
+@pytest.mark.slow
+def test_every_command_of_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In few steps; what it says in words is what the page shows."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "tour.md").read_text()
+    commands = re.findall(r"^\$ supreme-init (.*)$", page, re.MULTILINE)
+    assert [words.split()[0] for words in commands] == [
+        *("toybox", "train", "generate", "describe", "compare", "evaluate", "convert")
+    ]
+    for words in map(shlex.split, commands):
+        few = ("--max_train_steps", "2") if words[0] == "train" else ()
+        draws = words[0] in ("train", "generate", "compare", "evaluate")
+        few += ("--num_inference_steps", "2") if draws and "--num_inference_steps" not in words else ()
+        assert supreme_init([*words, *few]) == 0, words
+    for path in (
+        "toys/mug.png",
+        "out/mug/report.html",
+        "out/pictures/sheet.png",
+        "look/region.png",
+        "mug.safetensors",
+    ):
+        assert (tmp_path / path).is_file()
 
 
 @pytest.mark.slow

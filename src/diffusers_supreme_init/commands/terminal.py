@@ -76,32 +76,36 @@ def lines_instead_of_bars() -> Iterator[None]:
 
 
 class _Lines:
-    """A stream on which a bar, drawn over itself again and again, becomes a few lines."""
+    """A stream on which a bar, drawn over itself again and again, becomes a few lines.
+
+    A bar gets a line every few seconds and one at its end, unless it is taken away before the first.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._written_at = stream, time.monotonic()
-        self._is_in_bar, self._kept = False, ""
+        self._stream, self._written_at = stream, 0.0
+        self._is_in_bar, self._kept, self._last = False, "", ""
 
     def write(self, text: str) -> int:
         first, *drawn = text.split("\r")
         if self._is_in_bar and first:
-            self._end_bar()
+            self._write_kept()
+            self._is_in_bar = False
             first = first.removeprefix("\n")
         self._stream.write(first)
         for bar in drawn:
-            self._is_in_bar, self._kept = True, bar.strip()
+            if not self._is_in_bar:
+                self._is_in_bar, self._written_at, self._last = True, time.monotonic(), ""
+            self._kept = bar.strip()
             if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_LINES:
                 self._write_kept()
         return len(text)
 
-    def _end_bar(self) -> None:
-        self._write_kept()
-        self._is_in_bar = False
-
     def _write_kept(self) -> None:
-        if self._kept:
+        progress = self._kept.partition("[")[0]  # without the time, which differs in the last drawing
+        if self._kept and progress != self._last:
             self._stream.write(f"{self._kept}\n")
-            self._kept, self._written_at = "", time.monotonic()
+            self._written_at, self._last = time.monotonic(), progress
+        self._kept = ""
 
     def flush(self) -> None:
         self._stream.flush()
