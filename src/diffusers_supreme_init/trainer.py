@@ -150,7 +150,7 @@ class SupremeInitTextualInversionTrainer:
         with own_torch_state():
             self._backbone = backbone_for(pipe, self.config.train_text_encoders)
         self._backbone.check_config(self.config)
-        self._seconds = 0.0
+        self._seconds: float | None = None
         self._finished: datetime | None = None
         self._saved_dirs: list[Path] = []
         self._stop_requested = threading.Event()
@@ -204,14 +204,15 @@ class SupremeInitTextualInversionTrainer:
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
         check_triggers_are_free(self._backbone, self._tokens)
-        started = time.monotonic()
+        started, is_resumed = time.monotonic(), find_checkpoint(self.config) is not None
         accelerator = self.accelerator = self.accelerator or make_accelerator(self.config)
         if self.config.output_dir is not None:
             check_writable(self.config.output_dir)
         # Trackers are started before describing, since one may be unable to start.
         with only_run_in(self.config.output_dir, accelerator), tracking(accelerator, self.config):
             concepts, failures = self._train(accelerator, after_step)
-        self._seconds = time.monotonic() - started
+        # Of a resumed run, nobody knows how long its beginning took.
+        self._seconds = None if is_resumed else time.monotonic() - started
         self._finished = datetime.now(UTC)
         self.results = concepts
         diverged = [concept for concept in concepts if concept.status == "diverged"]

@@ -90,7 +90,7 @@ def concept_files(
     concept: ConceptProgress,
     config: SupremeInitConfig,
     *,
-    seconds: float,
+    seconds: float | None,
     finished: datetime,
     device: torch.device,
     samples: Sequence[SampleImage] = (),
@@ -103,7 +103,7 @@ def concept_files(
         backbone: The backbone that it was trained on.
         concept: The trained concept.
         config: Settings of the run.
-        seconds: Duration of training; like `finished`, written only into `RECORD_NAME`.
+        seconds: Duration of training, None if unknown; like `finished`, written only into `RECORD_NAME`.
         finished: End of training.
         device: Device of the run.
         samples: Pictures for the card, ``images/0.png`` ...
@@ -116,7 +116,7 @@ def concept_files(
         "placeholder_token": concept.placeholder_token,
         "description": concept.description,
         "date": finished.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 2),
+        "seconds": None if seconds is None else round(seconds, 2),
         "device": str(device),
         "versions": versions(),
         **embedding.training,

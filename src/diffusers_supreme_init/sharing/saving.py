@@ -38,7 +38,7 @@ class FinishedRun:
         concepts: The concepts, as the user asked for them.
         results: The result of each concept.
         config: Settings.
-        seconds: Duration of training.
+        seconds: Duration of training; None if it was resumed.
         finished: End of training.
     """
 
@@ -46,7 +46,7 @@ class FinishedRun:
     concepts: Sequence[Concept]
     results: Sequence[ConceptProgress]
     config: SupremeInitConfig
-    seconds: float
+    seconds: float | None
     finished: datetime
 
 
