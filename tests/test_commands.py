@@ -653,6 +653,13 @@ def test_bars_become_lines_where_there_is_no_terminal(monkeypatch: pytest.Monkey
     assert stream.getvalue().splitlines() == ["begin", *steps, "done"]
 
 
+@pytest.mark.parametrize("words", [["toybox"], ["completion", "bash"], ["push", "nothing", "user/mug"]])
+def test_commands_without_models_do_not_wait_for_diffusers(words: list[str]) -> None:
+    code = f"from diffusers_supreme_init.commands import main; main({words!r})"
+    code += "; import sys; assert 'diffusers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
 def test_other_libraries_get_their_voice_back(run: Run) -> None:
     before = logging.get_verbosity()
     run("env")

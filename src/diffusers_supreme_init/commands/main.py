@@ -146,6 +146,7 @@ COMMANDS = {
             summary="Convert a learned word between the formats of other programs.",
             arguments=(ConvertArguments,),
             module="convert",
+            uses_models=False,
             usual=("format", "token", "encoder_keys", "allow_pickle", "overwrite"),
             positional=("files", "FILE"),
             example="supreme-init convert out/mug mug.safetensors --format comfyui",
@@ -157,6 +158,7 @@ COMMANDS = {
             summary="Publish a folder that training saved.",
             arguments=(PushArguments,),
             module="push",
+            uses_models=False,
             usual=("hub_private_repo", "hub_license", "create_pr", "revision", "commit_message", "overwrite"),
             positional=("folder_and_repository", "FOLDER ID"),
             example="supreme-init push out/mug user/mug",
@@ -166,6 +168,7 @@ COMMANDS = {
             summary="Print a script with which your shell completes commands and options.",
             arguments=(CompletionArguments,),
             module="completion",
+            uses_models=False,
             usual=("shell",),
             positional=("shell", "SHELL"),
             example='eval "$(supreme-init completion bash)"',
@@ -175,6 +178,7 @@ COMMANDS = {
             summary="Print versions, devices and folders: what a bug report needs.",
             arguments=(),
             module="environment",
+            uses_models=False,
             usual=(),
         ),
         Command(
@@ -182,6 +186,7 @@ COMMANDS = {
             summary="Show where the toybox is, a small model to try everything on, and commands to try.",
             arguments=(ToyboxArguments,),
             module="toybox",
+            uses_models=False,
             usual=("output_dir",),
             example="supreme-init toybox --output_dir toys",
         ),
@@ -214,7 +219,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     except ConfigError as error:
         return _fail(str(error), USAGE)
-    hiding = contextlib.nullcontext() if is_verbose else only_our_lines()
+    libraries = ("diffusers", "transformers") if command.uses_models else ("transformers",)
+    hiding = contextlib.nullcontext() if is_verbose else only_our_lines(libraries)
     with lines_instead_of_bars(), our_messages(is_verbose=is_verbose), hiding:
         try:
             return int(import_module(f".{command.module}", __package__).run(parsed) or 0)

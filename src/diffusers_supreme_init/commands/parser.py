@@ -31,6 +31,7 @@ class Command:
         summary: What it does, in a few words.
         arguments: Dataclasses whose fields are its options.
         module: Module of this room that has ``run(parsed)``.
+        uses_models: Whether it loads models, so that diffusers has to be imported at all.
         usual: Options that ``--help`` shows, in this order.
         positional: Field that is given without an option, and what ``--help`` calls it.
         defaults: Of given options -> other defaults than those of the fields.
@@ -43,6 +44,7 @@ class Command:
     arguments: tuple[type, ...]
     module: str
     usual: tuple[str, ...]
+    uses_models: bool = True
     positional: tuple[str, str] | None = None
     defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] = field(default=lambda given: {})
     example: str = ""

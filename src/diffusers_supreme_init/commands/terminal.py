@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, TextIO
 
@@ -18,16 +18,19 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextlib.contextmanager
-def only_our_lines() -> Iterator[None]:
+def only_our_lines(libraries: Sequence[str]) -> Iterator[None]:
     """Hide notices and loading bars of other libraries, and show our messages and warnings as lines.
 
     Bars of downloads stay: they may take minutes.
+
+    Args:
+        libraries: Those of Hugging Face that will be used; they are imported here.
     """
-    libraries = [import_module(f"{name}.utils.logging") for name in ("diffusers", "transformers")]
-    before = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
+    modules = [import_module(f"{name}.utils.logging") for name in libraries]
+    before = [module.get_verbosity() for module in modules]
+    for module in modules:
+        module.set_verbosity_error()
+        module.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -35,9 +38,9 @@ def only_our_lines() -> Iterator[None]:
             warnings.showwarning = _show
             yield
     finally:
-        for library, verbosity in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            library.enable_progress_bar()
+        for module, verbosity in zip(modules, before, strict=True):
+            module.set_verbosity(verbosity)
+            module.enable_progress_bar()
 
 
 @contextlib.contextmanager
