@@ -22,7 +22,7 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from experiment.pipelines import TOYBOX, TOYBOX_GUIDANCE_SCALE, TOYBOX_OPTIONS, draw, load_pipeline, toybox_describers
+from experiment.pipelines import TOYBOX, draw, load_pipeline, toybox_describers
 from PIL import Image
 
 from diffusers_supreme_init import (
@@ -36,6 +36,7 @@ from diffusers_supreme_init import (
     draw_sheet,
     propose_initializer,
 )
+from diffusers_supreme_init.commands import TOYBOX_GUIDANCE_SCALE, TOYBOX_TRAINING
 
 sys.path.append(str(TOYBOX))  # the toybox is a folder of scripts
 from judging import TOLD_DETAILS, UNTOLD_DETAILS, DetailsKept, Judge, chance  # found by the line above
@@ -51,7 +52,7 @@ CONFIG = SupremeInitConfig(
     unmasked_weight=0.25,
     validation_samples=32,
     validation_steps=["0", "5", "10", "every:20"],
-    **TOYBOX_OPTIONS,
+    **TOYBOX_TRAINING,
 )
 SAMPLING = {"num_inference_steps": 30, "guidance_scale": TOYBOX_GUIDANCE_SCALE}
 NUM_JUDGED, NUM_SHOWN = 12, 5
@@ -180,7 +181,7 @@ def main() -> None:
     given = Image.open(PICTURE).convert("RGB")
     pipe, describers = load_toybox(), Describers(toybox_describers(score_samples=CONFIG.validation_samples))
     proposal = propose_initializer(
-        PICTURE, "auto", pipe=pipe, describers=describers, config=SupremeInitConfig(**TOYBOX_OPTIONS)
+        PICTURE, "auto", pipe=pipe, describers=describers, config=SupremeInitConfig(**TOYBOX_TRAINING)
     )
     print(f"{proposal.table()}\n")
     from_words, from_star, seconds = train(pipe, describers, proposal.text, output_dir)

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from experiment.pipelines import (
     TOYBOX,
-    TOYBOX_GUIDANCE_SCALE,
     TOYBOX_PIPELINE,
     is_toybox,
     load_pipeline,
@@ -46,6 +45,7 @@ from diffusers_supreme_init import (
     load_concepts,
     write_atomically,
 )
+from diffusers_supreme_init.commands import TOYBOX_GUIDANCE_SCALE
 from diffusers_supreme_init.metrics import (
     LPIPS,
     SIFID,

@@ -16,6 +16,7 @@ from typing import Any
 import commands_page
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import ROOT, TOYBOX
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
@@ -97,6 +98,12 @@ def test_help_is_a_screen_and_help_all_is_everything(name: str, run: Run) -> Non
             assert f"--{one.name}" in long.out
     for option in COMMANDS[name].usual:
         assert f"--{option}" in short.out
+
+
+def test_help_shows_defaults_that_are_numbers(run: Run) -> None:
+    text = re.sub(r"\s+", " ", run("train", "--help_all").out)
+    for option, default in (("--gradient_accumulation_steps", "1"), ("--seed", "0"), ("--num_inference_steps", "30")):
+        assert re.search(rf"{option} [NX] [^()]*\(default: {re.escape(default)}\)", text), option
 
 
 def test_help_imports_neither_torch_nor_diffusers() -> None:
@@ -202,7 +209,9 @@ def test_a_describer_that_is_not_there_is_told_before_the_pipeline_is_loaded(
     kind: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
-    for command in ("train", "describe"):
+    for command in ("train", "describe", "compare"):
+        if (command, kind) == ("compare", "segmenter"):
+            continue  # it compares no words
         token = ("--token", "<mug>") if command == "train" else ()
         ended = run(command, MUG, "--model", "toybox", *token, f"--{kind}", "nobody/nothing")
         assert ended.status == 1
@@ -236,6 +245,14 @@ def test_a_file_gives_options_and_the_command_line_wins(run: Run, tmp_path: Path
     assert values["output_dir"] == os.path.join("out", "mug")
 
 
+def test_texts_in_a_file_stay_as_they_are_written(tmp_path: Path) -> None:
+    """YAML itself would read 750, false, 8 and a date."""
+    for text in ("12:30", "no", "010", "2026-11-27", "1_000", "0x1F"):
+        (tmp_path / "run.yaml").write_text(f"initializer: {text}\npoints: [{text}]\n")
+        values = parse(COMMANDS["train"], ["--config", str(tmp_path / "run.yaml")]).values
+        assert (values["initializer"], values["points"]) == (text, [text])
+
+
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     parsed = parse(COMMANDS["train"], [MUG, "--token", "<mug>", "--model", "toybox", "--points", "4,2", "--seed", "3"])
     (tmp_path / "run.yaml").write_text(parsed.as_yaml())
@@ -255,8 +272,8 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         ("max_train_steps: ten", "run.yaml, line 1: max_train_steps: expected a value of type int, got 'ten'"),
         ("\nmasked_loss: perhaps", "run.yaml, line 2: masked_loss: expected true or false, got 'perhaps'"),
         ("dtype: float8", "run.yaml, line 1: dtype: expected one of auto, float32, bfloat16, float16, got 'float8'"),
-        ("seed: [1, 2]", "run.yaml, line 1: seed: expected one value, got [1, 2]"),
-        ("points: {x: 1}", "run.yaml, line 1: points: expected a plain value, got a dict; put it in quotes"),
+        ("seed: [1, 2]", "run.yaml, line 1: seed: expected one value, got a list"),
+        ("points: {x: 1}", "run.yaml, line 1: points: expected a plain value, got a list or a mapping; put it in"),
         ("seed: 1\nseed: 2", "run.yaml, line 2: seed was given before, in line 1"),
         ("seed: 1\n  model: [", "run.yaml, line 2: expected YAML"),
         ("- seed", "run.yaml, line 1: expected options, 'name: value'"),
@@ -390,13 +407,13 @@ def test_train_on_what_was_clicked(train_on: str, run: Run, tmp_path: Path) -> N
 
 
 def test_a_folder_with_a_file_of_ones_own_is_refused_before_training(run: Run, tmp_path: Path) -> None:
-    for name in ("README.md", "report.html", "sheet.png"):
+    for name in ("README.md", "report.html", "sheet.png", "run.yaml"):
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text("mine")
         ended = train(run, "--output_dir", str(folder))
         assert ended.status == 1
-        assert re.search(rf"cannot replace .*{name}': no earlier (save|report) wrote it; choose another", ended.err)
+        assert re.search(rf"cannot replace .*{name}': no earlier (save|run) wrote it; choose another", ended.err)
         assert [path.name for path in folder.iterdir()] == [name]
 
 
@@ -485,7 +502,9 @@ def test_generate_draws_with_the_model_of_the_concept(run: Run, mug: Path, tmp_p
     )
     assert ended.status == 0
     folder = tmp_path / "out" / "pictures"
-    assert {path.name for path in folder.iterdir()} == {"0-0.png", "0-1.png", "1-0.png", "1-1.png", "sheet.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("0-0.png", "0-1.png", "1-0.png", "1-1.png", "prompts.txt", "sheet.png")
+    }
     first, second = (np.asarray(Image.open(folder / name)) for name in ("0-0.png", "0-1.png"))
     assert first.shape == (64, 64, 3)
     assert not np.array_equal(first, second)
@@ -499,6 +518,20 @@ def test_a_misspelt_concept_is_refused_before_drawing(run: Run, mug: Path, tmp_p
     )
     assert "expected a prompt with <mug>, got 'a photo'" in run("generate", "a photo", "--concepts", str(mug)).err
     assert not (tmp_path / "out").exists()
+
+
+def test_advice_names_only_options_that_the_command_has(run: Run, tmp_path: Path) -> None:
+    torch.save({"<mug>": torch.ones(1, 128)}, tmp_path / "mug.pt")
+    said = run("generate", "a photo of <mug>", "--concepts", "mug.pt", "--model", "toybox").err
+    assert "pass allow_pickle=True, or convert it once with `supreme-init convert --allow_pickle`" in said
+    assert "pass --allow_pickle" in run("convert", "mug.pt", "out", "--format", "kohya").err
+
+
+def test_what_was_drawn_is_written_beside_it(run: Run, mug: Path, tmp_path: Path) -> None:
+    words = ["generate", "a <mug>", "--concepts", str(mug), "--num_inference_steps", "1"]
+    assert run(*words, "--num_images_per_prompt", "16").status == 0
+    assert (tmp_path / "out" / "pictures" / "prompts.txt").read_text().startswith("0: a <mug>\n")
+    assert 1500 < Image.open(tmp_path / "out" / "pictures" / "sheet.png").width <= 2000
 
 
 # describing
@@ -553,6 +586,7 @@ def test_what_was_clicked_counts_and_its_surroundings_a_little() -> None:
     assert masked("--points", "4,2") == masked("--box", "1,2,3,4") == masked("--region_mask", "m.png") == (True, 0.25)
     assert masked("--points", "4,2", "--unmasked_weight", "0") == (True, 0.0)
     assert masked("--points", "4,2", "--masked_loss", "false") == (False, 0.0)
+    assert masked("--points", "4,2", "--paper") == (False, 0.0)
 
 
 def test_folders_that_cannot_be_written_are_found_before_the_work(run: Run, tmp_path: Path) -> None:
@@ -589,7 +623,14 @@ def test_evaluate_measures_a_concept(run: Run, mug: Path) -> None:
     ended = run("evaluate", MUG, "--concept", str(mug), "--num_inference_steps", "2", "--seeds", "0")
     assert ended.status == 0
     assert "fixed-noise denoising loss: 0." in ended.out
+    assert "On the toybox only the loss is measured" in ended.out
     assert json.loads((mug / "evaluation.json").read_text())["placeholder_token"] == "<mug>"
+
+
+def test_evaluate_reads_the_pictures_before_the_model(run: Run, mug: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("text.png").write_text("no picture")
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert "expected a picture file" in run("evaluate", "text.png", "--concept", str(mug)).err
 
 
 def test_convert_says_what_it_wrote(run: Run, mug: Path) -> None:

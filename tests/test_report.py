@@ -167,6 +167,15 @@ def test_a_run_leaves_a_sheet_and_a_page_that_are_not_published(pipe: Any, pictu
     assert trainer.write_report(tmp_path / "c", num_inference_steps=1).read_bytes() == again
 
 
+def test_a_report_names_the_model_by_its_hub_id(pipe: Any, picture_path: Path, tmp_path: Path) -> None:
+    pipe.register_to_config(_name_or_path="user/model")
+    trainer = trained(pipe, picture_path)
+    trainer.save(tmp_path)
+    text = Checker(trainer.write_report(tmp_path, num_inference_steps=1).read_text()).text
+    assert 'DiffusionPipeline.from_pretrained("user/model")' in text
+    assert "--model user/model" in text
+
+
 def test_of_many_concepts_the_first_are_drawn_and_the_rest_is_counted(
     pipe: Any, picture_path: Path, tmp_path: Path
 ) -> None:
@@ -186,7 +195,7 @@ def test_a_report_belongs_beside_a_saved_result_and_replaces_no_file_of_the_user
         trainer.write_report(tmp_path)
     trainer.save(tmp_path)
     (tmp_path / "sheet.png").write_text("mine")
-    with pytest.raises(OutputError, match=r"cannot replace .*sheet.png': no earlier report wrote it"):
+    with pytest.raises(OutputError, match=r"cannot replace .*sheet.png': no earlier run wrote it"):
         trainer.write_report(tmp_path)
     assert (tmp_path / "sheet.png").read_text() == "mine"
     assert not (tmp_path / "report.html").exists()

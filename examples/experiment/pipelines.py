@@ -8,13 +8,10 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from diffusers_supreme_init import ConfigError, DescriberConfig
+from diffusers_supreme_init.commands import TOYBOX_TRAINING
 
 TOYBOX = Path(__file__).resolve().parents[1] / "toybox"
 TOYBOX_PIPELINE = str(TOYBOX / "pipeline")
-TOYBOX_GUIDANCE_SCALE = 2.0  # more makes its colors glaring, as with all models of velocity that end in pure noise
-TOYBOX_OPTIONS: dict[str, Any] = {"snr_gamma": 5.0, "flip_probability": 0.0}
-"""How to train on the toybox: less from the noisiest timesteps, so that prompts can still change colors and
-background, as with the paper's model, which predicts noise; and never mirrored, as its toys never are."""
 
 
 def is_toybox(pipeline_name: str) -> bool:
@@ -24,7 +21,7 @@ def is_toybox(pipeline_name: str) -> bool:
 
 def toybox_options(pipeline_name: str) -> dict[str, Any]:
     """Return how to train on the toybox, if a pipeline is the toybox."""
-    return TOYBOX_OPTIONS if is_toybox(pipeline_name) else {}
+    return TOYBOX_TRAINING if is_toybox(pipeline_name) else {}
 
 
 def toybox_describers(**options: Any) -> DescriberConfig:

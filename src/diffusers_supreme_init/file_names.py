@@ -22,6 +22,8 @@ EVALUATION_NAME = "evaluation.json"
 REPORT_NAME = "report.html"
 SHEET_NAME = "sheet.png"
 RUN_NAME = "run.yaml"
+SOFTWARE = "diffusers-supreme-init"
+"""What files that no record lists say of themselves, so that nobody else's is replaced."""
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
 _NUMBERED_IMAGE = re.compile(r"(images|pictures)/\d+\.png")

@@ -24,7 +24,7 @@ from .hub_connection import check_repo_id
 from .inputs.paths import local_path
 from .objective.phases import NO_PROMPT, check_trainable, ready_to_step
 from .pictures import PictureSource
-from .sharing.concept_files import weight_names, write_snapshots
+from .sharing.concept_files import base_model_of, weight_names, write_snapshots
 from .sharing.publishing import Publication, push_to_hub
 from .sharing.report import check_can_report, write_report
 from .sharing.saved_folder import folders_for, is_saved_folder
@@ -338,7 +338,7 @@ class SupremeInitTextualInversionTrainer:
                 self._finished_run(),
                 output_dir,
                 prompts=prompts,
-                model=model,
+                model=model or base_model_of(self._backbone),
                 device=self.accelerator.device,
                 sampling=sampling,
             )

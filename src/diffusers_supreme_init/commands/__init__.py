@@ -1,6 +1,6 @@
 """The command `supreme-init`, also ``python -m diffusers_supreme_init``."""
 
 from .main import main
-from .toybox import toybox_folder
+from .toybox import TOYBOX_GUIDANCE_SCALE, TOYBOX_TRAINING, toybox_folder
 
-__all__ = ["main", "toybox_folder"]
+__all__ = ["TOYBOX_GUIDANCE_SCALE", "TOYBOX_TRAINING", "main", "toybox_folder"]

@@ -20,18 +20,20 @@ from ..files import check_writable, write_atomically
 from ..metrics import mean_interval
 from ..pictures import find_pictures, load_subject
 from ..sharing.saved_folder import folders_for
-from ..sharing.sheet import SheetRow, draw_sheet
+from ..sharing.sheet import SheetRow, draw_sheet, size_that_fits
 from ..templates import fill_template
 from ..text.prompt_cleaning import as_written
 from ..trainer import SupremeInitTextualInversionTrainer
 from ..training.progress import ConceptProgress
 from .arguments import CompareArguments, DescriberArguments, DrawingArguments, ModelArguments
+from .describers import check_describers
 from .generate import draw
 from .parser import Parsed
 from .pipelines import check_model, device, load_pipeline, sampling_of
-from .toybox import TRAINING, is_toybox
+from .toybox import TOYBOX_TRAINING, is_toybox
 
-_LARGEST_SIDE = 256
+_SMALLEST_SIDE, _LARGEST_SIDE = 128, 256
+"""Of a picture on the sheet, in pixels, unless there are too many columns."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,17 @@ def run(parsed: Parsed) -> None:
     asked, model = parsed.of(CompareArguments), parsed.of(ModelArguments)
     pictures = _checked_pictures(asked)
     output_dir = Path(asked.output_dir)
-    check_writable(output_dir)
+    describers = Describers(parsed.of(DescriberArguments))
     check_model(model)
+    check_describers(describers, asked.initializers, finds_regions=False)
+    check_writable(output_dir)
     pipe = load_pipeline(model)
     steps = sorted(set(asked.steps))
-    options = TRAINING if is_toybox(model.pretrained_model_name_or_path) else {}
+    options = TOYBOX_TRAINING if is_toybox(model.pretrained_model_name_or_path) else {}
     drawn_on, sampling = device(), as_written(pipe) | sampling_of(parsed.of(DrawingArguments), model)
     runs: list[Run] = []
     for name, picture in pictures.items():
         folder = output_dir / name if len(pictures) > 1 else output_dir
-        describers = Describers(parsed.of(DescriberArguments))
         of_picture = _train(pipe, picture, name, asked, steps, folder, describers, options)
         pipe.to(drawn_on)
         path = folder / "compare.png"
@@ -176,7 +179,8 @@ def _sheet(
             )
         )
     columns = ["the picture given", *(f"{step} step{'s' * (step != 1)}" for step in steps)]
-    return draw_sheet(rows, columns=columns, picture_size=min(_LARGEST_SIDE, max(128, rows[0].pictures[1].width)))
+    wanted = min(_LARGEST_SIDE, max(_SMALLEST_SIDE, rows[0].pictures[1].width))
+    return draw_sheet(rows, columns=columns, picture_size=size_that_fits(wanted, len(columns)))
 
 
 def _losses(runs: Sequence[Run]) -> str:

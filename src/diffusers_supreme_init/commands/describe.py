@@ -9,15 +9,13 @@ from ..describers import Mask, Region
 from ..errors import ConfigError
 from ..files import check_writable
 from ..pictures import faded, find_pictures, load_subject
+from ..sharing.sheet import WIDEST
 from ..training.proposals import InitializerProposal, propose_initializer
 from .arguments import DescribeArguments, DescriberArguments, ModelArguments, RegionArguments
 from .describers import check_describers, requested_describers, requested_region
 from .parser import Parsed
 from .pipelines import check_model, device, load_pipeline
-from .toybox import TRAINING, is_toybox
-
-LARGEST_SIDE = 2000
-"""Of pictures for people, in pixels."""
+from .toybox import TOYBOX_TRAINING, is_toybox
 
 
 def run(parsed: Parsed) -> None:
@@ -51,7 +49,7 @@ def run(parsed: Parsed) -> None:
         candidates=region_arguments.candidates,
         describers=describers,
         config=SupremeInitConfig(
-            seed=asked.seed, **(TRAINING if is_toybox(model.pretrained_model_name_or_path) else {})
+            seed=asked.seed, **(TOYBOX_TRAINING if is_toybox(model.pretrained_model_name_or_path) else {})
         ),
     )
     print(report(proposal))
@@ -83,7 +81,7 @@ def report(proposal: InitializerProposal) -> str:
 
 
 def draw_region(image: Image.Image, mask: Mask, crop: Image.Image, region: Region) -> Image.Image:
-    """Return what was clicked, what was found and what was described, side by side, at most 2,000 pixels wide."""
+    """Return what was clicked, what was found and what was described, side by side, at most `WIDEST` pixels wide."""
     clicked = image.copy()
     pen, radius = ImageDraw.Draw(clicked), max(image.size) / 50
     for points, color in ((region.points, "#009e73"), (region.negative_points, "#d55e00")):
@@ -99,7 +97,7 @@ def draw_region(image: Image.Image, mask: Mask, crop: Image.Image, region: Regio
     for panel in panels:
         strip.paste(panel, (left, (image.height - panel.height) // 2))
         left += panel.width + 8
-    strip.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    strip.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
     return strip
 
 

@@ -9,11 +9,11 @@ from ..files import check_writable
 from ..loading.reading import read_sources
 from ..loading.sources import SourceOptions
 from ..metrics import default_metrics
-from ..pictures import find_pictures
+from ..pictures import find_pictures, load_picture
 from .arguments import DrawingArguments, EvaluateArguments, ModelArguments
 from .generate import base_model_of
 from .parser import Parsed
-from .pipelines import as_typed, device, load_pipeline, sampling_of
+from .pipelines import as_typed, check_model, device, load_pipeline, sampling_of
 from .toybox import NAME
 
 
@@ -30,16 +30,22 @@ def run(parsed: Parsed) -> None:
         )
     if asked.concept is None:
         raise ConfigError("expected --concept, a file, a folder or a Hub id, got none")
-    find_pictures(asked.images)
+    for picture in find_pictures(asked.images):
+        load_picture(picture)
     output_dir = Path(asked.output_dir or (asked.concept if Path(asked.concept).is_dir() else "out/evaluation"))
-    check_writable(output_dir)
     if model.pretrained_model_name_or_path is None:
         model = replace(model, pretrained_model_name_or_path=base_model_of([asked.concept]))
     found = read_sources([asked.concept], None, SourceOptions(), has_token=False)
     if len(found) != 1:
         raise ConfigError(f"concept: expected one, got {asked.concept!r} with {len(found)}; name a folder in it")
     [(_, embeddings)] = found
+    check_model(model)
+    check_writable(output_dir)
     description = asked.description or embeddings[0].description or ""
+    # CLIP and its like would have to be downloaded, and know photographs rather than drawn toys.
+    metrics = [] if as_typed(model) == NAME else default_metrics()
+    if not metrics:
+        print("On the toybox only the loss is measured: the metrics of pictures know photographs.")
     pipe = load_pipeline(model).to(device())
     [report] = pipe.load_multitoken_inversion(asked.concept)
     result = evaluate(
@@ -48,8 +54,7 @@ def run(parsed: Parsed) -> None:
         asked.images,
         description=description,
         seeds=asked.seeds,
-        # CLIP would have to be downloaded, and knows photographs rather than drawn toys.
-        metrics=[] if as_typed(model) == NAME else default_metrics(),
+        metrics=metrics,
         **sampling_of(parsed.of(DrawingArguments), model),
     )
     path = result.write(output_dir)

@@ -14,9 +14,10 @@ from ..errors import ConfigError
 from ..files import check_writable
 from ..loading.reading import read_sources
 from ..loading.sources import SourceOptions
-from ..sharing.sheet import SheetRow, draw_sheet
+from ..sharing.sheet import SheetRow, draw_sheet, size_that_fits
 from ..text.prompt_cleaning import as_written
 from ..triggers import holds_trigger
+from ..version import __version__
 from .arguments import DrawingArguments, GenerateArguments, ModelArguments
 from .parser import Parsed
 from .pipelines import check_model, device, load_pipeline, sampling_of
@@ -49,7 +50,12 @@ def run(parsed: Parsed) -> None:
         for index, picture in enumerate(pictures):
             picture.save(output_dir / f"{number}-{index}.png")
         rows.append(SheetRow(title=prompt, pictures=pictures))
-    draw_sheet(rows, picture_size=min(256, max(128, rows[0].pictures[0].width))).save(output_dir / "sheet.png")
+    # At least 128 pixels, so that the toybox's pictures can be seen.
+    wanted = min(256, max(128, rows[0].pictures[0].width))
+    size = size_that_fits(wanted, asked.num_images_per_prompt)
+    draw_sheet(rows, picture_size=size).save(output_dir / "sheet.png")
+    lines = [f"{number}: {prompt}" for number, prompt in enumerate(asked.prompts)]
+    (output_dir / "prompts.txt").write_text("\n".join([*lines, f"{__version__=}", ""]), encoding="utf-8")
     num_pictures = sum(len(row.pictures) for row in rows)
     print(
         f"{num_pictures} picture{'s' if num_pictures > 1 else ''} in {output_dir}; look at {output_dir / 'sheet.png'}."

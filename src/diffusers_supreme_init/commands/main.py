@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
@@ -38,6 +39,13 @@ from .parser import Command, HelpRequested, parse
 from .terminal import FAILURE, INTERRUPTED, USAGE, lines_instead_of_bars, only_our_lines, our_messages
 from .toybox import toybox_defaults
 
+_SAID = {
+    "pass overwrite ": "pass --overwrite ",
+    "resume its run": "go on with its run (--resume_from_checkpoint latest)",
+    "choose another output_dir": "choose another --output_dir",
+}
+"""Advice of the package -> how to follow it on the command line."""
+
 
 def _train_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults of training.
@@ -49,7 +57,8 @@ def _train_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     name = folder_name(token) if isinstance(token, str) else "concepts"
     paper = PAPER_SETTINGS if given.get("paper") else {}
     has_region = any(given.get(option) for option in ("points", "box", "region_mask"))
-    masked = {"masked_loss": True, "unmasked_weight": 0.25} if has_region and given.get("masked_loss", True) else {}
+    is_masked = has_region and not paper and given.get("masked_loss", True)
+    masked = {"masked_loss": True, "unmasked_weight": 0.25} if is_masked else {}
     return {**toybox_defaults(given), **masked, **paper, "output_dir": os.path.join("out", name)}
 
 
@@ -81,6 +90,7 @@ COMMANDS = {
             defaults=_train_defaults,
             example='supreme-init train mug.jpg --token "<mug>" --model stable-diffusion-v1-5/stable-diffusion-v1-5',
             details="Finds words for the picture, or for what you clicked on, and trains them for about 100 steps.\n"
+            "What you click on counts in training, what surrounds it a little (--masked_loss false: the same).\n"
             "Put pictures before the options. On several GPUs: accelerate launch -m diffusers_supreme_init train ...",
         ),
         Command(
@@ -211,21 +221,20 @@ def main(words: Sequence[str] | None = None) -> int:
     if command is None:
         close = difflib.get_close_matches(words[0], COMMANDS, n=1)
         return _fail(f"expected a command ({', '.join(COMMANDS)}), got {words[0]!r}", USAGE, close)
-    is_verbose = any(word in ("-v", "--verbose") for word in words)
     try:
         parsed = parse(command, words[1:])
     except HelpRequested as asked:
         print(asked)
         return 0
     except ConfigError as error:
-        return _fail(str(error), USAGE)
+        return _fail(_as_typed(str(error), command), USAGE)
     libraries = ("diffusers", "transformers") if command.uses_models else ("transformers",)
-    hiding = contextlib.nullcontext() if is_verbose else only_our_lines(libraries)
-    with lines_instead_of_bars(), our_messages(is_verbose=is_verbose), hiding:
+    hiding = contextlib.nullcontext() if parsed.is_verbose else only_our_lines(libraries)
+    with lines_instead_of_bars(), our_messages(is_verbose=parsed.is_verbose), hiding:
         try:
             return int(import_module(f".{command.module}", __package__).run(parsed) or 0)
         except SupremeInitError as error:
-            return _fail(str(error), FAILURE)
+            return _fail(_as_typed(str(error), command), FAILURE)
         except KeyboardInterrupt:
             return _fail("interrupted", INTERRUPTED)
 
@@ -245,17 +254,22 @@ def overview() -> str:
 
 def _fail(message: str, status: int, close: Sequence[str] = ()) -> int:
     hint = f"; did you mean {close[0]}?" if close else ""
-    print(f"error: {_as_typed(message)}{hint}", file=sys.stderr)
+    print(f"error: {message}{hint}", file=sys.stderr)
     return status
 
 
-def _as_typed(message: str) -> str:
-    """Say how to pass things here, rather than in Python."""
-    message = re.sub(r"\b([a-z]\w+)=True\b", r"--\1", message)
-    message = re.sub(r"\b(token|weight_name|subfolder)=('[^']*')", r"--\1 \2", message)
+def _as_typed(message: str, command: Command) -> str:
+    """Say how to pass things to a command, rather than in Python; what it has no option for stays as it is."""
+    options = {one.name for kind in command.arguments for one in fields(kind)}
+
+    def typed(name: str, text: str) -> str | None:
+        return f"--{name} {text}".rstrip() if name in options else None
+
+    message = re.sub(r"\b([a-z]\w+)=True\b", lambda found: typed(found[1], "") or found[0], message)
+    message = re.sub(r"\b([a-z]\w+)=('[^']*')", lambda found: typed(found[1], found[2]) or found[0], message)
     message = re.sub(
-        r"\bencoder_keys=\[([^\]]*)\]", lambda keys: f"--encoder_keys {keys[1].replace(',', '')}", message
+        r"\b([a-z]\w+)=\[([^\]]*)\]", lambda found: typed(found[1], found[2].replace(",", "")) or found[0], message
     )
-    message = message.replace("pass overwrite ", "pass --overwrite ")
-    message = message.replace("resume its run", "go on with its run (--resume_from_checkpoint latest)")
-    return re.sub(r"\bchoose another output_dir\b", "choose another --output_dir", message)
+    for said, here in _SAID.items():
+        message = message.replace(said, here)
+    return message

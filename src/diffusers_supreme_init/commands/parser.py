@@ -11,11 +11,13 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser
 
 from ..errors import ConfigError, one_line, shown
+from ..file_names import SOFTWARE
 from ..inputs.paths import expanded
 
 T = TypeVar("T")
 
 _CONFIG, _SHORT_HELP, _LONG_HELP = "--config", ("-h", "--help"), "--help_all"
+_NULL = "tag:yaml.org,2002:null"
 
 
 class HelpRequested(Exception):  # noqa: N818 - not an error
@@ -58,10 +60,12 @@ class Parsed:
     Attributes:
         values: Every option with its value, after the YAML file and the defaults.
         objects: The dataclasses of the command, by type.
+        is_verbose: Whether other libraries should be heard as well.
     """
 
     values: Mapping[str, Any]
     objects: Mapping[type, Any]
+    is_verbose: bool = False
 
     def of(self, kind: type[T]) -> T:
         """Return the dataclass of a type."""
@@ -69,7 +73,8 @@ class Parsed:
 
     def as_yaml(self, **changes: Any) -> str:
         """Return all options, with changes, as the text of a file that ``--config`` reads."""
-        return yaml.safe_dump({**self.values, **changes}, sort_keys=False, allow_unicode=True, width=1000)
+        text = yaml.safe_dump({**self.values, **changes}, sort_keys=False, allow_unicode=True, width=1000)
+        return f"# Every option of a run, written by {SOFTWARE}; read it with --config.\n{text}"
 
 
 def parse(command: Command, words: Sequence[str]) -> Parsed:
@@ -85,7 +90,7 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
     if any(word in _SHORT_HELP for word in words):
         raise HelpRequested(parser.short_help())
     typed = parser.typed(words)
-    path, _ = typed.pop("config", None), typed.pop("verbose", None)
+    path, is_verbose = typed.pop("config", None), typed.pop("verbose", False)
     from_file = {} if path is None else parser.read_file(path)
     given = {name: value for name, (value, _) in from_file.items()} | typed
     defaults = parser.defaults()
@@ -99,7 +104,7 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
         if name in from_file and name not in typed:
             raise ConfigError(f"{path}, line {from_file[name][1]}: {error}") from error
         raise
-    return Parsed(values, objects)
+    return Parsed(values, objects, is_verbose)
 
 
 def parser_of(command: Command) -> argparse.ArgumentParser:
@@ -127,7 +132,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
             super().add_argument(action)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, True, argparse.SUPPRESS) or action.default == []:
+        if action.default in (None, [], argparse.SUPPRESS) or isinstance(action.default, bool):
             return action.help
         return super()._get_help_string(action)
 
@@ -232,9 +237,7 @@ class _Parser(HfArgumentParser):
             ConfigError: The file cannot be read, is no YAML, or has an option or value that is unknown.
         """
         try:
-            text = expanded(path).read_text(encoding="utf-8")
-            loader = yaml.SafeLoader(text)
-            root = loader.get_single_node()
+            root = yaml.compose(expanded(path).read_text(encoding="utf-8"), yaml.SafeLoader)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"config: expected a YAML file, got {path!r} ({one_line(error)})") from error
         except yaml.MarkedYAMLError as error:
@@ -256,37 +259,38 @@ class _Parser(HfArgumentParser):
             if action.dest in found:
                 raise ConfigError(f"{path}, line {line}: {key} was given before, in line {found[action.dest][1]}")
             try:
-                value = loader.construct_object(value_node, deep=True)
-                found[action.dest] = (self._value(action, value), line)
-            except (ConfigError, yaml.YAMLError) as error:
+                found[action.dest] = (self._value(action, value_node), line)
+            except ConfigError as error:
                 raise ConfigError(f"{path}, line {line}: {key}: {one_line(error)}") from error
         return found
 
-    def _value(self, action: argparse.Action, value: Any) -> Any:
-        """Return the value of an option in a YAML file, converted as it would be on the command line."""
-        takes_many = action.nargs == "+"
-        if value is None:
-            return [] if takes_many else None
-        if isinstance(value, list) != takes_many:
-            if isinstance(value, list):
-                raise ConfigError(f"expected one value, got {shown(value)}")
-            value = [value]
-        values = [self._one_value(action, one) for one in (value if takes_many else [value])]
-        return values if takes_many else values[0]
+    def _value(self, action: argparse.Action, node: yaml.Node) -> Any:
+        """Return the value of an option in a YAML file, converted as it would be on the command line.
 
-    def _one_value(self, action: argparse.Action, value: Any) -> Any:
-        if isinstance(value, dict | list):
-            raise ConfigError(f"expected a plain value, got {shown(value)}; put it in quotes")
+        The text counts as it stands there: YAML itself would read ``12:30`` as 750 and ``no`` as false.
+        """
         if action.nargs == 0:  # the --no_ form of a flag
             raise ConfigError("expected the option without 'no_'")
+        takes_many = action.nargs == "+"
+        if node.tag == _NULL:
+            return [] if takes_many else None
+        if isinstance(node, yaml.SequenceNode) and not takes_many:
+            raise ConfigError("expected one value, got a list")
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        values = [self._one_value(action, one) for one in nodes]
+        return values if takes_many else values[0]
+
+    def _one_value(self, action: argparse.Action, node: yaml.Node) -> Any:
+        if not isinstance(node, yaml.ScalarNode):
+            raise ConfigError("expected a plain value, got a list or a mapping; put it in quotes")
         try:
-            found = action.type(str(value)) if callable(action.type) else str(value)
+            found = action.type(node.value) if callable(action.type) else node.value
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
             kind = getattr(action.type, "__name__", "value")
             kind = "true or false" if kind == "string_to_bool" else f"a value of type {kind}"
-            raise ConfigError(f"expected {kind}, got {shown(value)}") from error
+            raise ConfigError(f"expected {kind}, got {shown(node.value)}") from error
         if action.choices is not None and found not in action.choices:
-            raise ConfigError(f"expected one of {', '.join(map(str, action.choices))}, got {shown(value)}")
+            raise ConfigError(f"expected one of {', '.join(map(str, action.choices))}, got {shown(node.value)}")
         return found
 
     def _check_repetitions(self, words: Sequence[str]) -> None:

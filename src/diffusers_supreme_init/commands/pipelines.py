@@ -14,7 +14,7 @@ from transformers.quantizers import auto as encoder_quantizers
 from ..backbones import family_defaults
 from ..errors import ConfigError, one_line
 from .arguments import DrawingArguments, ModelArguments
-from .toybox import GUIDANCE_SCALE, NAME, is_toybox, toybox_folder
+from .toybox import NAME, TOYBOX_GUIDANCE_SCALE, is_toybox, toybox_folder
 
 _MODELS = (
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "2.1 GB"),
@@ -81,7 +81,7 @@ def as_typed(model: ModelArguments) -> str:
 
 def sampling_of(drawing: DrawingArguments, model: ModelArguments) -> dict[str, Any]:
     """Return arguments of the pipeline; those left open are its own, or what suits the toybox."""
-    usual = {"guidance_scale": GUIDANCE_SCALE} if is_toybox(model.pretrained_model_name_or_path) else {}
+    usual = {"guidance_scale": TOYBOX_GUIDANCE_SCALE} if is_toybox(model.pretrained_model_name_or_path) else {}
     return usual | {name: value for name, value in vars(drawing).items() if value is not None}
 
 

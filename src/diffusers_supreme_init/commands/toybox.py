@@ -16,9 +16,9 @@ NAME = "toybox"
 _PACKAGE = "diffusers_supreme_init_toybox"
 _IN_A_CLONE = Path(__file__).resolve().parents[3] / "examples" / NAME
 
-GUIDANCE_SCALE = 2.0
+TOYBOX_GUIDANCE_SCALE = 2.0
 """More makes its colors glaring, as with all models of velocity that end in pure noise."""
-TRAINING: dict[str, Any] = {"snr_gamma": 5.0, "flip_probability": 0.0}
+TOYBOX_TRAINING: dict[str, Any] = {"snr_gamma": 5.0, "flip_probability": 0.0}
 """How to train on it: less from the noisiest timesteps, so that prompts can still change colors and background, as
 with the paper's model, which predicts noise; and never mirrored, as its toys never are."""
 
@@ -63,7 +63,7 @@ def toybox_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     folder = toybox_folder()
     # Labels of one's own are compared by CLIP, which the toybox does not have.
     names = ("captioner", "segmenter") if given.get("candidate_labels") else ("captioner", "segmenter", "classifier")
-    return {**{name: str(folder / name) for name in names}, **TRAINING}
+    return {**{name: str(folder / name) for name in names}, **TOYBOX_TRAINING}
 
 
 def run(parsed: Parsed) -> None:

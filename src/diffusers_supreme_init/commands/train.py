@@ -19,7 +19,7 @@ from ..file_names import RUN_NAME
 from ..files import write_atomically
 from ..pictures import find_pictures, load_subject
 from ..sharing.publishing import check_can_push
-from ..sharing.report import check_can_report
+from ..sharing.report import check_can_report, check_is_ours
 from ..sharing.saved_folder import check_can_save
 from ..trainer import SupremeInitTextualInversionTrainer
 from ..training.checkpoint import find_checkpoint
@@ -162,13 +162,13 @@ def _check(
     tokens = [concept.placeholder_token for concept in concepts]
     is_resumed = find_checkpoint(config) is not None
     check_can_save(output_dir, tokens, overwrite=asked.overwrite or is_resumed)
+    check_is_ours(output_dir / RUN_NAME)
     if asked.report:
         check_can_report(output_dir, tokens)
     pipeline_class = str(check_model(model)["_class_name"])
     if family_defaults(pipeline_class) is None:
         raise ConfigError(
-            f"pretrained_model_name_or_path: {pipeline_class} cannot be trained on; supreme-init train without "
-            "--model lists models that can"
+            f"model: {pipeline_class} cannot be trained on; supreme-init train without --model lists models that can"
         )
     methods = [concept.method for concept in concepts]
     regions = [

@@ -259,12 +259,12 @@ def ranked(candidates: Candidates, losses: Sequence[Sequence[float]], *, object_
     return replace(candidates, usable=(*tied, *others), num_tied=len(tied))
 
 
-def paired_difference(candidate: Candidate, other: Candidate) -> tuple[float, float]:
-    """Return mean and standard error of a candidate's loss minus another's, paired by noise.
+def paired_difference(losses: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """Return mean and standard error of losses minus others over the same noises; infinity for a single pair.
 
     The losses of opposite noises, 2k and 2k + 1, are one measurement: their errors are not independent.
     """
-    every = [a - b for a, b in zip(candidate.losses, other.losses, strict=True)]
+    every = [a - b for a, b in zip(losses, others, strict=True)]
     differences = [statistics.fmean(every[first : first + 2]) for first in range(0, len(every), 2)]
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
     return statistics.fmean(every), error
@@ -283,7 +283,7 @@ def _is_tied(candidate: Candidate, best: Candidate, num_errors: float = 1.0) -> 
     """Whether a loss is at most so many standard errors of the paired differences above another."""
     if not math.isfinite(_finite_loss(candidate)):
         return False
-    mean, error = paired_difference(candidate, best)
+    mean, error = paired_difference(candidate.losses, best.losses)
     return mean <= num_errors * error
 
 

@@ -89,7 +89,7 @@ def encode_concept(
         stds.append(posterior.std.cpu())
         if pictures.masked or pictures.masks is not None:
             mask = _find_mask(pictures, index, picture)
-            if pictures.masked:
+            if pictures.masked and thumbnail is None:
                 square = faded(square, fit_to_square(mask, resolution, center_crop=config.center_crop))
             weights.append(_latent_weights(mask, resolution, means[-1].shape[-2:], config))
             if pictures.masked and not weights[-1].any():

@@ -71,7 +71,7 @@ def learned_embeddings(
             rows=concept.rows[pair.encoder_name],
             description=concept.description or None,
             initializer_tokens=_tokens_of(concept, pair),
-            base_model=_base_model(backbone),
+            base_model=base_model_of(backbone),
             encoder=backbone.identities[pair.encoder_name],
             architecture=backbone.architecture,
             training=training,
@@ -174,7 +174,7 @@ def _tokens_of(concept: ConceptProgress, pair: TextPair) -> tuple[str, ...]:
     return () if tokens is None else tokens.tokens
 
 
-def _base_model(backbone: Backbone) -> str | None:
+def base_model_of(backbone: Backbone) -> str | None:
     """Return the Hub id of the pipeline; None if it came from a folder, even if that no longer exists.
 
     A folder like ``runs/acme`` looks like an id. But its text encoder was loaded from ``runs/acme/text_encoder``,

@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..config import SupremeInitConfig
+from ..describers.candidates import paired_difference
 from ..errors import OutputError
-from ..file_names import RECORD_NAME, REPORT_NAME, SHEET_NAME
+from ..file_names import RECORD_NAME, REPORT_NAME, SHEET_NAME, SOFTWARE
 from ..files import write_atomically
 from ..templates import VALIDATION_TEMPLATE, fill_template
 from ..training.previews import draw_columns
@@ -33,8 +34,8 @@ REPORT_TEMPLATE_NAME = "report_template.html"
 MAX_DRAWN = 8
 """Concepts of a run whose pictures are drawn for its report."""
 
-_MARK, _MARK_WITHIN = "diffusers-supreme-init", 400
-"""What our files say of themselves, and in how many of their first bytes."""
+_MARK_WITHIN = 400
+"""In how many of their first bytes our files say whose they are."""
 _NUM_COLUMNS = 4
 _SMALL, _LARGE = 128, 256
 """Sides of the sheet's pictures in pixels, for models of up to 128 pixels and for others."""
@@ -50,7 +51,7 @@ class ReportedConcept:
 
     Attributes:
         record: Content of its ``training.json``.
-        folder: Its folder, relative to the report; ``"."`` if it is the same.
+        folder: Its folder, as it is typed.
         num_bytes: Size of its embedding files.
         sheet: The sheet of its pictures; None if none were drawn.
     """
@@ -176,16 +177,28 @@ def check_can_report(output_dir: Path, tokens: Sequence[str]) -> None:
         OutputError: There is a file of one of its names that no earlier report wrote.
     """
     sheets = [folder / SHEET_NAME for folder in folders_for(tokens, output_dir)]
-    for path in (output_dir / REPORT_NAME, *sheets):
-        if path.is_file() and _MARK.encode() not in path.read_bytes()[:_MARK_WITHIN]:
-            raise OutputError(f"cannot replace {str(path)!r}: no earlier report wrote it; choose another output_dir")
+    check_is_ours(output_dir / REPORT_NAME, *sheets)
+
+
+def check_is_ours(*paths: Path) -> None:
+    """Check that files, as far as they exist, say that this package wrote them.
+
+    Raises:
+        OutputError: One does not.
+    """
+    for path in paths:
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            if SOFTWARE.encode() not in file.read(_MARK_WITHIN):
+                raise OutputError(f"cannot replace {str(path)!r}: no earlier run wrote it; choose another output_dir")
 
 
 def loss_points(validation_losses: Mapping[str, Sequence[float | None]]) -> list[LossPoint]:
     """Return the means of ``{step: loss of each noise}`` with paired intervals; steps with NaN are left out.
 
     The noises are the same after every step, so their spread cancels in differences, and an interval of the change
-    says what the mean's own could not. Noises 2k and 2k + 1 are opposite, and count as one measurement.
+    says what the mean's own could not, see `paired_difference`.
     """
     finite = {
         int(step): [float(loss) for loss in losses if loss is not None]
@@ -194,13 +207,11 @@ def loss_points(validation_losses: Mapping[str, Sequence[float | None]]) -> list
     }
     points: list[LossPoint] = []
     for step in sorted(finite):
-        first, losses = finite[min(finite)], finite[step]
-        every = [loss - before for loss, before in zip(losses, first, strict=True)]
-        pairs = [statistics.fmean(every[start : start + 2]) for start in range(0, len(every), 2)]
-        error = None
-        if points and len(pairs) > 1:
-            error = _NORMAL_QUANTILE * statistics.stdev(pairs) / math.sqrt(len(pairs))
-        points.append(LossPoint(step, statistics.fmean(losses), statistics.fmean(every), error))
+        change, error = paired_difference(finite[step], finite[min(finite)])
+        is_known = bool(points) and math.isfinite(error)
+        points.append(
+            LossPoint(step, statistics.fmean(finite[step]), change, _NORMAL_QUANTILE * error if is_known else None)
+        )
     return points
 
 
@@ -236,7 +247,7 @@ def _for_reading(concept: ReportedConcept) -> dict[str, Any]:
 
 def _changed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that are not the defaults."""
-    defaults = {one.name: getattr(SupremeInitConfig(), one.name) for one in fields(SupremeInitConfig)}
+    defaults = asdict(SupremeInitConfig())
     return {name: value for name, value in settings.items() if name in defaults and value != defaults[name]}
 
 
@@ -305,7 +316,7 @@ def _round_values(low: float, high: float) -> tuple[list[float], int]:
 
 def _png(picture: Image.Image) -> bytes:
     data, info = io.BytesIO(), PngInfo()
-    info.add_text("Software", _MARK)
+    info.add_text("Software", SOFTWARE)
     picture.convert("RGB").save(data, format="PNG", pnginfo=info)
     return data.getvalue()
 

@@ -13,6 +13,9 @@ _Font: TypeAlias = ImageFont.ImageFont | ImageFont.FreeTypeFont
 _Line: TypeAlias = tuple[str, _Font, str]
 """Text, font and color."""
 
+WIDEST = 2000
+"""Of sheets for people, in pixels."""
+
 _BACKGROUND, _TITLE, _NOTE = "#ffffff", "#1a1a1a", "#6b6b6b"
 _MARGIN, _GAP = 16, 6
 _LABEL_WIDTH = 190
@@ -32,6 +35,12 @@ class SheetRow:
     title: str
     pictures: Sequence[Image.Image]
     note: str = ""
+
+
+def size_that_fits(wanted: int, num_columns: int) -> int:
+    """Return a side for the pictures of a sheet, at most `wanted`, with which the sheet is at most `WIDEST` wide."""
+    room = WIDEST - 2 * _MARGIN - _LABEL_WIDTH
+    return max(1, min(wanted, room // num_columns - _GAP))
 
 
 def draw_sheet(rows: Sequence[SheetRow], *, columns: Sequence[str] = (), picture_size: int = 128) -> Image.Image:

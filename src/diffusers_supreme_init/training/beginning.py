@@ -139,8 +139,9 @@ def _thumbnails(found: Findings, latents: PictureLatents) -> tuple[Image.Image, 
     shown = [] if latents.thumbnail is None else [latents.thumbnail]
     first = found.selected[0] if found.selected else None
     if first is not None and first.mask is not None:
-        mask = Image.fromarray(first.mask.astype(np.uint8) * 255)
-        shown.insert(0, as_thumbnail(faded(first.image, mask)))
+        small = as_thumbnail(first.image)
+        mask = Image.fromarray(first.mask.astype(np.uint8) * 255).resize(small.size)
+        shown.insert(0, faded(small, mask))
     return tuple(shown)
 
 

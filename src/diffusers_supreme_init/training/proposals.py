@@ -163,7 +163,7 @@ def candidate_table(candidates: Sequence[Candidate]) -> str:
 def _distance(candidate: Candidate, best: Candidate) -> str:
     if candidate is best or len(candidate.losses) < 2:
         return "-"
-    mean, error = paired_difference(candidate, best)
+    mean, error = paired_difference(candidate.losses, best.losses)
     return f"{mean:.5f} +- {error:.5f}"
 
 
