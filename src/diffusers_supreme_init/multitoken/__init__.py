@@ -19,9 +19,10 @@ import transformers
 # diffusers looks for these base classes in a component's own module to find the method that loads the component.
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
-from .errors import SupremeInitWarning
-from .templates import append_description
-from .triggers import ROW_NAME, TABLE_KEY, Entry, Triggers, as_triggers, folded, has_token, trigger_table, triggers_of
+from ..errors import SupremeInitWarning
+from ..templates import append_description
+from ..triggers import ROW_NAME, TABLE_KEY, Entry, Triggers, as_triggers, folded, has_token, trigger_table, triggers_of
+from .stand_ins import rows_at, splits_around_tokens, with_stand_ins
 
 __all__ = [
     "MultiTokenMixin",
@@ -46,16 +47,23 @@ _TOLD: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
 """Words that users were warned of, by tokenizer."""
 
 
+_ATTACHES: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
+_SPLITS: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
+"""Answers of `attaches_spaces` and `splits_around_tokens`, which take longer to find than reading a prompt."""
+
+
 def attaches_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the first token of a word includes the space before it, so that a word without it is another token.
 
     This holds for byte-level vocabularies (Qwen: ``a``, ``Ġa``) and Gemma's (``a``, ``▁a``), but not for CLIP's and
     T5's. If it holds, rows start from tokens that include their space, so the space before a trigger is removed.
     """
-    is_armed = isinstance(tokenizer, MultiTokenMixin)  # its own `tokenize` would expand a trigger "a"
-    base: Any = super(MultiTokenMixin, tokenizer) if is_armed else tokenizer
-    alone, twice = base.tokenize("a"), base.tokenize("a a")
-    return len(twice) == 2 * len(alone) and twice != alone * 2
+    if tokenizer not in _ATTACHES:
+        is_armed = isinstance(tokenizer, MultiTokenMixin)  # its own `tokenize` would expand a trigger "a"
+        base: Any = super(MultiTokenMixin, tokenizer) if is_armed else tokenizer
+        alone, twice = base.tokenize("a"), base.tokenize("a a")
+        _ATTACHES[tokenizer] = len(twice) == 2 * len(alone) and twice != alone * 2
+    return _ATTACHES[tokenizer]
 
 
 def arm(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None = None) -> None:
@@ -157,7 +165,54 @@ class MultiTokenMixin:
 
     def tokenize(self, text: str, *args: Any, **kwargs: Any) -> Any:
         """Split into tokens as the base class does."""
-        return super().tokenize(self._expand(text), *args, **kwargs)  # type: ignore[misc]
+        expanded = self._expand(text)
+        if not self._needs_stand_ins(expanded):
+            return super().tokenize(expanded, *args, **kwargs)  # type: ignore[misc]
+        encoding = self._encode_plus(expanded, *args, **{"add_special_tokens": False, **kwargs})
+        return self.convert_ids_to_tokens(encoding["input_ids"])  # type: ignore[attr-defined]
+
+    def _encode_plus(self, text: Any, text_pair: Any = None, add_special_tokens: bool = True, **kwargs: Any) -> Any:
+        """Encode as the base class does, but so that the text around rows is read as it is around words.
+
+        T5's tokenizer reads whatever follows an added token as the beginning of a word: the comma of ``<mug>, red``
+        would be ``▁,``, and Llama's reads the space before one as a token. There, rows are written as ordinary words
+        first, one word per row, and the ids of those words are replaced. All encodings of transformers pass here.
+        """
+        kwargs["add_special_tokens"] = add_special_tokens
+        encode = super()._encode_plus  # type: ignore[misc]
+        is_chat = kwargs.get("sanitize_control_tokens")  # marked texts, which are not read as a whole
+        if text_pair is not None or kwargs.get("is_split_into_words") or is_chat or not self._needs_stand_ins(text):
+            return encode(text, text_pair, **kwargs)
+        texts = [text] if isinstance(text, str) else text
+        written = [with_stand_ins(one, self._read, self._ids_of) for one in texts]
+        encoding = encode(written[0][0] if isinstance(text, str) else [one for one, _ in written], **kwargs)
+        ids, text_of = encoding["input_ids"], encoding.get("overflow_to_sample_mapping", range(len(texts)))
+        is_flat = isinstance(ids, list) and not isinstance(ids[0], list)  # one text, and no tensors asked for
+        for index, part in enumerate(encoding.encodings):
+            for place, row_id in rows_at(part.offsets, written[text_of[index]][1]):
+                (ids if is_flat else ids[index])[place] = row_id
+        return encoding
+
+    def _needs_stand_ins(self, text: Any) -> bool:
+        """Whether the text around rows would be read in another way than around words; False if there are no rows."""
+        texts = [text] if isinstance(text, str) else text if isinstance(text, list | tuple) else ()
+        names = (name for one in texts if isinstance(one, str) for name in re.findall(ROW_NAME, one))
+        name = next((name for name in names if has_token(self, name)), None)  # type: ignore[arg-type]
+        if name is None:
+            return False
+        if self not in _SPLITS:
+            # Tokenizers in Python have no offsets. If rows include the space before them, nothing is misread.
+            can_be = self.is_fast and not attaches_spaces(self)  # type: ignore[attr-defined, arg-type]
+            _SPLITS[self] = can_be and splits_around_tokens(self._read, name)
+        return _SPLITS[self]
+
+    def _read(self, text: str) -> Any:
+        encode = super()._encode_plus  # type: ignore[misc]
+        return encode(text, add_special_tokens=False, verbose=False).encodings[0]
+
+    def _ids_of(self, names: list[str]) -> list[int] | None:
+        known = all(has_token(self, name) for name in names)  # type: ignore[arg-type]
+        return self.convert_tokens_to_ids(names) if known else None
 
     def _expand(self, text: Any) -> Any:
         if isinstance(text, str):
