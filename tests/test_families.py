@@ -98,8 +98,10 @@ def random_latents(backbone: Backbone, num: int = 1, seed: int = 0) -> torch.Ten
 def test_step_zero_equals_the_description_to_the_last_bit(case: TrainingFamily, dtype: torch.dtype) -> None:
     pipe = case.build().to(dtype)
     templates = ["a photo of {}", "an oil painting of {} in the snow, with a dog", "{}"]
-    if case.name not in ("pixart_sigma", "sana"):  # rows in CLIP: everywhere, in T5 and Gemma between spaces
-        templates += ["{}.", "a photo of {}, on a table", "of {}'s boat", 'the words "{}"', "({}:1.2)\n{}"]
+    if case.name != "sana":  # in the tiny vocabulary of its Gemma, words and the comma after them are one token
+        templates += ["{}.", "a photo of {}, on a table", "of {}'s boat"]
+    if case.name not in ("pixart_sigma", "sana"):  # rows begin a word, which a description after a bracket does not
+        templates += ['the words "{}"', "({}:1.2)\n{}"]
     literal = [conditioning(pipe, template.replace("{}", CAPTION)) for template in templates]
     (result,) = make_trainer(pipe, max_train_steps=0).train()
     assert tuple(result.rows) == case.trained
