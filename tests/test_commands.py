@@ -470,9 +470,13 @@ def _four_steps(output_dir: str) -> list[str]:
 def test_a_second_interrupt_ends_at_once(
     ignored: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    step = TrainingLoop.train_step
+
     def interrupted(self: Any, number: int) -> Any:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return step(self, number)
 
     monkeypatch.setattr(TrainingLoop, "train_step", interrupted)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
@@ -482,6 +486,21 @@ def test_a_second_interrupt_ends_at_once(
         signal.signal(signal.SIGINT, before)
     assert ended.status == 130
     assert ended.err.splitlines()[-1] == "error: interrupted"
+    assert not (tmp_path / "out" / "mug" / "learned_embeds.safetensors").exists()
+
+
+def test_an_interrupt_while_words_are_found_ends_at_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        asked.append(1)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("diffusers_supreme_init.training.word_finding.fixed_noise_losses", interrupted)
+    ended = run("train", MUG, "--model", "toybox", "--token", "<mug>", "--output_dir", "out/mug")
+    assert (ended.status, ended.err.splitlines()[-1], asked) == (130, "error: interrupted", [1])
     assert not (tmp_path / "out" / "mug" / "learned_embeds.safetensors").exists()
 
 
@@ -622,8 +641,8 @@ def test_compare_leaves_sheets_numbers_and_a_table(run: Run, tmp_path: Path) -> 
 def test_evaluate_measures_a_concept(run: Run, mug: Path) -> None:
     ended = run("evaluate", MUG, "--concept", str(mug), "--num_inference_steps", "2", "--seeds", "0")
     assert ended.status == 0
-    assert "fixed-noise denoising loss: 0." in ended.out
-    assert "On the toybox only the loss is measured" in ended.out
+    assert "denoising error: 0." in ended.out
+    assert "On the toybox only the denoising error is measured" in ended.out
     assert json.loads((mug / "evaluation.json").read_text())["placeholder_token"] == "<mug>"
 
 

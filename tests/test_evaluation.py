@@ -244,7 +244,7 @@ def test_an_evaluation_is_saved_shown_on_the_card_and_published(trained: Any, tm
     cells = " | ".join(f"{score.mean:.3f} ± {score.std:.3f}" for score in (shown, edited))
     assert f"| difference of brightness | lower | {cells} |" in card
     assert "In new sentences: `a photo of <mug> in the snow`." in card
-    assert f"| fixed-noise denoising loss | lower | {sum(result.denoising_mse) / 4:.4f} |  |" in card
+    assert f"| denoising error (MSE) | lower | {sum(result.denoising_mse) / 4:.4f} |  |" in card
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     trained.save(tmp_path, evaluations=[result])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
@@ -272,7 +272,7 @@ def test_one_that_no_save_wrote_is_not_published_and_stays(trained: Any, tmp_pat
 def test_the_card_tells_of_no_pictures_where_none_were_measured(trained: Any, tmp_path: Path) -> None:
     trained.save(tmp_path, evaluations=[measure(trained.pipe, metrics=[], denoising_samples=4)])
     card = (tmp_path / "README.md").read_text()
-    assert "| fixed-noise denoising loss | lower |" in card
+    assert "| denoising error (MSE) | lower |" in card
     assert "Each prompt was drawn" not in card
     assert "Showing it:" not in card
 

@@ -51,7 +51,7 @@ def test_facts_that_are_unknown_are_left_out() -> None:
     card = render_model_card(embedding(training=training))
     assert "| 5 | 0.50000 |" in card
     assert "nan" not in card
-    assert "Mean squared error on the training pictures" in card
+    assert "on the training pictures, for the same noises" in card
     training = {"initializer": {"method": "caption", "candidates": [{"text": "a|b", "source": "c", "loss": None}]}}
     assert "| a\\|b | c | not measured |" in render_model_card(embedding(training=training))
 

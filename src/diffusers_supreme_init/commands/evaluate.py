@@ -45,7 +45,7 @@ def run(parsed: Parsed) -> None:
     # CLIP and its like would have to be downloaded, and know photographs rather than drawn toys.
     metrics = [] if as_typed(model) == NAME else default_metrics()
     if not metrics:
-        print("On the toybox only the loss is measured: the metrics of pictures know photographs.")
+        print("On the toybox only the denoising error is measured: the metrics of pictures know photographs.")
     pipe = load_pipeline(model).to(device())
     [report] = pipe.load_multitoken_inversion(asked.concept)
     result = evaluate(
@@ -64,6 +64,6 @@ def run(parsed: Parsed) -> None:
             spread = "" if score.std is None else f" ± {score.std:.3f}"
             print(f"{group}: {score.label} {score.mean:.3f}{spread} ({better} is better)")
     if result.denoising_mse is not None:
-        loss = sum(result.denoising_mse) / len(result.denoising_mse)
-        print(f"fixed-noise denoising loss: {loss:.4f} (lower is better)")
+        error = sum(result.denoising_mse) / len(result.denoising_mse)
+        print(f"denoising error: {error:.4f} (lower is better; not the loss of training, which weighs its parts)")
     print(f"Everything is in {path}.")

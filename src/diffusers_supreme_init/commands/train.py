@@ -5,7 +5,8 @@ import logging
 import os
 import shlex
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def run(parsed: Parsed) -> int:
     # Before training, so that a run that is killed can go on by it. All processes write the same.
     write_atomically(output_dir / RUN_NAME, parsed.as_yaml(resume_from_checkpoint=None).encode())
     failure: SupremeInitError | None = None
-    with _stopping_on_interrupt(trainer), _advising_on_memory():
+    with _stopping_on_interrupt(trainer) as after_step, _advising_on_memory():
         try:
-            trainer.train()
+            trainer.train(after_step)
         except SupremeInitError as error:
             # A diverged concept, or a checkpoint that could not be written: the rows are there, and are saved.
             if not trainer.results:
@@ -196,18 +197,25 @@ def _check_hub(hub: HubArguments, model: ModelArguments) -> None:
 
 
 @contextlib.contextmanager
-def _stopping_on_interrupt(trainer: SupremeInitTextualInversionTrainer) -> Iterator[None]:
-    """Let the first Ctrl-C end training after the step, so that what was learned is saved; the second interrupts."""
+def _stopping_on_interrupt(trainer: SupremeInitTextualInversionTrainer) -> Iterator[Callable[..., None]]:
+    """Let the first Ctrl-C end training after the step, so that what was learned is saved; the second interrupts.
+
+    While words are found nothing is learned, so there the first one interrupts. The body passes the function that it
+    gets to `train` as `after_step`.
+    """
+    has_begun = threading.Event()
 
     def stop(*_: Any) -> None:
         # Of a process in the background, interrupts are ignored; whoever sends one all the same means it.
         signal.signal(signal.SIGINT, before if callable(before) else signal.default_int_handler)
+        if not has_begun.is_set():
+            raise KeyboardInterrupt
         logger.warning("stopping after this step, then saving; Ctrl-C again ends at once and saves nothing")
         trainer.stop()
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        yield
+        yield lambda *_: has_begun.set()
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -114,7 +114,7 @@ def _scores_for_reading(evaluation: Mapping[str, Any]) -> list[tuple[str, str, s
         means = [_mean_for_reading(group[name]) if name in group else "" for group in groups]
         rows.append((score["label"], "higher" if score["higher_is_better"] else "lower", means[0], means[1]))
     if (loss := evaluation.get("denoising_mse")) is not None:
-        rows.append(("fixed-noise denoising loss", "lower", f"{loss['mean']:.4f}", ""))
+        rows.append(("denoising error (MSE)", "lower", f"{loss['mean']:.4f}", ""))
     return rows
 
 
