@@ -580,7 +580,7 @@ def test_describe_finds_what_was_clicked(run: Run, tmp_path: Path) -> None:
     truth = np.asarray(Image.open(SCENE.parent / CLICKED["mask_file_name"]).convert("L")) > 127
     found = np.asarray(Image.open(tmp_path / "click" / "mask.png").convert("L")) > 127
     assert (truth & found).sum() / (truth | found).sum() > 0.85
-    assert Image.open(tmp_path / "click" / "region.png").height == 256
+    assert Image.open(tmp_path / "click" / "region.png").width >= 3 * 256
 
 
 def test_the_toybox_brings_its_describers_unless_others_are_named() -> None:

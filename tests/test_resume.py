@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -187,7 +188,10 @@ def check_launched_equals_plain(tmp_path: Path, num_processes: int, **settings: 
     assert plain.returncode == 0, plain.stderr
     # `accelerate launch --cpu` starts one process whatever --num_processes says (accelerate 1.15). Its launcher of
     # several processes is --multi_gpu; the environment variable puts them on the CPU.
-    several = ["--multi_gpu", "--main_process_port", "0"] if num_processes > 1 else ["--cpu"]
+    with socket.socket() as one:  # old versions of accelerate do not look for a free port themselves
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    several = ["--multi_gpu", "--main_process_port", str(port)] if num_processes > 1 else ["--cpu"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", *several, "--num_machines", "1"]
     launch += ["--num_processes", str(num_processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
     script = command(tmp_path / "launched", "--float64", **settings)[1:]

@@ -9,7 +9,7 @@ from ..describers import Mask, Region
 from ..errors import ConfigError
 from ..files import check_writable
 from ..pictures import faded, find_pictures, load_subject
-from ..sharing.sheet import WIDEST
+from ..sharing.sheet import SheetRow, draw_sheet, size_that_fits
 from ..training.proposals import InitializerProposal, propose_initializer
 from .arguments import DescribeArguments, DescriberArguments, ModelArguments, RegionArguments
 from .describers import check_describers, requested_describers, requested_region
@@ -80,8 +80,9 @@ def report(proposal: InitializerProposal) -> str:
     return "\n".join(lines)
 
 
-def draw_region(image: Image.Image, mask: Mask, crop: Image.Image, region: Region) -> Image.Image:
-    """Return what was clicked, what was found and what was described, side by side, at most `WIDEST` pixels wide."""
+def draw_region(proposal: InitializerProposal, mask: Mask, region: Region) -> Image.Image:
+    """Return a sheet of what was clicked, what was found and what is described, at most `WIDEST` pixels wide."""
+    image = proposal.pictures[0].image
     clicked = image.copy()
     pen, radius = ImageDraw.Draw(clicked), max(image.size) / 50
     for points, color in ((region.points, "#009e73"), (region.negative_points, "#d55e00")):
@@ -91,14 +92,11 @@ def draw_region(image: Image.Image, mask: Mask, crop: Image.Image, region: Regio
     if region.box is not None:
         pen.rectangle(region.box, outline="#009e73", width=max(1, round(radius / 3)))
     found = faded(image, Image.fromarray(mask).convert("L"))
-    panels = [clicked, found, ImageOps.contain(crop, image.size)]
-    strip = Image.new("RGB", (sum(panel.width for panel in panels) + 16, image.height), "white")
-    left = 0
-    for panel in panels:
-        strip.paste(panel, (left, (image.height - panel.height) // 2))
-        left += panel.width + 8
-    strip.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
-    return strip
+    side = size_that_fits(max(256, *image.size), 3)
+    panels = [ImageOps.pad(panel, (side, side), color="white") for panel in (clicked, found, proposal.crop)]
+    titles = ("where you pointed", "what was found there", "what is described")
+    row = SheetRow(title=proposal.text, note=f"from the {proposal.candidates[0].source}", pictures=panels)
+    return draw_sheet([row], columns=titles, picture_size=side)
 
 
 def write_pictures(proposal: InitializerProposal, region: Region | None, folder: Path) -> list[Path]:
@@ -106,9 +104,8 @@ def write_pictures(proposal: InitializerProposal, region: Region | None, folder:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {"crop.png": proposal.crop}
     if proposal.mask is not None and region is not None:
-        whole = proposal.pictures[0].image
         pictures["mask.png"] = Image.fromarray(proposal.mask)
-        pictures["region.png"] = draw_region(whole, proposal.mask, proposal.crop, region)
+        pictures["region.png"] = draw_region(proposal, proposal.mask, region)
     for name, picture in pictures.items():
         picture.save(folder / name)
     return [folder / name for name in pictures]
