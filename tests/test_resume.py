@@ -171,7 +171,7 @@ def test_kills_from_outside_at_random_moments_change_no_byte(uninterrupted: dict
     assert results(tmp_path) == uninterrupted
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("num_processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_accelerate_launch_with_several_processes_gives_the_same_rows(num_processes: int, tmp_path: Path) -> None:
     """1 and 2 CPU processes, started as users start them, against a plain run; float64, 20 steps, 3 concepts."""
     check_launched_equals_plain(tmp_path, num_processes, max_train_steps=20)

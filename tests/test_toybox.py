@@ -428,6 +428,7 @@ def test_goals_are_those_of_a_world_in_which_training_matters() -> None:
     assert check.GOALS["generated"] == generated
 
 
+@pytest.mark.slow
 def test_recorded_reconstruction_is_that_of_the_committed_weights(quality: dict[str, dict[str, float]]) -> None:
     measured = check.measure_vae(TOYBOX / "pipeline" / "vae")
     for name in ("reconstruction", "reconstruction_of_concepts"):
