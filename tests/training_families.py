@@ -5,18 +5,35 @@ The objectives are written from the papers, on the pipelines' own modules, and u
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import (
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+    QwenImage21Pipeline,
+)
 from tiny.every_family import FAMILY
 from tiny.families import Family
+from tiny.language_models import mistral3_encoder, qwen3_encoder
+from tiny.parts import denoiser
 from tiny.text import seeded
 from torch import Tensor
+from transformers import Qwen3ForCausalLM
 
 Objective = Callable[[Any, str, Tensor, Tensor, Tensor, Tensor], Tensor]
 """Pipeline, prompt, latents, noise ``(1, channels, height, width)``, timestep ``(1,)``, geometry ``(1, 6)`` -> MSE."""
+
+Decoding = Callable[[Any, Tensor], Tensor]
+"""Pipeline, latents in the denoiser's scale -> what the pipeline gives to its decoder."""
+
+
+def scaled(pipe: Any, latents: Tensor) -> Tensor:
+    config = pipe.vae.config
+    return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,11 @@ class TrainingFamily:
         trained: Text encoders that are trained by default.
         objective: What its authors minimise.
         build: Returns a fresh pipeline, each time with the same weights.
+        decoding: What its pipeline does to latents before it decodes them.
+        exact_everywhere: Whether a concept is its description to the last bit also at the beginning of a prompt and
+            before a mark, not only between spaces.
+        is_fast: Whether `make test` runs every test on it, and not only those of the objective, of step 0 and of what
+            moves.
     """
 
     name: str
@@ -36,6 +58,19 @@ class TrainingFamily:
     trained: tuple[str, ...]
     objective: Objective
     build: Callable[[], Any]
+    decoding: Decoding = scaled
+    exact_everywhere: bool = True
+    is_fast: bool = True
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether timesteps are real numbers."""
+        return self.objective not in (stable_diffusion, stable_diffusion_xl, pixart_sigma)
+
+
+def side_of(pipe: Any) -> int:
+    """Return the side of training pictures for a tiny pipeline, in pixels."""
+    return 32 if isinstance(pipe, QwenImage21Pipeline) else 16  # its autoencoder makes a latent of 16 x 16 pixels
 
 
 # Noise schedules
@@ -171,6 +206,119 @@ def sana(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _
     return mse(predicted, noise - latents)
 
 
+# Flow matching behind a language model
+
+
+def straight_line(latents: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    return (1 - time / 1000) * latents + time / 1000 * noise
+
+
+def squares(values: Tensor) -> Tensor:
+    """Return the 2 by 2 squares of latents line by line, ``(1, squares, 4 * channels)``."""
+    height, width = values.shape[-2:]
+    places = [(row, column) for row in range(0, height, 2) for column in range(0, width, 2)]
+    return torch.stack([values[0, :, r : r + 2, c : c + 2].flatten() for r, c in places])[None]
+
+
+def z_image(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """arXiv:2511.22699: text and picture in one stream; time runs from noise (0) to picture (1), as the velocity."""
+    text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    hidden = pipe.text_encoder(**pipe.tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+    frame = straight_line(latents, noise, time)[0][:, None]
+    (predicted,) = pipe.transformer([frame], 1 - time / 1000, [hidden[-2][0]]).sample
+    return mse(predicted[:, 0], (latents - noise)[0])
+
+
+def normalised_by_channel(pipe: Any, latents: Tensor) -> Tensor:
+    mean, std = (torch.tensor(pipe.vae.config[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
+    return (latents * std + mean)[:, :, None]
+
+
+def qwen_image(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """arXiv:2508.02324, section 2.2 and figure 7: what the system is told is read and not passed on."""
+    before = (
+        "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
+        "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
+    )
+    ids = pipe.tokenizer(f"{before}{prompt}<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt")
+    hidden = pipe.text_encoder(**ids, output_hidden_states=True).hidden_states[-1]
+    height, width = latents.shape[-2:]
+    predicted = pipe.transformer(
+        hidden_states=squares(straight_line(latents, noise, time)),
+        timestep=time / 1000,
+        encoder_hidden_states=hidden[:, len(pipe.tokenizer(before).input_ids) :],
+        img_shapes=[[(1, height // 2, width // 2)]],
+    ).sample
+    return mse(predicted, squares(noise - latents))
+
+
+def qwen_image21(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """The card: what comes out of the last layer, before the last norm; each latent is a token."""
+    system = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
+    tokenizer, seen = pipe.processor.tokenizer, []
+    ids = tokenizer(f"{system}<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt")
+    last = pipe.text_encoder.model.language_model.layers[-1]
+    hook = last.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    pipe.text_encoder(**ids)
+    hook.remove()
+    context = seen[0][:, len(tokenizer(system).input_ids) :]
+    height, width = latents.shape[-2:]
+    is_picture = torch.tensor([[False] * context.shape[1] + [True] * (height * width // 4)])
+    sequence = pipe.transformer(
+        hidden_states=straight_line(latents, noise, time).flatten(2).mT,
+        timestep=time / 1000,
+        encoder_hidden_states=context,
+        img_shapes=[[(1, height, width)]],
+        img_mask=is_picture,
+    ).sample
+    return mse(sequence[:, -height * width :], (noise - latents).flatten(2).mT)
+
+
+def normalised_by_square(pipe: Any, latents: Tensor) -> Tensor:
+    """Every one of the four places of a square has a mean and a deviation of its own."""
+    std = (pipe.vae.bn.running_var + pipe.vae.config.batch_norm_eps).sqrt()
+    made = torch.empty_like(latents)
+    for channel in range(latents.shape[1]):
+        for place, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+            index = 4 * channel + place
+            values = latents[:, channel, row::2, column::2]
+            made[:, channel, row::2, column::2] = values * std[index] + pipe.vae.bn.running_mean[index]
+    return made
+
+
+def flux2(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """The published code: layers 10, 20 and 30 of Mistral Small 3 side by side, and 512 tokens of text."""
+    system = pipe.system_message
+    text = f"<s>[SYSTEM_PROMPT]{system}[/SYSTEM_PROMPT][INST]{prompt}[/INST]"
+    tokenizer = pipe.tokenizer.tokenizer
+    ids = tokenizer(text, padding="max_length", max_length=512, return_tensors="pt", add_special_tokens=False)
+    return _flux2(pipe, ids, (10, 20, 30), torch.ones(1), (latents, noise, time))
+
+
+def flux2_klein(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """The published code: layers 9, 18 and 27 of Qwen3, which is told that it has thought already."""
+    text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    ids = pipe.tokenizer(text, padding="max_length", max_length=512, return_tensors="pt")
+    return _flux2(pipe, ids, (9, 18, 27), None, (latents, noise, time))
+
+
+def _flux2(
+    pipe: Any, ids: Any, layers: tuple[int, ...], guidance: Tensor | None, drawn: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    latents, noise, time = drawn
+    hidden = pipe.text_encoder(**ids, output_hidden_states=True).hidden_states
+    height, width = latents.shape[-2:]
+    predicted = pipe.transformer(
+        hidden_states=squares(straight_line(latents, noise, time)),
+        timestep=time / 1000,
+        guidance=guidance,
+        encoder_hidden_states=torch.cat([hidden[layer] for layer in layers], dim=-1),
+        txt_ids=torch.tensor([[0, 0, 0, place] for place in range(512)]),
+        img_ids=torch.tensor([[0, row, column, 0] for row in range(height // 2) for column in range(width // 2)]),
+    ).sample
+    return mse(predicted, squares(noise - latents))
+
+
 # Cases
 
 
@@ -206,15 +354,57 @@ def _dev(pipe: Any) -> None:
     pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
 
 
+def _with_statistics(pipe: Any) -> None:
+    """Give latents the means and deviations of a trained autoencoder, which tell one channel from another."""
+    config = pipe.vae.config
+    values = torch.linspace(0.5, 2.0, config.z_dim).tolist()
+    pipe.vae.register_to_config(latents_mean=values, latents_std=values[::-1])
+    _calm(pipe.text_encoder)
+
+
+def _calm(encoder: torch.nn.Module) -> None:
+    """Shrink the layers of a language model: large random ones make chaos of what a step changes."""
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            if weight.ndim == 2 and len(weight) < 100:
+                weight.mul_(0.3)
+
+
+def _deep(pipe: Any) -> None:
+    """As many layers as Flux.2 chooses from, and the statistics of a trained autoencoder."""
+    is_klein = type(pipe).__name__ == "Flux2KleinPipeline"
+    encoder = qwen3_encoder(16, 27, Qwen3ForCausalLM) if is_klein else mistral3_encoder(16, layers=30)
+    _calm(encoder)
+    config = {**pipe.transformer.config, "joint_attention_dim": 3 * 16}
+    pipe.register_modules(
+        text_encoder=encoder, transformer=denoiser(lambda: Flux2Transformer2DModel.from_config(config))
+    )
+    norm = pipe.vae.bn
+    norm.running_mean.copy_(torch.linspace(-1.0, 1.0, len(norm.running_mean)))
+    norm.running_var.copy_(torch.linspace(0.5, 2.0, len(norm.running_var)))
+
+
 def _case(
     name: str,
     family: str,
     objective: Objective,
     *trained: str,
     change: Callable[[Any], None] | None = None,
+    **options: Any,
 ) -> TrainingFamily:
     build = FAMILY[family].build if change is None else _with(family, change)
-    return TrainingFamily(name, FAMILY[family], trained or ("text_encoder",), objective, build)
+    return TrainingFamily(name, FAMILY[family], trained or ("text_encoder",), objective, build, **options)
+
+
+def _language_model(name: str, objective: Objective, **options: Any) -> TrainingFamily:
+    """Return the case of a family whose vocabulary attaches spaces to words."""
+    case = _case(name, name, objective, exact_everywhere=False, is_fast=False, **options)
+    # The tiny pipelines of the loader's tests choose other layers and fewer tokens than the real ones.
+    call = {key: value for key, value in case.family.call.items() if key not in _ALTERED}
+    return replace(case, family=replace(case.family, call=call))
+
+
+_ALTERED = ("max_sequence_length", "text_encoder_out_layers")
 
 
 _CLIPS = ("text_encoder", "text_encoder_2")
@@ -227,7 +417,12 @@ TRAINING_FAMILIES = [
     _case("stable_diffusion_3_without_t5", "stable_diffusion_3", stable_diffusion_3, *_CLIPS, change=_without_t5),
     _case("flux_dev", "flux", flux, change=_dev),
     _case("flux_schnell", "flux", flux, change=_schnell),
-    _case("pixart_sigma", "pixart_sigma", pixart_sigma),
-    _case("sana", "sana", sana),
+    _case("pixart_sigma", "pixart_sigma", pixart_sigma, exact_everywhere=False),
+    _case("sana", "sana", sana, exact_everywhere=False),
+    _language_model("z_image", z_image),
+    _language_model("qwen_image", qwen_image, change=_with_statistics, decoding=normalised_by_channel),
+    _language_model("qwen_image21", qwen_image21, change=_with_statistics, decoding=normalised_by_channel),
+    _language_model("flux2", flux2, change=_deep, decoding=normalised_by_square),
+    _language_model("flux2_klein", flux2_klein, change=_deep, decoding=normalised_by_square),
 ]
 TRAINING_FAMILY = {case.name: case for case in TRAINING_FAMILIES}

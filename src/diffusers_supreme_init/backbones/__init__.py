@@ -9,11 +9,15 @@ from .defaults import FamilyDefaults
 from .diffusion import DiffusionBackbone
 from .flow import FlowBackbone
 from .flux import FluxBackbone
+from .flux_2 import Flux2Backbone, Flux2KleinBackbone
 from .pixart import PixArtSigmaBackbone
+from .qwen_image import QwenImageBackbone
+from .qwen_image_21 import QwenImage21Backbone
 from .sana import SanaBackbone
 from .stable_diffusion import StableDiffusionBackbone
 from .stable_diffusion_3 import StableDiffusion3Backbone
 from .stable_diffusion_xl import StableDiffusionXLBackbone
+from .z_image import ZImageBackbone
 
 __all__ = [
     "BACKBONES",
@@ -35,6 +39,11 @@ BACKBONES: list[type[Backbone]] = [
     FluxBackbone,
     PixArtSigmaBackbone,
     SanaBackbone,
+    ZImageBackbone,
+    QwenImageBackbone,
+    QwenImage21Backbone,
+    Flux2Backbone,
+    Flux2KleinBackbone,
 ]
 
 

@@ -130,12 +130,18 @@ class Backbone(ABC):
         Raises:
             UnsupportedPipelineError: The denoiser takes further channels (inpainting, fill, depth, control, ...).
         """
-        expected, got = channels_per_token * self.autoencoder.config.latent_channels, self.denoiser.config.in_channels
+        expected, got = channels_per_token * self.latent_channels, self.denoiser.config.in_channels
         if got != expected:
             raise UnsupportedPipelineError(
                 f"expected a {self.denoiser_name} that reads {expected} latent channels, got {got} (inpainting, fill, "
                 "control?); train on the text-to-image model of the same family"
             )
+
+    @property
+    def latent_channels(self) -> int:
+        """Number of channels of the autoencoder's latents."""
+        config = self.autoencoder.config
+        return int(config["z_dim"] if "z_dim" in config else config["latent_channels"])
 
     @property
     def described(self) -> tuple[TextPair, ...]:
