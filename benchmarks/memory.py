@@ -42,7 +42,8 @@ from diffusers_supreme_init.backbones import Backbone, backbone_for, is_clip
 from diffusers_supreme_init.objective.draws import DenoisingSample
 from diffusers_supreme_init.objective.latents import PictureLatents
 from diffusers_supreme_init.objective.losses import denoising_losses
-from diffusers_supreme_init.objective.phases import frozen, gradient_checkpointing
+from diffusers_supreme_init.objective.phases import frozen
+from diffusers_supreme_init.objective.recomputing import gradient_checkpointing, recomputed_layers
 from diffusers_supreme_init.training import loop
 from diffusers_supreme_init.training.beginning import begin_concept
 from diffusers_supreme_init.training.preparation import check_concepts
@@ -150,6 +151,8 @@ def losses_peak(
         for encoder in _large(backbone):
             stack.enter_context(_remembering(encoder))
         stack.enter_context(gradient_checkpointing(backbone.denoiser, enabled=checkpointing))
+        for pair in backbone.trained:
+            stack.enter_context(recomputed_layers(pair.encoder, enabled=checkpointing and not is_clip(pair)))
         stack.enter_context(torch.set_grad_enabled(train))
         live = stack.enter_context(LiveBytes(device, [*_on_call(backbone), backbone.denoiser]))
         losses = denoising_losses(backbone, samples, device)

@@ -542,6 +542,40 @@ def test_mixed_precision_and_gradient_checkpointing(case: TrainingFamily) -> Non
         ).abs().max()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pixart_sigma", "sana", "qwen_image"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("z_image", "qwen_image21", "flux2_klein", "flux2")),
+    ],
+)
+def test_recomputed_layers_of_a_text_encoder_change_no_bit_and_drop_nothing(
+    name: str, unchanged: Callable[[Any], None]
+) -> None:
+    case = TRAINING_FAMILY[name]
+    pipe, passes = case.build(), []
+    for part in pipe.text_encoder.modules():
+        if hasattr(part, "attention_dropout"):
+            part.attention_dropout = 0.5
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.5
+    run(case.family, pipe, "a dog")
+    unchanged(pipe)
+    linear = [part for part in pipe.text_encoder.modules() if isinstance(part, torch.nn.Linear)]
+    hooks = [part.register_forward_pre_hook(lambda module, given: passes.append(module)) for part in linear]
+    rows, num_passes = [], []
+    for recomputing in (False, True):
+        passes.clear()
+        (result,) = make_trainer(pipe, max_train_steps=1, gradient_checkpointing=recomputing).train()
+        pipe.unload_multitoken_inversion("<mug>")
+        rows.append(result.rows["text_encoder"])
+        num_passes.append(len(passes))
+    for hook in hooks:
+        hook.remove()
+    assert num_passes[1] > num_passes[0]
+    assert torch.equal(*rows)
+
+
 # Bad input
 
 

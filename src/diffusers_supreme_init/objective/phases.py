@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..backbones import Backbone, is_clip
 from ..errors import UnsupportedPipelineError
 from ..text.text_pairs import TextPair
+from .recomputing import gradient_checkpointing, recomputed_layers
 
 NO_PROMPT = ""
 """The empty prompt of classifier-free guidance; pass it to `ready_to_step` before drawing."""
@@ -108,7 +109,8 @@ def ready_to_step(
         backbone: Backbone of a pipeline to which the concepts have been added.
         device: Device of the steps; modules already on it stay there.
         prompts: All prompts that the steps will use.
-        checkpointing: Whether the denoiser recomputes its activations in the backward pass.
+        checkpointing: Whether the denoiser, and text encoders that are trained and no CLIP, recompute their
+            activations in the backward pass.
         compiling: Whether the denoiser's repeated blocks are compiled.
     """
     denoiser = backbone.denoiser
@@ -118,6 +120,8 @@ def ready_to_step(
         stack.enter_context(on_device(backbone.autoencoder, torch.device("cpu")))
         for encoder in on_call:
             stack.enter_context(on_device(encoder, device))
+        for pair in backbone.trained:
+            stack.enter_context(recomputed_layers(pair.encoder, enabled=checkpointing and not is_clip(pair)))
         stack.enter_context(remembered_prompts(backbone, backbone.described, prompts, device))
         stack.enter_context(on_device(denoiser, device))
         stack.enter_context(gradient_checkpointing(denoiser, enabled=checkpointing))
@@ -190,19 +194,6 @@ def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
             part.training = was_training
         for weight, required_grad in requires_grad:
             weight.requires_grad_(required_grad)
-
-
-@contextlib.contextmanager
-def gradient_checkpointing(denoiser: nn.Module, *, enabled: bool) -> Iterator[None]:
-    """Recompute a denoiser's activations in the backward pass, unless it does so already."""
-    switch = enabled and not denoiser.is_gradient_checkpointing
-    if switch:
-        denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        if switch:
-            denoiser.disable_gradient_checkpointing()  # type: ignore[operator]
 
 
 @contextlib.contextmanager
