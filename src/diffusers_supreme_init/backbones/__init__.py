@@ -102,8 +102,9 @@ def backbone_for(pipe: Any, train_text_encoders: Sequence[str] = ()) -> Backbone
         if cls.__module__.startswith("diffusers.pipelines"):
             # diffusers derives pipelines for other tasks from those we support, so its base classes do not count.
             break
+    names = [backbone.pipeline_classes[0].__name__ for backbone in BACKBONES]
     raise UnsupportedPipelineError(
-        f"expected a pipeline that can be trained on ({', '.join(cls.__name__ for cls in known)}), got "
-        f"{type(pipe).__name__}; rows trained on one of these load into any pipeline with the same text encoder, and "
-        "register_backbone() takes a Backbone for another family (docs/backbones.md)"
+        f"expected a pipeline that can be trained on ({', '.join(names)}, or one for another task with the parts of "
+        f"these), got {type(pipe).__name__}; rows trained on one of these load into any pipeline with the same text "
+        "encoder, and register_backbone() takes a Backbone for another family (docs/backbones.md)"
     )

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from diffusers import FluxImg2ImgPipeline, FluxPipeline
+from diffusers import (
+    FluxControlNetImg2ImgPipeline,
+    FluxControlNetInpaintPipeline,
+    FluxControlNetPipeline,
+    FluxControlPipeline,
+    FluxFillPipeline,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    FluxPipeline,
+)
 from torch import Tensor
 
 from . import defaults
@@ -17,7 +26,16 @@ _POSITION_AXES = 3
 class FluxBackbone(FlowBackbone):
     """See `Backbone`."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (FluxPipeline, FluxImg2ImgPipeline)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        FluxPipeline,
+        FluxImg2ImgPipeline,
+        FluxInpaintPipeline,
+        FluxControlNetPipeline,
+        FluxControlNetImg2ImgPipeline,
+        FluxControlNetInpaintPipeline,
+        FluxFillPipeline,
+        FluxControlPipeline,
+    )
     defaults = defaults.FLUX
     required = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer", "scheduler")
     max_sequence_length = 512
@@ -34,7 +52,7 @@ class FluxBackbone(FlowBackbone):
         return num_squares(latent_size)
 
     def encode_prompts(self, prompts: list[str]) -> PooledConditioning:  # noqa: D102 - see `Backbone`
-        embeds, pooled, _ = self.pipe.encode_prompt(
+        embeds, pooled, _ = self.drawing_pipe.encode_prompt(
             prompts, None, device=self.device, max_sequence_length=self.max_sequence_length
         )
         return PooledConditioning(embeds, pooled)

@@ -39,13 +39,13 @@ class Flux2Backbone(ChatBackbone):
 
     def log_shift(self, latent_size: tuple[int, int]) -> float:  # noqa: D102 - see `FlowBackbone`
         # The pipeline's shift is no line through what the scheduler is configured with.
-        if not self.pipe.scheduler.config.get("use_dynamic_shifting"):
+        if not self.drawing_pipe.scheduler.config.get("use_dynamic_shifting"):
             return super().log_shift(latent_size)
         return float(compute_empirical_mu(self.num_image_tokens(latent_size), _NUM_STEPS))
 
     def written(self, prompt: str) -> str:  # noqa: D102 - see `ChatBackbone`
-        (text,) = self.pipe.tokenizer.apply_chat_template(
-            format_input([prompt], self.pipe.system_message), tokenize=False, add_generation_prompt=False
+        (text,) = self.drawing_pipe.tokenizer.apply_chat_template(
+            format_input([prompt], self.drawing_pipe.system_message), tokenize=False, add_generation_prompt=False
         )
         return str(text)
 
@@ -54,7 +54,7 @@ class Flux2Backbone(ChatBackbone):
         return encode_with_batch_norm(self.autoencoder, pixel_values)
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102
-        embeds, places = self.pipe.encode_prompt(
+        embeds, places = self.drawing_pipe.encode_prompt(
             prompts, device=self.device, max_sequence_length=self.max_sequence_length
         )
         return embeds, places
@@ -88,4 +88,4 @@ class Flux2KleinBackbone(Flux2Backbone):
     def written(self, prompt: str) -> str:  # noqa: D102 - see `ChatBackbone`
         messages = [{"role": "user", "content": prompt}]
         options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-        return str(self.pipe.tokenizer.apply_chat_template(messages, **options))
+        return str(self.drawing_pipe.tokenizer.apply_chat_template(messages, **options))

@@ -32,7 +32,7 @@ class PixArtSigmaBackbone(DiffusionBackbone):
         self.architecture = "pixart-sigma/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102 - see `Backbone`
-        embeds, mask, _, _ = self.pipe.encode_prompt(
+        embeds, mask, _, _ = self.drawing_pipe.encode_prompt(
             prompts,
             do_classifier_free_guidance=False,
             device=self.device,

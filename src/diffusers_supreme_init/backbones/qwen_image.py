@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import QwenImageImg2ImgPipeline, QwenImagePipeline
+from diffusers import (
+    QwenImageControlNetInpaintPipeline,
+    QwenImageControlNetPipeline,
+    QwenImageImg2ImgPipeline,
+    QwenImageInpaintPipeline,
+    QwenImagePipeline,
+)
 from torch import Tensor
 
 from ..errors import UnsupportedPipelineError
@@ -18,7 +24,13 @@ from .packing import PATCH_SIDE, num_squares, pack, unpack
 class QwenImageBackbone(ChatBackbone):
     """See `Backbone`."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (QwenImagePipeline, QwenImageImg2ImgPipeline)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        QwenImagePipeline,
+        QwenImageImg2ImgPipeline,
+        QwenImageInpaintPipeline,
+        QwenImageControlNetPipeline,
+        QwenImageControlNetInpaintPipeline,
+    )
     defaults = defaults.LANGUAGE_MODEL
     max_sequence_length = 512
     cuts_prefix = True
@@ -40,14 +52,14 @@ class QwenImageBackbone(ChatBackbone):
         return num_squares(latent_size)
 
     def written(self, prompt: str) -> str:  # noqa: D102 - see `ChatBackbone`
-        return str(self.pipe.prompt_template_encode.format(prompt))
+        return str(self.drawing_pipe.prompt_template_encode.format(prompt))
 
     @torch.no_grad()
     def encode_pictures(self, pixel_values: Tensor) -> LatentDistribution:  # noqa: D102 - see `Backbone`
         return encode_as_frame(self.autoencoder, pixel_values)
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor | None]:  # noqa: D102
-        embeds, mask = self.pipe.encode_prompt(
+        embeds, mask = self.drawing_pipe.encode_prompt(
             prompts, device=self.device, max_sequence_length=self.max_sequence_length
         )
         return embeds, mask

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 import torch
 from diffusers import QwenImage21Pipeline
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from . import defaults
 from .autoencoders import encode_as_frame
@@ -37,33 +36,31 @@ class QwenImage21Backbone(ChatBackbone):
         self.architecture = "qwen-image-2-1/textual-inversion"
 
     def written(self, prompt: str) -> str:  # noqa: D102 - see `ChatBackbone`
-        return str(self.pipe.prompt_template_t2i.format(prompt))
+        return str(self.drawing_pipe.prompt_template_t2i.format(prompt))
 
     @torch.no_grad()
     def encode_pictures(self, pixel_values: Tensor) -> LatentDistribution:  # noqa: D102 - see `Backbone`
         return encode_as_frame(self.autoencoder, pixel_values)
 
-    def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def encode_prompts(self, prompts: list[str]) -> list[Tensor]:  # noqa: D102
         # One by one: beside a longer prompt, the pipeline moves all positions of a shorter one.
-        embeds = [self.pipe.encode_prompt(prompt, device=self.device)[0][0] for prompt in prompts]
-        mask = pad_sequence([torch.ones_like(one[:, 0], dtype=torch.bool) for one in embeds], batch_first=True)
-        return pad_sequence(embeds, batch_first=True), mask
+        return [self.drawing_pipe.encode_prompt(prompt, device=self.device)[0] for prompt in prompts]
 
     def predict(  # noqa: D102
-        self, noisy_latents: Tensor, timesteps: Tensor, conditioning: tuple[Tensor, Tensor], geometry: Tensor
+        self, noisy_latents: Tensor, timesteps: Tensor, conditioning: list[Tensor], geometry: Tensor
     ) -> Tensor:
-        samples = zip(noisy_latents, timesteps, *conditioning, strict=True)
-        return torch.cat([self._predict_one(*(part[None] for part in sample)) for sample in samples])
+        samples = zip(noisy_latents.split(1), timesteps.split(1), conditioning, strict=True)
+        return torch.cat([self._predict_one(*sample) for sample in samples])
 
-    def _predict_one(self, noisy_latents: Tensor, timesteps: Tensor, embeds: Tensor, mask: Tensor) -> Tensor:
+    def _predict_one(self, noisy_latents: Tensor, timesteps: Tensor, embeds: Tensor) -> Tensor:
         height, width = noisy_latents.shape[-2:]
         num_slots = (height // _SLOT_SIDE) * (width // _SLOT_SIDE)
-        text = embeds[mask][None].to(self.compute_dtype)
+        num_text = embeds.shape[1]
         sequence = self.denoiser(
             hidden_states=noisy_latents.flatten(2).transpose(1, 2).to(self.compute_dtype),
             timestep=timesteps / self.num_train_timesteps,
-            encoder_hidden_states=text,
+            encoder_hidden_states=embeds.to(self.compute_dtype),
             img_shapes=[[(1, height, width)]],
-            img_mask=torch.arange(text.shape[1] + num_slots, device=text.device)[None] >= text.shape[1],
+            img_mask=torch.arange(num_text + num_slots, device=embeds.device)[None] >= num_text,
         ).sample
         return sequence[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))

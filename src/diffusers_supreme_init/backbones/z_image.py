@@ -4,9 +4,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import ZImageImg2ImgPipeline, ZImagePipeline
+from diffusers import (
+    ZImageControlNetInpaintPipeline,
+    ZImageControlNetPipeline,
+    ZImageImg2ImgPipeline,
+    ZImageInpaintPipeline,
+    ZImagePipeline,
+)
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from . import defaults
 from .chat import ChatBackbone
@@ -22,7 +27,13 @@ class ZImageBackbone(ChatBackbone):
     It is told how much of the way from noise to picture is done (arXiv:2511.22699), and predicts latents minus noise.
     """
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (ZImagePipeline, ZImageImg2ImgPipeline)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        ZImagePipeline,
+        ZImageImg2ImgPipeline,
+        ZImageInpaintPipeline,
+        ZImageControlNetPipeline,
+        ZImageControlNetInpaintPipeline,
+    )
     defaults = defaults.LANGUAGE_MODEL
     max_sequence_length = 512
 
@@ -40,26 +51,24 @@ class ZImageBackbone(ChatBackbone):
     def written(self, prompt: str) -> str:  # noqa: D102 - see `ChatBackbone`
         messages = [{"role": "user", "content": prompt}]
         options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": True}
-        return str(self.pipe.tokenizer.apply_chat_template(messages, **options))
+        return str(self.drawing_pipe.tokenizer.apply_chat_template(messages, **options))
 
-    def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102 - see `Backbone`
+    def encode_prompts(self, prompts: list[str]) -> list[Tensor]:  # noqa: D102 - see `Backbone`
         # The pipeline writes the template into the list that it is given.
-        embeds, _ = self.pipe.encode_prompt(
+        embeds, _ = self.drawing_pipe.encode_prompt(
             list(prompts),
             device=self.device,
             do_classifier_free_guidance=False,
             max_sequence_length=self.max_sequence_length,
         )
-        mask = pad_sequence([torch.ones_like(one[:, 0], dtype=torch.bool) for one in embeds], batch_first=True)
-        return pad_sequence(embeds, batch_first=True), mask
+        return list(embeds)
 
     def predict(  # noqa: D102
-        self, noisy_latents: Tensor, timesteps: Tensor, conditioning: tuple[Tensor, Tensor], geometry: Tensor
+        self, noisy_latents: Tensor, timesteps: Tensor, conditioning: list[Tensor], geometry: Tensor
     ) -> Tensor:
-        embeds, mask = conditioning
         velocities = self.denoiser(
             list(noisy_latents.to(self.compute_dtype).unsqueeze(2)),
             1 - timesteps / self.num_train_timesteps,
-            [one[kept].to(self.compute_dtype) for one, kept in zip(embeds, mask, strict=True)],
+            [embeds.to(self.compute_dtype) for embeds in conditioning],
         ).sample
         return -torch.stack(velocities).squeeze(2)
