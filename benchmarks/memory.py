@@ -38,6 +38,7 @@ from fake_accelerator import ACCELERATOR, LiveBytes, fake_accelerator
 from PIL import Image
 from real_sizes import CAPTION, CASES, Case
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, TrainingError
@@ -231,9 +232,14 @@ class Computed:
 
 
 def weight_bytes(modules: Sequence[nn.Module]) -> tuple[int, int]:
-    """Return the bytes of weights, as they are and with those of linear layers in 4 bits."""
+    """Return the bytes of weights, as they are and with those of linear layers in 4 bits.
+
+    The output matrix of a language model stays as it is, as with bitsandbytes.
+    """
     weights = {id(weight): weight for module in modules for weight in module.parameters()}
-    parts = [part for module in modules for part in module.modules() if isinstance(part, nn.Linear)]
+    outputs = [module.get_output_embeddings() for module in modules if isinstance(module, PreTrainedModel)]
+    linear_layers = [part for module in modules for part in module.modules() if isinstance(part, nn.Linear)]
+    parts = [part for part in linear_layers if all(part is not output for output in outputs)]
     linear = {id(part.weight): part.weight for part in parts}
     whole = sum(weight.nbytes for weight in weights.values())
     saved = sum(weight.nbytes - weight.numel() * NF4_BYTES for weight in linear.values())

@@ -452,7 +452,7 @@ CASES = [
         {"transformer": 8060, "text_encoder_3": T5} | BOTH_CLIPS,
     ),
     Case("Flux.1-dev", flux, defaults.FLUX.dtype, {"transformer": 11900, "text_encoder_2": T5} | CLIP_L),
-    Case("PixArt-Sigma", pixart_sigma, defaults.PIXART_SIGMA.dtype, {"transformer": 610, "text_encoder": T5}),
+    Case("PixArt-Sigma", pixart_sigma, defaults.PIXART.dtype, {"transformer": 610, "text_encoder": T5}),
     Case("Sana 1.6B", sana, defaults.SANA.dtype, {"transformer": 1600, "text_encoder": 2614}),
     Case("Z-Image", z_image, "bfloat16", {"transformer": 6150, "text_encoder": 4022}),
     Case("Qwen-Image", qwen_image, "bfloat16", {"transformer": 20430, "text_encoder": 8292}),

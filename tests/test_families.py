@@ -24,6 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny.every_family import FAMILY
 from tiny.families import run
+from tiny.text import seeded
 from training_families import TRAINING_FAMILIES, TRAINING_FAMILY, TrainingFamily, side_of, stable_diffusion
 
 from diffusers_supreme_init import (
@@ -113,7 +114,7 @@ def random_latents(backbone: Backbone, num: int = 1, seed: int = 0) -> torch.Ten
 def test_step_zero_equals_the_description_to_the_last_bit(case: TrainingFamily, dtype: torch.dtype) -> None:
     pipe = case.build().to(dtype)
     templates = ["a photo of {}", "an oil painting of {} in the snow, with a dog"]
-    if case.exact_everywhere or case.name in ("pixart_sigma", "sana"):  # there a prompt begins after a space
+    if case.exact_everywhere or case.name in ("pixart_sigma", "pixart_alpha", "sana", "chroma", "lumina2"):  # a space
         templates += ["{}"]
     if case.exact_everywhere:  # rows in CLIP: everywhere, in T5 and language models between spaces
         templates += ["{}.", "a photo of {}, on a table", "of {}'s boat", 'the words "{}"', "({}:1.2)\n{}"]
@@ -246,6 +247,34 @@ def test_loss_is_the_published_objective(case: TrainingFamily, fraction: float) 
         sample = DenoisingSample(latents[0], noise[0], timestep, "A photo of a red mug", None, geometry[0])
         (loss,) = denoising_losses(backbone, [sample], torch.device("cpu"))
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pixart_alpha_is_told_the_size_of_the_picture() -> None:
+    """As its model for 1024 px is; that of the tiny pipeline is not."""
+    case, pipe = TRAINING_FAMILY["pixart_alpha"], TRAINING_FAMILY["pixart_alpha"].build()
+    config = pipe.transformer.config
+    sizes = {"attention_head_dim": 12, "cross_attention_dim": 24, "use_additional_conditions": True}
+    pipe.register_modules(transformer=seeded(lambda: type(pipe.transformer).from_config(config, **sizes)))
+    backbone = backbone_for(pipe)
+    latents, noise = random_latents(backbone), random_latents(backbone, seed=1)
+    losses = []
+    for height in (16.0, 32.0):
+        geometry = torch.tensor([[40.0, 56.0, 0.0, 3.0, height, 16.0]])
+        with torch.no_grad():
+            expected = case.objective(pipe, "a red mug", latents, noise, torch.tensor([500]), geometry)
+            sample = DenoisingSample(latents[0], noise[0], 500, "a red mug", None, geometry[0])
+            (loss,) = denoising_losses(backbone, [sample], torch.device("cpu"))
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+        losses.append(float(loss))
+    assert losses[0] != losses[1]
+
+
+def test_ernie_image_is_encoded_as_its_pipeline_encodes_it_which_has_no_gradient() -> None:
+    pipe = TRAINING_FAMILY["ernie_image"].build()
+    prompts = ["a photo of a red mug", "a dog in the park at night"]
+    ours, theirs = backbone_for(pipe).encode_prompts(prompts), pipe.encode_prompt(prompts, torch.device("cpu"))
+    assert not any(embeds.requires_grad for embeds in theirs)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 @each_family_in_turn
@@ -395,7 +424,7 @@ def test_sample_pictures_and_card_of_every_family(case: TrainingFamily, tmp_path
     assert Image.open(tmp_path / "images" / "0.png").size[0] > 0
     card = (tmp_path / "README.md").read_text()
     assert ("With diffusers alone" in card) == (case.objective is stable_diffusion)
-    assert ("clean_caption=False" in card) == (case.name in ("pixart_sigma", "sana"))
+    assert ("clean_caption=False" in card) == (case.name in ("pixart_sigma", "pixart_alpha", "sana"))
     assert card.count("initializer token |") == 1  # both CLIPs split the words alike
     assert ("In `text_encoder` and `text_encoder_2`:" in card) == (len(case.trained) == 2)
 

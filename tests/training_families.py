@@ -65,7 +65,7 @@ class TrainingFamily:
     @property
     def is_flow(self) -> bool:
         """Whether timesteps are real numbers."""
-        return self.objective not in (stable_diffusion, stable_diffusion_xl, pixart_sigma)
+        return self.objective not in (stable_diffusion, stable_diffusion_xl, pixart_sigma, pixart_alpha)
 
 
 def side_of(pipe: Any) -> int:
@@ -129,9 +129,26 @@ def stable_diffusion_xl(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, 
     return mse(pipe.unet(noisy, time, context, added_cond_kwargs=added).sample, target)
 
 
-def pixart_sigma(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+def pixart_alpha(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, sizes: Tensor) -> Tensor:
+    """arXiv:2310.00426, sections 2.3 and 2.5: at 1024 px, height, width and their ratio are given too."""
+    height, width = sizes[:, 4:5], sizes[:, 5:6]
+    told = pipe.transformer.use_additional_conditions
+    given = {"resolution": sizes[:, 4:6], "aspect_ratio": height / width} if told else None
+    return pixart_sigma(pipe, prompt, latents, noise, time, sizes, 120, given)
+
+
+def pixart_sigma(
+    pipe: Any,
+    prompt: str,
+    latents: Tensor,
+    noise: Tensor,
+    time: Tensor,
+    _: Tensor,
+    num_tokens: int = 300,
+    sizes: dict[str, Tensor] | None = None,
+) -> Tensor:
     """The half of the prediction that is no variance (arXiv:2403.04692; the objective is that of arXiv:2310.00426)."""
-    ids = token_ids(pipe.tokenizer, prompt.lower(), 300)
+    ids = token_ids(pipe.tokenizer, prompt.lower(), num_tokens)
     context = pipe.text_encoder(ids.input_ids, attention_mask=ids.attention_mask).last_hidden_state
     noisy, target = noisy_and_target(pipe, latents, noise, time)
     predicted = pipe.transformer(
@@ -139,7 +156,7 @@ def pixart_sigma(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: T
         encoder_hidden_states=context,
         encoder_attention_mask=ids.attention_mask,
         timestep=time,
-        added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        added_cond_kwargs=sizes or {"resolution": None, "aspect_ratio": None},
     ).sample
     return mse(predicted.chunk(2, dim=1)[0], target)
 
@@ -319,6 +336,81 @@ def _flux2(
     return mse(predicted, squares(noise - latents))
 
 
+def chroma(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """The card: Flux without CLIP; of the padding, one token is attended to."""
+    ids = token_ids(pipe.tokenizer, prompt, 512)
+    context = pipe.text_encoder(ids.input_ids, attention_mask=ids.attention_mask).last_hidden_state
+    height, width = latents.shape[-2:]
+    num_squares = height * width // 4
+    seen = torch.ones(1, 512 + num_squares)
+    seen[0, int(ids.attention_mask.sum()) + 1 : 512] = 0
+    predicted = pipe.transformer(
+        hidden_states=squares(straight_line(latents, noise, time)),
+        timestep=time / 1000,
+        encoder_hidden_states=context,
+        txt_ids=torch.zeros(512, 3),
+        img_ids=torch.tensor([(0.0, row, column) for row in range(height // 2) for column in range(width // 2)]),
+        attention_mask=seen,
+    ).sample
+    return mse(predicted, squares(noise - latents))
+
+
+def lumina2(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """arXiv:2503.21758, section 3: a system prompt before the prompt; time runs from noise to picture."""
+    text = f"{pipe.system_prompt} <Prompt Start> {prompt}"
+    ids = token_ids(pipe.tokenizer, text, 256)
+    hidden = pipe.text_encoder(**ids, output_hidden_states=True).hidden_states[-2]
+    predicted = pipe.transformer(
+        hidden_states=straight_line(latents, noise, time),
+        timestep=1 - time / 1000,
+        encoder_hidden_states=hidden,
+        encoder_attention_mask=ids.attention_mask,
+    ).sample
+    return mse(predicted, latents - noise)
+
+
+def krea2(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """The published code: padding stands before the end of the template and counts for no position."""
+    before = (
+        "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
+        "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
+    )
+    num_before = len(pipe.tokenizer(before).input_ids)
+    ids = pipe.tokenizer(f"{before}{prompt}<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt")
+    hidden = pipe.text_encoder(**ids, output_hidden_states=True).hidden_states
+    layers = torch.stack([hidden[layer] for layer in pipe.text_encoder_select_layers], dim=2)[:, num_before:]
+    # What is not attended to may as well not be there: no padding here.
+    rows, columns = latents.shape[-2] // 2, latents.shape[-1] // 2
+    text = [(0.0, 0.0, 0.0)] * layers.shape[1]
+    places = torch.tensor([*text, *((0.0, row, column) for row in range(rows) for column in range(columns))])
+    predicted = pipe.transformer(
+        hidden_states=squares(straight_line(latents, noise, time)),
+        encoder_hidden_states=layers,
+        timestep=time / 1000,
+        position_ids=places,
+        encoder_attention_mask=torch.ones(1, layers.shape[1], dtype=torch.bool),
+    ).sample
+    return mse(predicted, squares(noise - latents))
+
+
+def ernie_image(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """The published code: the last but one hidden state of each token; each square of latents is a token."""
+    hidden = pipe.text_encoder(**pipe.tokenizer(prompt, return_tensors="pt"), output_hidden_states=True).hidden_states
+    rows = latents.shape[-2] // 2
+    places = squares(straight_line(latents, noise, time)).mT.unflatten(2, (rows, -1))
+    predicted = pipe.transformer(
+        hidden_states=places, timestep=time, text_bth=hidden[-2], text_lens=torch.tensor([hidden[-2].shape[1]])
+    ).sample
+    return mse(predicted.flatten(2).mT, squares(noise - latents))
+
+
+def normalised_by_square_1e_5(pipe: Any, latents: Tensor) -> Tensor:
+    std = (pipe.vae.bn.running_var + 1e-5).sqrt()
+    shrunk = (pipe.vae.bn.running_var + pipe.vae.config.batch_norm_eps).sqrt()
+    factor = torch.nn.functional.pixel_shuffle((std / shrunk).view(1, -1, 1, 1), 2)
+    return normalised_by_square(pipe, latents * factor.repeat(1, 1, *(size // 2 for size in latents.shape[-2:])))
+
+
 # Cases
 
 
@@ -362,12 +454,19 @@ def _with_statistics(pipe: Any) -> None:
     _calm(pipe.text_encoder)
 
 
-def _calm(encoder: torch.nn.Module) -> None:
-    """Shrink the layers of a language model: large random ones make chaos of what a step changes."""
+def _calm(model: torch.nn.Module) -> None:
+    """Shrink the layers of a model: large random ones make chaos of what a step changes."""
     with torch.no_grad():
-        for weight in encoder.parameters():
+        for weight in model.parameters():
             if weight.ndim == 2 and len(weight) < 100:
                 weight.mul_(0.3)
+
+
+def _with_batch_norm(pipe: Any) -> None:
+    """Give latents the means and deviations of a trained autoencoder."""
+    norm = pipe.vae.bn
+    norm.running_mean.copy_(torch.linspace(-1.0, 1.0, len(norm.running_mean)))
+    norm.running_var.copy_(torch.linspace(0.5, 2.0, len(norm.running_var)))
 
 
 def _deep(pipe: Any) -> None:
@@ -379,9 +478,18 @@ def _deep(pipe: Any) -> None:
     pipe.register_modules(
         text_encoder=encoder, transformer=denoiser(lambda: Flux2Transformer2DModel.from_config(config))
     )
-    norm = pipe.vae.bn
-    norm.running_mean.copy_(torch.linspace(-1.0, 1.0, len(norm.running_mean)))
-    norm.running_var.copy_(torch.linspace(0.5, 2.0, len(norm.running_var)))
+    _with_batch_norm(pipe)
+
+
+def _calm_krea(pipe: Any) -> None:
+    _with_statistics(pipe)
+    _calm(pipe.transformer)
+
+
+def _calm_ernie(pipe: Any) -> None:
+    _with_batch_norm(pipe)
+    _calm(pipe.text_encoder)
+    _calm(pipe.transformer)
 
 
 def _case(
@@ -424,5 +532,10 @@ TRAINING_FAMILIES = [
     _language_model("qwen_image21", qwen_image21, change=_with_statistics, decoding=normalised_by_channel),
     _language_model("flux2", flux2, change=_deep, decoding=normalised_by_square),
     _language_model("flux2_klein", flux2_klein, change=_deep, decoding=normalised_by_square),
+    _language_model("krea2", krea2, change=_calm_krea, decoding=normalised_by_channel),
+    _language_model("ernie_image", ernie_image, change=_calm_ernie, decoding=normalised_by_square_1e_5),
+    _language_model("lumina2", lumina2),
+    _case("chroma", "chroma", chroma, exact_everywhere=False, is_fast=False),
+    _case("pixart_alpha", "pixart_alpha", pixart_alpha, exact_everywhere=False, is_fast=False),
 ]
 TRAINING_FAMILY = {case.name: case for case in TRAINING_FAMILIES}

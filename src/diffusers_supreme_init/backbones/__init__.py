@@ -5,12 +5,17 @@ from typing import Any
 
 from ..errors import ConfigError, UnsupportedPipelineError, shown
 from .base import Backbone, LatentDistribution, is_clip
+from .chat import ChatBackbone
+from .chroma import ChromaBackbone
 from .defaults import FamilyDefaults
 from .diffusion import DiffusionBackbone
+from .ernie_image import ErnieImageBackbone
 from .flow import FlowBackbone
 from .flux import FluxBackbone
 from .flux_2 import Flux2Backbone, Flux2KleinBackbone
-from .pixart import PixArtSigmaBackbone
+from .krea_2 import Krea2Backbone
+from .lumina_2 import Lumina2Backbone
+from .pixart import PixArtAlphaBackbone, PixArtSigmaBackbone
 from .qwen_image import QwenImageBackbone
 from .qwen_image_21 import QwenImage21Backbone
 from .sana import SanaBackbone
@@ -22,6 +27,7 @@ from .z_image import ZImageBackbone
 __all__ = [
     "BACKBONES",
     "Backbone",
+    "ChatBackbone",
     "DiffusionBackbone",
     "FamilyDefaults",
     "FlowBackbone",
@@ -44,6 +50,11 @@ BACKBONES: list[type[Backbone]] = [
     QwenImage21Backbone,
     Flux2Backbone,
     Flux2KleinBackbone,
+    Krea2Backbone,
+    ErnieImageBackbone,
+    ChromaBackbone,
+    Lumina2Backbone,
+    PixArtAlphaBackbone,
 ]
 
 

@@ -31,15 +31,16 @@ def encode_as_frame(autoencoder: Any, pixel_values: Tensor) -> LatentDistributio
     return LatentDistribution((mean - center) / scale, std / scale)
 
 
-def encode_with_batch_norm(autoencoder: Any, pixel_values: Tensor) -> LatentDistribution:
+def encode_with_batch_norm(autoencoder: Any, pixel_values: Tensor, epsilon: float | None = None) -> LatentDistribution:
     """Encode pictures with the autoencoder of Flux.2, whose batch norm has the statistics of 2 x 2 squares of latents.
 
     Args:
         autoencoder: The autoencoder.
         pixel_values: ``(batch, 3, height, width)`` in [-1, 1].
+        epsilon: Added to the variances; None: as configured.
     """
     posterior = autoencoder.encode(pixel_values.to(next(autoencoder.parameters()))).latent_dist
-    norm, epsilon = autoencoder.bn, autoencoder.config.batch_norm_eps
+    norm, epsilon = autoencoder.bn, autoencoder.config.batch_norm_eps if epsilon is None else epsilon
     center = norm.running_mean.float().view(1, -1, 1, 1)
     scale = (norm.running_var.float() + epsilon).sqrt().view(1, -1, 1, 1)
     mean, std = (pixel_unshuffle(values.float(), PATCH_SIDE) for values in (posterior.mean, posterior.std))

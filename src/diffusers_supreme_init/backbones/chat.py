@@ -38,6 +38,18 @@ class ChatBackbone(FlowBackbone):
     def window(self, pair: TextPair) -> int:  # noqa: D102 - see `Backbone`
         return super().window(pair) - self.num_after - (0 if self.cuts_prefix else self.num_before)
 
+    def check_prefix(self, num_cut: int) -> None:
+        """Check that the tokens before the prompt are those that the pipeline drops.
+
+        Raises:
+            UnsupportedPipelineError: The tokenizer splits them otherwise, so that the cut would go through the prompt.
+        """
+        if self.num_before != num_cut:
+            raise UnsupportedPipelineError(
+                f"expected a template with {num_cut} tokens before the prompt, which {type(self.pipe).__name__} cuts "
+                f"off, got {self.num_before}; load the tokenizer that was published with the model"
+            )
+
     def _around_prompt(self) -> tuple[str, str]:
         name = type(self.pipe).__name__
         try:

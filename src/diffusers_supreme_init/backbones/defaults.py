@@ -56,11 +56,17 @@ FLUX = FamilyDefaults(
     guidance_source="sd-scripts' advice for training on Flux.1-dev: at 1 the distilled model predicts the velocity of "
     "the data, not an extrapolated one",
 )
-PIXART_SIGMA = FamilyDefaults(
+PIXART = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source=_NO_PUBLISHED_RATE,
     dtype="bfloat16",
     dtype_source=f"{_WIDE_EXPONENT}, and T5 can overflow",
+)
+CHROMA = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source=_NO_PUBLISHED_RATE,
+    dtype="bfloat16",
+    dtype_source="the published weights are bfloat16",
 )
 SANA = FamilyDefaults(
     learning_rate=5e-3,

@@ -13,7 +13,6 @@ from diffusers import (
 )
 from torch import Tensor
 
-from ..errors import UnsupportedPipelineError
 from . import defaults
 from .autoencoders import encode_as_frame
 from .base import LatentDistribution
@@ -38,12 +37,7 @@ class QwenImageBackbone(ChatBackbone):
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
         self.check_latent_channels(PATCH_SIDE**2)
-        if self.num_before != pipe.prompt_template_encode_start_idx:
-            raise UnsupportedPipelineError(
-                f"expected a template with {pipe.prompt_template_encode_start_idx} tokens before the prompt, which "
-                f"{type(pipe).__name__} cuts off, got {self.num_before}; load the tokenizer that was published with "
-                "the model"
-            )
+        self.check_prefix(pipe.prompt_template_encode_start_idx)
         self.resolution = pipe.default_sample_size * pipe.vae_scale_factor
         self.resolution_multiple = PATCH_SIDE * pipe.vae_scale_factor
         self.architecture = "qwen-image/textual-inversion"
