@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import (
     DDIMScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
@@ -65,7 +66,7 @@ class TrainingFamily:
     @property
     def is_flow(self) -> bool:
         """Whether timesteps are real numbers."""
-        return self.objective not in (stable_diffusion, stable_diffusion_xl, pixart_sigma, pixart_alpha)
+        return self.objective not in (stable_diffusion, stable_diffusion_xl, pixart_sigma, pixart_alpha, kolors)
 
 
 def side_of(pipe: Any) -> int:
@@ -127,6 +128,15 @@ def stable_diffusion_xl(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, 
     noisy, target = noisy_and_target(pipe, latents, noise, time)
     added = {"text_embeds": pooled, "time_ids": sizes}
     return mse(pipe.unet(noisy, time, context, added_cond_kwargs=added).sample, target)
+
+
+def kolors(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, sizes: Tensor) -> Tensor:
+    """The technical report of Kolors, section 2: ChatGLM's states, the last of which is the pooled vector too."""
+    ids = pipe.tokenizer(prompt, padding="max_length", max_length=256, truncation=True, return_tensors="pt")
+    hidden = pipe.text_encoder(**ids, output_hidden_states=True).hidden_states
+    noisy, target = noisy_and_target(pipe, latents, noise, time)
+    added = {"text_embeds": hidden[-1][-1], "time_ids": sizes}  # tokens come first, then prompts
+    return mse(pipe.unet(noisy, time, hidden[-2].transpose(0, 1), added_cond_kwargs=added).sample, target)
 
 
 def pixart_alpha(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, sizes: Tensor) -> Tensor:
@@ -404,6 +414,22 @@ def ernie_image(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Te
     return mse(predicted.flatten(2).mT, squares(noise - latents))
 
 
+def cogview4(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, sizes: Tensor) -> Tensor:
+    """The published code: GLM's last but one states, padded to 16; the picture's size, the crop and its size."""
+    ids = pipe.tokenizer(prompt).input_ids
+    padded = [pipe.tokenizer.pad_token_id] * (-len(ids) % 16) + ids
+    hidden = pipe.text_encoder(torch.tensor([padded]), output_hidden_states=True).hidden_states[-2]
+    predicted = pipe.transformer(
+        hidden_states=straight_line(latents, noise, time),
+        encoder_hidden_states=hidden,
+        timestep=time,
+        original_size=sizes[:, :2],
+        target_size=sizes[:, 4:],
+        crop_coords=sizes[:, 2:4],
+    ).sample
+    return mse(predicted, noise - latents)
+
+
 def normalised_by_square_1e_5(pipe: Any, latents: Tensor) -> Tensor:
     std = (pipe.vae.bn.running_var + 1e-5).sqrt()
     shrunk = (pipe.vae.bn.running_var + pipe.vae.config.batch_norm_eps).sqrt()
@@ -481,6 +507,11 @@ def _deep(pipe: Any) -> None:
     _with_batch_norm(pipe)
 
 
+def _scaled_linear(pipe: Any) -> None:
+    options = {"beta_start": 0.00085, "beta_end": 0.014, "beta_schedule": "scaled_linear"}
+    pipe.scheduler = EulerDiscreteScheduler(**options)
+
+
 def _calm_krea(pipe: Any) -> None:
     _with_statistics(pipe)
     _calm(pipe.transformer)
@@ -535,6 +566,8 @@ TRAINING_FAMILIES = [
     _language_model("krea2", krea2, change=_calm_krea, decoding=normalised_by_channel),
     _language_model("ernie_image", ernie_image, change=_calm_ernie, decoding=normalised_by_square_1e_5),
     _language_model("lumina2", lumina2),
+    _language_model("cogview4", cogview4),
+    _language_model("kolors", kolors, change=_scaled_linear),
     _case("chroma", "chroma", chroma, exact_everywhere=False, is_fast=False),
     _case("pixart_alpha", "pixart_alpha", pixart_alpha, exact_everywhere=False, is_fast=False),
 ]

@@ -7,12 +7,14 @@ from ..errors import ConfigError, UnsupportedPipelineError, shown
 from .base import Backbone, LatentDistribution, is_clip
 from .chat import ChatBackbone
 from .chroma import ChromaBackbone
+from .cogview_4 import CogView4Backbone
 from .defaults import FamilyDefaults
 from .diffusion import DiffusionBackbone
 from .ernie_image import ErnieImageBackbone
 from .flow import FlowBackbone
 from .flux import FluxBackbone
 from .flux_2 import Flux2Backbone, Flux2KleinBackbone
+from .kolors import KolorsBackbone
 from .krea_2 import Krea2Backbone
 from .lumina_2 import Lumina2Backbone
 from .pixart import PixArtAlphaBackbone, PixArtSigmaBackbone
@@ -55,6 +57,8 @@ BACKBONES: list[type[Backbone]] = [
     ChromaBackbone,
     Lumina2Backbone,
     PixArtAlphaBackbone,
+    CogView4Backbone,
+    KolorsBackbone,
 ]
 
 

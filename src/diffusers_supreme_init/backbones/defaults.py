@@ -84,3 +84,4 @@ LANGUAGE_MODEL = FamilyDefaults(
 FLUX_2 = replace(
     LANGUAGE_MODEL, guidance=1.0, guidance_source="that of Flux.1-dev, which is distilled alike; not measured"
 )
+KOLORS = replace(LANGUAGE_MODEL, dtype="float16", dtype_source="the published weights are float16")
