@@ -368,6 +368,16 @@ def test_latents_are_what_the_pipeline_decodes(case: TrainingFamily) -> None:
     torch.testing.assert_close(undone, plain, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+@each_family
+def test_the_loss_of_one_picture_falls(case: TrainingFamily) -> None:
+    measured = {"validation_samples": 16, "validation_steps": ["0", "30"]}
+    options = {"max_train_steps": 30, "train_batch_size": 4, "learning_rate": 0.02, **measured}
+    (result,) = make_trainer(case.build(), **options).train()
+    means = result.mean_validation_losses()
+    assert means[30] < means[0]
+
+
 # What is drawn after
 
 
