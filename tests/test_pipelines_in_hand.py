@@ -1,6 +1,7 @@
 """Trainers made from what users have in hand: pipelines for other tasks, adapters, checkpoint files."""
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import disk_offload
 from diffusers import (
     AnimateDiffPipeline,
     ControlNetModel,
+    Flux2KleinInpaintPipeline,
     FluxControlNetModel,
     FluxControlNetPipeline,
     FluxControlPipeline,
@@ -33,13 +36,19 @@ from peft import LoraConfig
 from PIL import Image
 from safetensors.torch import save_file
 from test_families import CAPTION, make_trainer
+from test_quantised import load_quantised
 from tiny.families import run
 from tiny.text import seeded
 from training_families import TRAINING_FAMILY, side_of
 
-from diffusers_supreme_init import UnsupportedPipelineError
+from diffusers_supreme_init import (
+    InitializerError,
+    PlaceholderTokenError,
+    UnsupportedPipelineError,
+)
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.backbones.text_to_image import without_motion
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 PICTURE = Image.new("RGB", (16, 16), "red")
 SMALL = {"num_inference_steps": 2, "output_type": "np", "height": 16, "width": 16}
@@ -309,3 +318,82 @@ def test_a_transformer_from_a_checkpoint_file_trains(name: str, tmp_path: Path) 
     pipe.register_modules(transformer=loaded)
     (result,) = make_trainer(pipe).train()
     assert torch.equal(result.rows["text_encoder"], expected.rows["text_encoder"])
+
+
+# Rows that go elsewhere
+
+
+ELSEWHERE = {
+    "z_image": ZImageInpaintPipeline,
+    "qwen_image": QwenImageInpaintPipeline,
+    "flux2_klein": Flux2KleinInpaintPipeline,
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_rows_load_into_another_pipeline_class_of_the_family(name: str, tmp_path: Path) -> None:
+    """Its prompts are read to the last bit as by the pipeline that they were trained on."""
+    pipe, prompt = TRAINING_FAMILY[name].build(), "a photo of <mug> on a wooden table"
+    trainer = make_trainer(pipe, learning_rate=0.1)
+    trainer.train()
+    trainer.save(tmp_path, sample_prompts=())
+    fresh = other(name, ELSEWHERE[name])
+    fresh.load_multitoken_inversion(tmp_path)
+    with torch.no_grad():
+        expected, got = (_tensors(one.encode_prompt([prompt], device="cpu")) for one in (pipe, fresh))
+        words = _tensors(fresh.encode_prompt([f"a photo of {CAPTION} on a wooden table"], device="cpu"))
+    assert all(torch.equal(one, another) for one, another in zip(expected, got, strict=True))
+    assert not torch.equal(got[0], words[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*(Quanto|torch_dtype).* is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", ["z_image", "qwen_image", "flux2_klein"])
+def test_rows_load_into_a_quantised_pipeline(name: str, tmp_path: Path) -> None:
+    case = TRAINING_FAMILY[name]
+    trainer = make_trainer(case.build(), learning_rate=0.1)
+    (result,) = trainer.train()
+    trainer.save(tmp_path / "mug", sample_prompts=())
+    quantised = load_quantised(name, tmp_path / "pipeline")
+    words = run(case.family, quantised, f"a photo of {CAPTION}")
+    quantised.load_multitoken_inversion(tmp_path / "mug")
+    (pair,) = find_text_pairs(quantised)
+    assert torch.equal(pair.rows("<mug>"), result.rows["text_encoder"])
+    assert not np.array_equal(run(case.family, quantised, "a photo of <mug>"), words)
+
+
+def _tensors(encoded: Any) -> list[torch.Tensor]:
+    first = encoded[0]
+    return list(first) if isinstance(first, list) else [first]
+
+
+# Bad input
+
+
+def test_a_language_model_that_is_offloaded_to_disk_is_refused(tmp_path: Path) -> None:
+    pipe = TRAINING_FAMILY["z_image"].build()
+    disk_offload(pipe.text_encoder, tmp_path, execution_device=torch.device("cpu"))
+    with pytest.raises(UnsupportedPipelineError, match="text_encoder: expected a pipeline without offloading hooks"):
+        make_trainer(pipe)
+
+
+def test_a_placeholder_token_that_the_vocabulary_has_already_is_refused(unchanged: Callable[[Any], None]) -> None:
+    pipe = TRAINING_FAMILY["z_image"].build()
+    unchanged(pipe)
+    for token in ("<|im_start|>", "<think>", "<tool_call>"):
+        with pytest.raises(PlaceholderTokenError, match=re.escape(token)):
+            make_trainer(pipe, token=token)
+    with pytest.raises(InitializerError, match="special tokens"):
+        make_trainer(pipe, initializer="a red mug<|im_end|>")
+
+
+def test_tokens_that_a_user_added_keep_their_ids_beside_a_concept() -> None:
+    """More of them than the embedding matrix has rows to spare: it grows, and none of them is a row of the concept."""
+    pipe = TRAINING_FAMILY["z_image"].build()
+    added = [f"<extra_{number}>" for number in range(60)]
+    pipe.tokenizer.add_tokens(added)
+    ids = pipe.tokenizer.convert_tokens_to_ids(added)
+    make_trainer(pipe).train()
+    (pair,) = find_text_pairs(pipe)
+    assert pipe.tokenizer.convert_tokens_to_ids(added) == ids
+    assert not set(ids) & set(pair.row_ids("<mug>"))
+    assert len(pair.embedding.weight) > max(pair.row_ids("<mug>"))
