@@ -10,20 +10,24 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderKLFlux2,
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    Ideogram4Pipeline,
+    Ideogram4Transformer2DModel,
     QwenImage21Pipeline,
 )
 from tiny.every_family import FAMILY
-from tiny.families import Family
-from tiny.language_models import mistral3_encoder, qwen3_encoder
-from tiny.parts import denoiser
+from tiny.families import Family, quiet
+from tiny.language_models import mistral3_encoder, qwen3_encoder, qwen3_vl_encoder
+from tiny.language_tokenizers import qwen_tokenizer
+from tiny.parts import ONE_STEP, denoiser
 from tiny.text import seeded
 from torch import Tensor
-from transformers import Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM, Qwen3VLModel
 
 Objective = Callable[[Any, str, Tensor, Tensor, Tensor, Tensor], Tensor]
 """Pipeline, prompt, latents, noise ``(1, channels, height, width)``, timestep ``(1,)``, geometry ``(1, 6)`` -> MSE."""
@@ -430,6 +434,56 @@ def cogview4(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tenso
     return mse(predicted, noise - latents)
 
 
+def ideogram4(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """The published code: thirteen layers, interleaved number by number; places of the picture from 65536 on."""
+    text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    layers, seen = (0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 35), {}
+    hooks = [
+        pipe.text_encoder.language_model.layers[layer].register_forward_hook(
+            lambda module, inputs, output, layer=layer: seen.update({layer: output})
+        )
+        for layer in layers
+    ]
+    pipe.text_encoder(**pipe.tokenizer(text, return_tensors="pt"))
+    for hook in hooks:
+        hook.remove()
+    context = torch.stack([seen[layer] for layer in layers], dim=-1).flatten(2)
+    num_text, (rows, columns) = context.shape[1], (side // 2 for side in latents.shape[-2:])
+    places = [(place, place, place) for place in range(num_text)]
+    places += [(65536, 65536 + row, 65536 + column) for row in range(rows) for column in range(columns)]
+
+    def tokens(values: Tensor) -> Tensor:
+        return torch.stack(
+            [
+                values[0, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].permute(1, 2, 0).flatten()
+                for row in range(rows)
+                for column in range(columns)
+            ]
+        )[None]
+
+    noisy = tokens(straight_line(latents, noise, time))
+    predicted = pipe.transformer(
+        hidden_states=torch.nn.functional.pad(noisy, (0, 0, num_text, 0)),
+        timestep=1 - time / 1000,
+        encoder_hidden_states=torch.nn.functional.pad(context, (0, 0, 0, rows * columns)),
+        position_ids=torch.tensor([places]),
+        segment_ids=torch.ones(1, len(places), dtype=torch.long),
+        indicator=torch.tensor([[3] * num_text + [2] * rows * columns]),
+    ).sample
+    return mse(predicted[:, num_text:], tokens(latents - noise))
+
+
+def channels_last_by_square(pipe: Any, latents: Tensor) -> Tensor:
+    std = (pipe.vae.bn.running_var + pipe.vae.config.batch_norm_eps).sqrt()
+    made, num_channels = torch.empty_like(latents), latents.shape[1]
+    for place, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        kept = slice(place * num_channels, (place + 1) * num_channels)
+        values = latents[:, :, row::2, column::2]
+        mean = pipe.vae.bn.running_mean[kept]
+        made[:, :, row::2, column::2] = values * std[kept].view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
+    return made
+
+
 def normalised_by_square_1e_5(pipe: Any, latents: Tensor) -> Tensor:
     std = (pipe.vae.bn.running_var + 1e-5).sqrt()
     shrunk = (pipe.vae.bn.running_var + pipe.vae.config.batch_norm_eps).sqrt()
@@ -512,6 +566,41 @@ def _scaled_linear(pipe: Any) -> None:
     pipe.scheduler = EulerDiscreteScheduler(**options)
 
 
+def build_ideogram4() -> Ideogram4Pipeline:
+    """As many layers as Ideogram 4 chooses from, and an autoencoder with two channels, which tell their order."""
+    encoder = qwen3_vl_encoder(16, 36, Qwen3VLModel)
+    _calm(encoder)
+    sizes = {"in_channels": 8, "num_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2, "adaln_dim": 16}
+    options = {**sizes, "intermediate_size": 32, "llm_features_dim": 13 * 16, "mrope_section": (4, 2, 2)}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
+    vae_sizes = {"block_out_channels": (4,), "layers_per_block": 1, "latent_channels": 2, "norm_num_groups": 1}
+    pipe = Ideogram4Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=seeded(lambda: AutoencoderKLFlux2(**blocks, **vae_sizes)),
+        text_encoder=encoder,
+        tokenizer=qwen_tokenizer(),
+        transformer=seeded(lambda: Ideogram4Transformer2DModel(**options)),
+        unconditional_transformer=seeded(lambda: Ideogram4Transformer2DModel(**options), seed=1),
+    )
+    _with_batch_norm(pipe)
+    return quiet(pipe)
+
+
+IDEOGRAM4 = Family(
+    "ideogram4",
+    Ideogram4Pipeline,
+    build_ideogram4,
+    {
+        **ONE_STEP,
+        "height": 8,
+        "width": 8,
+        "max_sequence_length": 128,
+        "guidance_scale": 2.0,
+        "guidance_schedule": None,
+    },
+)
+
+
 def _calm_krea(pipe: Any) -> None:
     _with_statistics(pipe)
     _calm(pipe.transformer)
@@ -565,6 +654,16 @@ TRAINING_FAMILIES = [
     _language_model("flux2_klein", flux2_klein, change=_deep, decoding=normalised_by_square),
     _language_model("krea2", krea2, change=_calm_krea, decoding=normalised_by_channel),
     _language_model("ernie_image", ernie_image, change=_calm_ernie, decoding=normalised_by_square_1e_5),
+    TrainingFamily(
+        "ideogram4",
+        IDEOGRAM4,
+        ("text_encoder",),
+        ideogram4,
+        IDEOGRAM4.build,
+        channels_last_by_square,
+        exact_everywhere=False,
+        is_fast=False,
+    ),
     _language_model("lumina2", lumina2),
     _language_model("cogview4", cogview4),
     _language_model("kolors", kolors, change=_scaled_linear),

@@ -14,6 +14,7 @@ from .ernie_image import ErnieImageBackbone
 from .flow import FlowBackbone
 from .flux import FluxBackbone
 from .flux_2 import Flux2Backbone, Flux2KleinBackbone
+from .ideogram_4 import Ideogram4Backbone
 from .kolors import KolorsBackbone
 from .krea_2 import Krea2Backbone
 from .lumina_2 import Lumina2Backbone
@@ -54,6 +55,7 @@ BACKBONES: list[type[Backbone]] = [
     Flux2KleinBackbone,
     Krea2Backbone,
     ErnieImageBackbone,
+    Ideogram4Backbone,
     ChromaBackbone,
     Lumina2Backbone,
     PixArtAlphaBackbone,
