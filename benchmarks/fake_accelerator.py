@@ -74,9 +74,12 @@ def fused_attention(
     """`scaled_dot_product_attention` as on CUDA: a kernel keeps query, key, value, result, and a number per query.
 
     CUDA's flash kernel, which takes no mask, keeps the same. Masks are prepared as for the kernel that takes them:
-    numbers, with rows padded to a multiple of 8, before they are spread over heads without a copy.
+    numbers, with rows padded to a multiple of 8, before they are spread over heads without a copy. Keys and values
+    that groups of heads share are counted as copied for each head, as the kernel that takes masks wants them.
     """
-    assert not enable_gqa, "no family here groups its heads in the kernel"
+    if enable_gqa:
+        group = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(group, -3), value.repeat_interleave(group, -3)
     if attn_mask is not None:
         num_keys = key.shape[-2]
         numbers = attn_mask.to(query.dtype)

@@ -9,11 +9,14 @@ peak is one of live tensors: weights, what autograd saves, and what comes and go
 
 The pipeline is on the CPU at first, and parts come to the accelerator as a run needs them. Its phases are:
 
-- ``pictures``: the autoencoder, in float32, encodes a picture and its mirror image;
+- ``pictures``: the autoencoder, in float32, encodes a picture and its mirror image, one at a time if samples are;
 - ``prompts``: text encoders that are not trained, CLIPs aside, read a prompt, beside the other text encoders;
 - ``validation``: the fixed-noise loss, without gradient;
 - ``step``: forward and backward pass;
 - ``drawing``: only for previews and pictures of the card: the autoencoder decodes one, beside all that the steps need.
+
+*Other ways*: PEFT copies the matrix at each look-up; scripts that train the whole matrix have its gradient and its
+AdamW state. Here, a look-up adds the rows, equal prompts are encoded once, and the gradient is that of the rows alone.
 
 Frozen parts have the dtype in which they are usually loaded; T5 has some layers in float32 beside float16, as
 transformers loads it. Attention is the fused kernel of CUDA, which makes no matrix of tokens by tokens. The tokenizers
@@ -35,6 +38,7 @@ from fake_accelerator import ACCELERATOR, LiveBytes, fake_accelerator
 from PIL import Image
 from real_sizes import CAPTION, CASES, Case
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from diffusers_supreme_init import Concept, SupremeInitConfig, SupremeInitTextualInversionTrainer, TrainingError
@@ -42,7 +46,8 @@ from diffusers_supreme_init.backbones import Backbone, backbone_for, is_clip
 from diffusers_supreme_init.objective.draws import DenoisingSample
 from diffusers_supreme_init.objective.latents import PictureLatents
 from diffusers_supreme_init.objective.losses import denoising_losses
-from diffusers_supreme_init.objective.phases import frozen, gradient_checkpointing
+from diffusers_supreme_init.objective.phases import frozen
+from diffusers_supreme_init.objective.recomputing import gradient_checkpointing, recomputed_layers
 from diffusers_supreme_init.training import loop
 from diffusers_supreme_init.training.beginning import begin_concept
 from diffusers_supreme_init.training.preparation import check_concepts
@@ -94,7 +99,7 @@ def to_float32(module: nn.Module) -> None:
 def in_training(backbone: Backbone) -> Iterator[ConceptProgress]:
     """Freeze a pipeline and put the rows of a concept into it, as the trainer does."""
     size = backbone.resolution // backbone.pipe.vae_scale_factor
-    latents = torch.zeros(1, 2, backbone.autoencoder.config.latent_channels, size, size)
+    latents = torch.zeros(1, 2, backbone.latent_channels, size, size)
     config = SupremeInitConfig()
     [initializations] = check_concepts(backbone, [CONCEPT], config).values()
     encoded = PictureLatents(latents, latents, None, torch.zeros(1, 6))
@@ -108,18 +113,20 @@ def in_training(backbone: Backbone) -> Iterator[ConceptProgress]:
             rows.detach()
 
 
-def pictures_peak(backbone: Backbone, device: torch.device) -> int:
-    """Encode a picture and its mirror image; the autoencoder is in float32 from then on."""
+def pictures_peak(backbone: Backbone, device: torch.device, batch_size: int = 2) -> int:
+    """Encode a picture and its mirror image, or one of them; the autoencoder is in float32 from then on."""
     to_float32(backbone.autoencoder)
     with frozen([backbone.autoencoder]), LiveBytes(device, [backbone.autoencoder]) as live:
-        backbone.encode_pictures(torch.zeros(2, 3, backbone.resolution, backbone.resolution, device=device))
+        backbone.encode_pictures(torch.zeros(batch_size, 3, backbone.resolution, backbone.resolution, device=device))
     return live.peak
 
 
 def drawing_peak(backbone: Backbone, device: torch.device) -> int:
     """Decode a picture, in the dtype in which the autoencoder was loaded."""
     decoder, size = backbone.autoencoder, backbone.resolution // backbone.pipe.vae_scale_factor
-    latents = torch.zeros(1, decoder.config.latent_channels, size, size, dtype=decoder.dtype, device=device)
+    latents = torch.zeros(1, backbone.latent_channels, size, size, dtype=decoder.dtype, device=device)
+    if "temperal_downsample" in decoder.config:  # a video of one frame
+        latents = latents.unsqueeze(2)
     with torch.no_grad(), LiveBytes(device, [*_on_call(backbone), backbone.denoiser, decoder]) as live:
         decoder.decode(latents)
     return live.peak
@@ -142,14 +149,20 @@ def losses_peak(
     *,
     train: bool,
     checkpointing: bool = False,
+    different_prompts: bool = False,
 ) -> int:
     """Make the forward pass of some samples at once and, when training, the backward pass."""
-    latents, prompt = concept.latents.mean[0, 0], concept.prompts[0]
-    samples = [DenoisingSample(latents, latents, 500, prompt, None, concept.latents.geometry[0])] * batch_size
+    latents, geometry = concept.latents.mean[0, 0], concept.latents.geometry[0]
+    same = concept.prompts[0]
+    other = same.replace("photo", "mug")  # of the same length
+    prompts = [other if different_prompts and index else same for index in range(batch_size)]
+    samples = [DenoisingSample(latents, latents, 500, prompt, None, geometry) for prompt in prompts]
     with contextlib.ExitStack() as stack:
         for encoder in _large(backbone):
             stack.enter_context(_remembering(encoder))
         stack.enter_context(gradient_checkpointing(backbone.denoiser, enabled=checkpointing))
+        for pair in backbone.trained:
+            stack.enter_context(recomputed_layers(pair.encoder, enabled=checkpointing and not is_clip(pair)))
         stack.enter_context(torch.set_grad_enabled(train))
         live = stack.enter_context(LiveBytes(device, [*_on_call(backbone), backbone.denoiser]))
         losses = denoising_losses(backbone, samples, device)
@@ -188,8 +201,11 @@ class Computed:
         concept: Rows and width of a concept in each of them.
         num_parameters: By component.
         denoiser_bytes: Of its weights: as they are, and with those of linear layers in 4 bits.
+        encoder_bytes: The same of the text encoders that are trained and no CLIPs.
         peaks: Bytes by variant and phase of training.
         drawing: Bytes while a picture is drawn.
+        matrix_bytes: Of the embedding matrices whose rows are trained.
+        second_prompt: Bytes that a step of two samples takes more if their prompts differ; checkpointed.
     """
 
     trained: str
@@ -197,16 +213,37 @@ class Computed:
     concept: str
     num_parameters: dict[str, int]
     denoiser_bytes: tuple[int, int]
+    encoder_bytes: tuple[int, int]
     peaks: dict[str, dict[str, int]]
     drawing: int
+    matrix_bytes: int
+    second_prompt: int
 
-    def quantised(self, variant: str) -> dict[str, int]:
-        """Return the peaks with a denoiser in 4 bits, which stays on the accelerator from beginning to end."""
-        whole, small = self.denoiser_bytes
-        return {
-            phase: peak + small - (whole if phase in ("validation", "step") else 0)
-            for phase, peak in self.peaks[variant].items()
-        }
+    def quantised(self, variant: str, *, encoders: bool = False) -> dict[str, int]:
+        """Return the peaks with a denoiser in 4 bits, and perhaps text encoders.
+
+        What is quantised stays on the accelerator from beginning to end.
+        """
+        peaks = dict(self.peaks[variant])
+        for whole, small in (self.denoiser_bytes, self.encoder_bytes) if encoders else (self.denoiser_bytes,):
+            for phase in peaks:
+                peaks[phase] += small - (whole if phase in ("validation", "step") else 0)
+        return peaks
+
+
+def weight_bytes(modules: Sequence[nn.Module]) -> tuple[int, int]:
+    """Return the bytes of weights, as they are and with those of linear layers in 4 bits.
+
+    The output matrix of a language model stays as it is, as with bitsandbytes.
+    """
+    weights = {id(weight): weight for module in modules for weight in module.parameters()}
+    outputs = [module.get_output_embeddings() for module in modules if isinstance(module, PreTrainedModel)]
+    linear_layers = [part for module in modules for part in module.modules() if isinstance(part, nn.Linear)]
+    parts = [part for part in linear_layers if all(part is not output for output in outputs)]
+    linear = {id(part.weight): part.weight for part in parts}
+    whole = sum(weight.nbytes for weight in weights.values())
+    saved = sum(weight.nbytes - weight.numel() * NF4_BYTES for weight in linear.values())
+    return whole, round(whole - saved)
 
 
 def compute(case: Case) -> Computed:
@@ -215,26 +252,30 @@ def compute(case: Case) -> Computed:
         backbone = backbone_for(build(case, ACCELERATOR))
         parts = {name: part for name, part in backbone.pipe.components.items() if isinstance(part, nn.Module)}
         counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts.items()}
-        weights = list(backbone.denoiser.parameters())
-        linear = [part.weight for part in backbone.denoiser.modules() if isinstance(part, nn.Linear)]
-        whole = sum(weight.nbytes for weight in weights)
-        quantised = round(whole - sum(weight.nbytes - weight.numel() * NF4_BYTES for weight in linear))
+        encoders = [pair.encoder for pair in backbone.trained if not is_clip(pair)]
+        sizes = weight_bytes([backbone.denoiser]), weight_bytes(encoders)
         drawing = drawing_peak(backbone, ACCELERATOR)
-        pictures = pictures_peak(backbone, ACCELERATOR)
+        pictures = {size: pictures_peak(backbone, ACCELERATOR, size) for size in (1, 2)}
         with in_training(backbone) as concept:
             prompts = prompts_peak(backbone, concept, ACCELERATOR)
             peaks = {
-                name: {"pictures": pictures, "prompts": prompts} | _peaks_of_passes(backbone, concept, config)
+                name: {"pictures": pictures[config.max_forward_batch_size or 2], "prompts": prompts}
+                | _peaks_of_passes(backbone, concept, config)
                 for name, config in VARIANTS.items()
             }
+            differing = losses_peak(
+                backbone, concept, 2, ACCELERATOR, train=True, checkpointing=True, different_prompts=True
+            )
     return Computed(
         ", ".join(pair.encoder_name for pair in backbone.trained),
         backbone.resolution,
         " + ".join(" x ".join(map(str, rows.shape)) for rows in concept.initial_rows.values()),
         counts,
-        (whole, quantised),
+        *sizes,
         peaks,
         drawing,
+        sum(pair.embedding.weight.nbytes for pair in backbone.trained),
+        differing - peaks["2, checkpointed"]["step"],
     )
 
 
@@ -283,10 +324,10 @@ def main() -> None:
     rows = [
         [name, one.trained, str(one.resolution), one.concept]
         + [highest(one.peaks[variant]) for variant in VARIANTS]
-        + [highest(one.quantised(last))]
+        + [highest(one.quantised(last)), highest(one.quantised(last, encoders=True)) if any(one.encoder_bytes) else ""]
         for name, one in found.items()
     ]
-    print(table([*about, *VARIANTS, f"{last}, denoiser in 4 bits"], rows))
+    print(table([*about, *VARIANTS, f"{last}, denoiser in 4 bits", "and encoder"], rows))
     print("Every phase, GB, computed\n")
     phases = [
         [name, variant, *(f"{peak / 1e9:.1f}" if peak else "" for peak in (*peaks.values(), one.drawing))]
@@ -294,6 +335,11 @@ def main() -> None:
         for variant, peaks in one.peaks.items()
     ]
     print(table(["family", "variant", "pictures", "prompts", "validation", "step", "drawing"], phases))
+    print("What other ways of training rows would add to a step, GB, computed\n")
+    ways = ["family", "copy of the matrix", "gradient of all its rows", "AdamW's state of all", "a second prompt"]
+    added = [(one.matrix_bytes, one.matrix_bytes, _adamw_bytes(one), one.second_prompt) for one in found.values()]
+    rows = zip(found, added, strict=True)
+    print(table(ways, [[name, *(f"{size / 1e9:.2f}" for size in sizes)] for name, sizes in rows]))
     print("Parameters, millions: as built (as published)\n")
     for case in cases:
         counts = found[case.name].num_parameters
@@ -302,6 +348,11 @@ def main() -> None:
     if options.measure:
         print(f"\nPeak memory in GB, measured on {torch.cuda.get_device_name()} / computed\n")
         print(table(["family", *VARIANTS], [[case.name, *_compared(case, found[case.name])] for case in cases]))
+
+
+def _adamw_bytes(computed: Computed) -> int:
+    """Return the bytes of two float32 averages for each number of the matrices, which are in half precision."""
+    return computed.matrix_bytes // 2 * 2 * 4
 
 
 def _compared(case: Case, computed: Computed) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""Pipelines of all model families at their real sizes, from the published configurations; `memory.py` builds them.
+"""Pipelines of model families at their real sizes, from the published configurations; `memory.py` builds them.
+
+Qwen-Image 2.1 is not among them: its transformer arranges tokens by values, which fake tensors do not have.
 
 What is not said here is the default of the class. Each function names the repository whose ``config.json`` files it
 follows.
@@ -12,14 +14,21 @@ import torch
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SanaPipeline,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
@@ -27,8 +36,11 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import (
     BatchEncoding,
@@ -37,7 +49,15 @@ from transformers import (
     CLIPTextModelWithProjection,
     Gemma2Config,
     Gemma2Model,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
+    ProcessorMixin,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
@@ -64,6 +84,26 @@ def words(max_length: int) -> WordTokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     names: dict[str, Any] = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
     return WordTokenizer(tokenizer_object=tokenizer, model_max_length=max_length, **names)
+
+
+class WordProcessor(ProcessorMixin):
+    """A processor around a tokenizer of words, for pipelines that have one."""
+
+    def __init__(self, tokenizer: WordTokenizer) -> None:
+        super().__init__(tokenizer, chat_template=tokenizer.chat_template)
+
+    def __call__(self, images: Any = None, text: Any = None, **options: Any) -> BatchEncoding:  # noqa: D102
+        return self.tokenizer([text] if isinstance(text, str) else text, **options)
+
+
+def chat_words() -> WordTokenizer:
+    """Return a tokenizer of words with a chat template that adds a word before and after each message."""
+    tokenizer = words(32768)
+    tokenizer.chat_template = (
+        "{% for message in messages %}user {{ message['content'] if message['content'] is string else "
+        "message['content'][0]['text'] }} end {% endfor %}"
+    )
+    return tokenizer
 
 
 def clip_l(model: type[Any] = CLIPTextModel) -> Any:
@@ -260,6 +300,120 @@ def sana() -> Any:
     )
 
 
+# With language models. Pipelines that choose tokens by the values of a mask, which fake tensors do not have, choose
+# them here by their number.
+
+
+class CountedZImage(ZImagePipeline):
+    """The tokens of a prompt are the first of those that the language model reads."""
+
+    def _encode_prompt(
+        self, prompt: Any, device: Any = None, max_sequence_length: int = 512, **_: Any
+    ) -> list[Tensor]:
+        texts = [self.tokenizer.apply_chat_template([{"content": one}], tokenize=False) for one in prompt]
+        counts = [len(self.tokenizer(text).input_ids) for text in texts]
+        ids = torch.zeros(len(texts), max_sequence_length, dtype=torch.long, device=device)
+        hidden = self.text_encoder(input_ids=ids, output_hidden_states=True).hidden_states[-2]
+        return [one[:count] for one, count in zip(hidden, counts, strict=True)]
+
+
+class CountedQwenImage(QwenImagePipeline):
+    """Prompts of one length are not padded."""
+
+    def _get_qwen_prompt_embeds(self, prompt: Any = None, device: Any = None, **_: Any) -> tuple[Tensor, None]:
+        texts = [self.prompt_template_encode.format(one) for one in prompt]
+        ids = self.tokenizer(texts, return_tensors="pt").input_ids.to(device)
+        hidden = self.text_encoder(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+        return hidden[:, self.prompt_template_encode_start_idx :], None
+
+
+def qwen3(hidden_size: int, intermediate_size: int, model: type[Any], *, tied: bool) -> Any:
+    """Qwen/Qwen3-4B and Qwen/Qwen3-8B."""
+    sizes: dict[str, Any] = {"num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8}
+    config = Qwen3Config(
+        vocab_size=151936,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        head_dim=128,
+        tie_word_embeddings=tied,
+        **sizes,
+    )
+    return model(config)
+
+
+def qwen3_4b(model: type[Any]) -> Any:
+    """Qwen/Qwen3-4B."""
+    return qwen3(2560, 9728, model, tied=True)
+
+
+def z_image() -> Any:
+    """Tongyi-MAI/Z-Image."""
+    return CountedZImage(
+        transformer=ZImageTransformer2DModel(),
+        scheduler=scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0),
+        vae=autoencoder_16(sample_size=1024, scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=qwen3_4b(Qwen3Model),
+        tokenizer=chat_words(),
+    )
+
+
+def qwen_image() -> Any:
+    """Qwen/Qwen-Image."""
+    text: dict[str, Any] = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
+    heads: dict[str, Any] = {"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064}
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    config = Qwen2_5_VLConfig(
+        text_config={**text, **heads, "rope_parameters": rope},
+        vision_config={"hidden_size": 1280, "out_hidden_size": 3584},
+        tie_word_embeddings=False,
+    )
+    pipe = CountedQwenImage(
+        transformer=QwenImageTransformer2DModel(),
+        scheduler=scheduler(FlowMatchEulerDiscreteScheduler, use_dynamic_shifting=True, max_shift=0.9),
+        vae=AutoencoderKLQwenImage(),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config),
+        tokenizer=chat_words(),
+    )
+    before, _, _ = pipe.prompt_template_encode.partition("{}")
+    pipe.prompt_template_encode_start_idx = len(pipe.tokenizer(before).input_ids)  # the real tokenizer counts 34
+    return pipe
+
+
+def flux_2_dev() -> Any:
+    """black-forest-labs/FLUX.2-dev."""
+    return Flux2Pipeline(
+        transformer=Flux2Transformer2DModel(),
+        scheduler=scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True),
+        vae=AutoencoderKLFlux2(),
+        text_encoder=Mistral3ForConditionalGeneration(Mistral3Config(tie_word_embeddings=False)),
+        tokenizer=WordProcessor(chat_words()),
+    )
+
+
+def flux_2_klein(text_encoder: Any, **sizes: Any) -> Any:
+    """Return a Klein; the distilled and the base models have the same sizes."""
+    return Flux2KleinPipeline(
+        transformer=Flux2Transformer2DModel(guidance_embeds=False, **sizes),
+        scheduler=scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True),
+        vae=AutoencoderKLFlux2(),
+        text_encoder=text_encoder,
+        tokenizer=chat_words(),
+    )
+
+
+def flux_2_klein_4b() -> Any:
+    """black-forest-labs/FLUX.2-klein-base-4B."""
+    sizes: dict[str, Any] = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24}
+    return flux_2_klein(qwen3_4b(Qwen3ForCausalLM), joint_attention_dim=7680, **sizes)
+
+
+def flux_2_klein_9b() -> Any:
+    """black-forest-labs/FLUX.2-klein-base-9B, with Qwen/Qwen3-8B."""
+    sizes: dict[str, Any] = {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32}
+    text_encoder = qwen3(4096, 12288, Qwen3ForCausalLM, tied=False)
+    return flux_2_klein(text_encoder, joint_attention_dim=12288, **sizes)
+
+
 @dataclass(frozen=True)
 class Case:
     """A family at real size.
@@ -298,6 +452,11 @@ CASES = [
         {"transformer": 8060, "text_encoder_3": T5} | BOTH_CLIPS,
     ),
     Case("Flux.1-dev", flux, defaults.FLUX.dtype, {"transformer": 11900, "text_encoder_2": T5} | CLIP_L),
-    Case("PixArt-Sigma", pixart_sigma, defaults.PIXART_SIGMA.dtype, {"transformer": 610, "text_encoder": T5}),
+    Case("PixArt-Sigma", pixart_sigma, defaults.PIXART.dtype, {"transformer": 610, "text_encoder": T5}),
     Case("Sana 1.6B", sana, defaults.SANA.dtype, {"transformer": 1600, "text_encoder": 2614}),
+    Case("Z-Image", z_image, "bfloat16", {"transformer": 6150, "text_encoder": 4022}),
+    Case("Qwen-Image", qwen_image, "bfloat16", {"transformer": 20430, "text_encoder": 8292}),
+    Case("Flux.2 dev", flux_2_dev, "bfloat16", {"transformer": 32220, "text_encoder": 24011}),
+    Case("Flux.2 Klein 4B", flux_2_klein_4b, "bfloat16", {"transformer": 3876, "text_encoder": 4022}),
+    Case("Flux.2 Klein 9B", flux_2_klein_9b, "bfloat16", {"transformer": 9079, "text_encoder": 8191}),
 ]

@@ -1,7 +1,7 @@
 """A training run in a process of its own, which may be told to kill itself; not a test: see `training_processes`.
 
 python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--stop-after N]
-    [--float64] [--pipeline FOLDER]
+    [--float64] [--pipeline FOLDER] [--resolution N]
 python run_training.py --fork
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from conftest import build_tiny_pipeline, random_picture
 from diffusers import DiffusionPipeline
+from tiny.language_tokenizers import without_video
 
 from diffusers_supreme_init import (
     Concept,
@@ -90,6 +91,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--stop-after", type=int, help="the last process asks to stop after this step")
     parser.add_argument("--float64", action="store_true")
     parser.add_argument("--pipeline", type=Path, help="folder of a pipeline; default: a tiny Stable Diffusion")
+    parser.add_argument("--resolution", type=int, help="of the pictures; default: that of the settings")
     parser.add_argument("--describers", type=json.loads, help="folders of describers; the words are found by them")
     arguments = parser.parse_args(given)
     torch.set_num_threads(1)
@@ -97,14 +99,16 @@ def main(given: Sequence[str] | None = None) -> None:
     if arguments.pipeline is not None:
         parts = DiffusionPipeline.load_config(arguments.pipeline)
         absent = {name: None for name, part in parts.items() if part == [None, None]}
-        pipe = DiffusionPipeline.from_pretrained(arguments.pipeline, **absent)
+        with without_video():
+            pipe = DiffusionPipeline.from_pretrained(arguments.pipeline, **absent)
     if arguments.float64:
         pipe.to(torch.float64)
     if arguments.kill_at_step is not None:
         kill_at_step(arguments.kill_at_step)
     if arguments.kill_at_save is not None:
         kill_at_save(arguments.kill_at_save)
-    config = SupremeInitConfig(output_dir=str(arguments.output_dir), **arguments.settings)
+    settings = {} if arguments.resolution is None else {"resolution": arguments.resolution}
+    config = SupremeInitConfig(output_dir=str(arguments.output_dir), **settings, **arguments.settings)
     concepts, describers = CONCEPTS, None
     if arguments.describers is not None:
         concepts = [replace(concept, initializer="auto") for concept in CONCEPTS]

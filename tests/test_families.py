@@ -14,15 +14,18 @@ from conftest import ROOT, assert_same, draw_in_two_steps, random_picture, snaps
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxImg2ImgPipeline,
+    QwenImageImg2ImgPipeline,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLImg2ImgPipeline,
+    ZImageImg2ImgPipeline,
 )
 from PIL import Image
 from safetensors.torch import load_file
 from tiny.every_family import FAMILY
 from tiny.families import run
-from training_families import TRAINING_FAMILIES, TRAINING_FAMILY, TrainingFamily, stable_diffusion
+from tiny.text import seeded
+from training_families import TRAINING_FAMILIES, TRAINING_FAMILY, TrainingFamily, side_of, stable_diffusion
 
 from diffusers_supreme_init import (
     Concept,
@@ -52,6 +55,11 @@ SIDE = 16
 pytestmark = pytest.mark.filterwarnings("ignore:.* when it cleans prompts")
 
 each_family = pytest.mark.parametrize("case", TRAINING_FAMILIES, ids=lambda case: case.name)
+each_family_in_turn = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name, marks=[] if case.is_fast else pytest.mark.slow) for case in TRAINING_FAMILIES],
+)
+"""All families, but those that take their turn in `make test-slow`."""
 
 
 IMAGE_TO_IMAGE = {
@@ -59,6 +67,8 @@ IMAGE_TO_IMAGE = {
     "stable_diffusion_xl": StableDiffusionXLImg2ImgPipeline,
     "stable_diffusion_3": StableDiffusion3Img2ImgPipeline,
     "flux_schnell": FluxImg2ImgPipeline,
+    "z_image": ZImageImg2ImgPipeline,
+    "qwen_image": QwenImageImg2ImgPipeline,
 }
 
 
@@ -70,7 +80,12 @@ def _two_steps_draw_a_preview(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_trainer(
     pipe: Any, *, token: str = "<mug>", initializer: Any = CAPTION, concepts: Any = None, **options: Any
 ) -> SupremeInitTextualInversionTrainer:
-    settings = {"max_train_steps": 2, "validation_samples": 0, "resolution": SIDE, "train_batch_size": 2} | options
+    settings = {
+        "max_train_steps": 2,
+        "validation_samples": 0,
+        "resolution": side_of(pipe),
+        "train_batch_size": 2,
+    } | options
     if concepts is None:
         concepts = [Concept(images=random_picture(), placeholder_token=token, initializer=initializer)]
     return SupremeInitTextualInversionTrainer(pipe, concepts=concepts, config=SupremeInitConfig(**settings))
@@ -81,12 +96,13 @@ def conditioning(pipe: Any, prompt: str) -> list[torch.Tensor]:
     with torch.no_grad():
         encoded = backbone_for(pipe).encode_prompts([prompt])
     parts = vars(encoded).values() if hasattr(encoded, "__dict__") and not torch.is_tensor(encoded) else encoded
-    return [encoded] if torch.is_tensor(encoded) else list(parts)
+    return [encoded] if torch.is_tensor(encoded) else [part for part in parts if part is not None]
 
 
 def random_latents(backbone: Backbone, num: int = 1, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    shape = backbone.encode_pictures(torch.zeros(1, 3, SIDE, SIDE)).mean.shape[1:]
+    side = side_of(backbone.pipe)
+    shape = backbone.encode_pictures(torch.zeros(1, 3, side, side)).mean.shape[1:]
     return torch.randn(num, *shape, generator=generator)
 
 
@@ -97,11 +113,14 @@ def random_latents(backbone: Backbone, num: int = 1, seed: int = 0) -> torch.Ten
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_step_zero_equals_the_description_to_the_last_bit(case: TrainingFamily, dtype: torch.dtype) -> None:
     pipe = case.build().to(dtype)
-    templates = ["a photo of {}", "an oil painting of {} in the snow, with a dog", "{}"]
-    if case.name != "sana":  # in the tiny vocabulary of its Gemma, words and the comma after them are one token
-        templates += ["{}.", "a photo of {}, on a table", "of {}'s boat"]
-    if case.name not in ("pixart_sigma", "sana"):  # rows begin a word, which a description after a bracket does not
-        templates += ['the words "{}"', "({}:1.2)\n{}"]
+    templates = ["a photo of {}", "an oil painting of {} in the snow, with a dog"]
+    # In Gemma's tiny vocabulary, a word and the comma after it are one token; Kolors' tokenizer has no offsets.
+    if case.name not in ("sana", "lumina2", "kolors"):
+        templates += ["a photo of {}, on a table", "a photo of {}'s boat"]
+    if case.exact_everywhere or case.name in ("pixart_sigma", "pixart_alpha", "sana", "chroma", "lumina2"):
+        templates += ["{}"]
+    if case.exact_everywhere:  # rows begin a word, and may include the space before it: not so after a bracket
+        templates += ["{}.", 'the words "{}"', "({}:1.2)\n{}"]
     literal = [conditioning(pipe, template.replace("{}", CAPTION)) for template in templates]
     (result,) = make_trainer(pipe, max_train_steps=0).train()
     assert tuple(result.rows) == case.trained
@@ -224,9 +243,7 @@ def test_loss_is_the_published_objective(case: TrainingFamily, fraction: float) 
     pipe = case.build()
     backbone = backbone_for(pipe)
     latents, noise = random_latents(backbone), random_latents(backbone, seed=1)
-    timestep = (
-        fraction * 1000 if case.objective.__name__ in ("stable_diffusion_3", "flux", "sana") else int(1000 * fraction)
-    )
+    timestep = fraction * 1000 if case.is_flow else int(1000 * fraction)
     geometry = torch.tensor([[40.0, 56.0, 0.0, 3.0, SIDE, SIDE]])
     with torch.no_grad():
         expected = case.objective(pipe, "A photo of a red mug", latents, noise, torch.tensor([timestep]), geometry)
@@ -235,7 +252,35 @@ def test_loss_is_the_published_objective(case: TrainingFamily, fraction: float) 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
 
 
-@each_family
+def test_pixart_alpha_is_told_the_size_of_the_picture() -> None:
+    """As its model for 1024 px is; that of the tiny pipeline is not."""
+    case, pipe = TRAINING_FAMILY["pixart_alpha"], TRAINING_FAMILY["pixart_alpha"].build()
+    config = pipe.transformer.config
+    sizes = {"attention_head_dim": 12, "cross_attention_dim": 24, "use_additional_conditions": True}
+    pipe.register_modules(transformer=seeded(lambda: type(pipe.transformer).from_config(config, **sizes)))
+    backbone = backbone_for(pipe)
+    latents, noise = random_latents(backbone), random_latents(backbone, seed=1)
+    losses = []
+    for height in (16.0, 32.0):
+        geometry = torch.tensor([[40.0, 56.0, 0.0, 3.0, height, 16.0]])
+        with torch.no_grad():
+            expected = case.objective(pipe, "a red mug", latents, noise, torch.tensor([500]), geometry)
+            sample = DenoisingSample(latents[0], noise[0], 500, "a red mug", None, geometry[0])
+            (loss,) = denoising_losses(backbone, [sample], torch.device("cpu"))
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+        losses.append(float(loss))
+    assert losses[0] != losses[1]
+
+
+def test_ernie_image_is_encoded_as_its_pipeline_encodes_it_which_has_no_gradient() -> None:
+    pipe = TRAINING_FAMILY["ernie_image"].build()
+    prompts = ["a photo of a red mug", "a dog in the park at night"]
+    ours, theirs = backbone_for(pipe).encode_prompts(prompts), pipe.encode_prompt(prompts, torch.device("cpu"))
+    assert not any(embeds.requires_grad for embeds in theirs)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+@each_family_in_turn
 def test_a_batch_has_the_losses_of_its_samples(case: TrainingFamily) -> None:
     """Different prompts, timesteps, sizes and latents, each with its own."""
     pipe = case.build()
@@ -259,7 +304,7 @@ def test_a_batch_has_the_losses_of_its_samples(case: TrainingFamily) -> None:
     assert len(set(alone.tolist())) == 3
 
 
-@pytest.mark.parametrize("name", ["stable_diffusion_3", "flux_dev", "sana"])
+@pytest.mark.parametrize("name", ["stable_diffusion_3", "flux_dev", "sana", "z_image", "qwen_image"])
 def test_flow_timesteps_are_logit_normal_shifted_as_the_scheduler_shifts(name: str) -> None:
     pipe = TRAINING_FAMILY[name].build()
     backbone: Any = backbone_for(pipe)
@@ -314,21 +359,32 @@ def test_latents_are_what_the_pipeline_decodes(case: TrainingFamily) -> None:
     """What a pipeline's decoder makes of our latents is what its autoencoder makes of the picture."""
     pipe = case.build()
     backbone = backbone_for(pipe)
-    pixels = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    config = pipe.vae.config
+    side = side_of(pipe)
+    pixels = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = backbone.encode_pictures(pixels).mean
+    if pipe.vae.config.get("in_channels") == 4:  # opaque
+        pixels = torch.cat([pixels, torch.ones(1, 1, side, side)], dim=1)
     with torch.no_grad():
-        encoded = pipe.vae.encode(pixels)
+        undone = case.decoding(pipe, latents)
+        encoded = pipe.vae.encode(pixels[:, :, None] if undone.ndim == 5 else pixels)
         plain = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latent
-        # As every pipeline does before decoding.
-        undone = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
     torch.testing.assert_close(undone, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@each_family
+def test_the_loss_of_one_picture_falls(case: TrainingFamily) -> None:
+    measured = {"validation_samples": 16, "validation_steps": ["0", "30"]}
+    options = {"max_train_steps": 30, "train_batch_size": 4, "learning_rate": 0.02, **measured}
+    (result,) = make_trainer(case.build(), **options).train()
+    means = result.mean_validation_losses()
+    assert means[30] < means[0]
 
 
 # What is drawn after
 
 
-@each_family
+@each_family_in_turn
 def test_trained_equals_saved_equals_loaded(case: TrainingFamily, tmp_path: Path) -> None:
     pipe, fresh = case.build(), case.build()
     untrained = run(case.family, pipe, f"a photo of {CAPTION} on a wooden table")
@@ -372,7 +428,7 @@ def test_comfyui_file_of_several_encoders(name: str, chosen: list[str], keys: li
         assert torch.equal(written[key], rows)
 
 
-@each_family
+@each_family_in_turn
 def test_sample_pictures_and_card_of_every_family(case: TrainingFamily, tmp_path: Path) -> None:
     pipe = case.build()
     trainer = make_trainer(pipe, max_train_steps=1)
@@ -381,22 +437,28 @@ def test_sample_pictures_and_card_of_every_family(case: TrainingFamily, tmp_path
     assert Image.open(tmp_path / "images" / "0.png").size[0] > 0
     card = (tmp_path / "README.md").read_text()
     assert ("With diffusers alone" in card) == (case.objective is stable_diffusion)
-    assert ("clean_caption=False" in card) == (case.name in ("pixart_sigma", "sana"))
+    assert ("clean_caption=False" in card) == (case.name in ("pixart_sigma", "pixart_alpha", "sana"))
     assert card.count("initializer token |") == 1  # both CLIPs split the words alike
     assert ("In `text_encoder` and `text_encoder_2`:" in card) == (len(case.trained) == 2)
 
 
-@each_family
+@each_family_in_turn
 def test_the_loss_of_a_loaded_concept_is_that_of_training(case: TrainingFamily) -> None:
     pipe = case.build()
     (result,) = make_trainer(pipe, validation_samples=4).train()
-    measured = denoising_mse(pipe, random_picture(), result.validation_prompt, num_samples=4, resolution=SIDE)
+    measured = denoising_mse(pipe, random_picture(), result.validation_prompt, num_samples=4, resolution=side_of(pipe))
     torch.testing.assert_close(
         measured, torch.tensor(result.validation_losses[2], dtype=torch.float64), rtol=1e-4, atol=1e-5
     )
 
 
-@pytest.mark.parametrize(("name", "cls"), IMAGE_TO_IMAGE.items())
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        pytest.param(name, cls, marks=[] if TRAINING_FAMILY[name].is_fast else pytest.mark.slow)
+        for name, cls in IMAGE_TO_IMAGE.items()
+    ],
+)
 def test_image_to_image_pipelines_train_and_draw_their_samples(name: str, cls: type, tmp_path: Path) -> None:
     options = {"max_train_steps": 1, "validation_samples": 2, "num_validation_images": 1}
     previews = {"validation_prompt": "a photo of a {}", "output_dir": str(tmp_path / "run")}
@@ -468,7 +530,7 @@ def test_evaluation_draws_prompts_as_they_are_written(monkeypatch: pytest.Monkey
 # Options on each family
 
 
-@each_family
+@each_family_in_turn
 def test_several_concepts_learn_as_if_alone(case: TrainingFamily) -> None:
     def concept(index: int) -> Concept:
         words = ("a red mug", "a dog in the park at night")[index]
@@ -482,7 +544,7 @@ def test_several_concepts_learn_as_if_alone(case: TrainingFamily) -> None:
             torch.testing.assert_close(result.rows[name], alone.rows[name], rtol=0, atol=float(moved) * 0.05)
 
 
-@each_family
+@each_family_in_turn
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_masks_several_pictures_and_half_precision(case: TrainingFamily, dtype: torch.dtype) -> None:
     pipe = case.build().to(dtype)
@@ -497,7 +559,8 @@ def test_masks_several_pictures_and_half_precision(case: TrainingFamily, dtype: 
         ),
         Concept(images=random_picture(seed=3), mask=mask, placeholder_token="<dog>", initializer="a dog"),
     ]
-    steps = 8 if dtype == torch.float16 else 2  # in fp16 the first ones only bring the loss scale down
+    # In fp16 the first ones only bring the loss scale down, and more of them behind a language model.
+    steps = 2 if dtype == torch.bfloat16 else 8 if case.is_fast else 16
     options = {"masked_loss": True, "validation_samples": 2, "max_train_steps": steps}
     results = make_trainer(pipe, concepts=concepts, **options).train()
     for result in results:
@@ -509,7 +572,7 @@ def test_masks_several_pictures_and_half_precision(case: TrainingFamily, dtype: 
     assert {parameter.dtype for parameter in pipe.vae.parameters()} == {dtype}
 
 
-@each_family
+@each_family_in_turn
 def test_mixed_precision_and_gradient_checkpointing(case: TrainingFamily) -> None:
     (plain,) = make_trainer(case.build()).train()
     (mixed,) = make_trainer(case.build(), mixed_precision="bf16", gradient_checkpointing=True).train()
@@ -519,6 +582,40 @@ def test_mixed_precision_and_gradient_checkpointing(case: TrainingFamily) -> Non
         assert (mixed.rows[name] - plain.rows[name]).abs().max() <= 2 * (
             plain.rows[name] - plain.initial_rows[name]
         ).abs().max()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pixart_sigma", "sana", "qwen_image"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("z_image", "qwen_image21", "flux2_klein", "flux2")),
+    ],
+)
+def test_recomputed_layers_of_a_text_encoder_change_no_bit_and_drop_nothing(
+    name: str, unchanged: Callable[[Any], None]
+) -> None:
+    case = TRAINING_FAMILY[name]
+    pipe, passes = case.build(), []
+    for part in pipe.text_encoder.modules():
+        if hasattr(part, "attention_dropout"):
+            part.attention_dropout = 0.5
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.5
+    run(case.family, pipe, "a dog")
+    unchanged(pipe)
+    linear = [part for part in pipe.text_encoder.modules() if isinstance(part, torch.nn.Linear)]
+    hooks = [part.register_forward_pre_hook(lambda module, given: passes.append(module)) for part in linear]
+    rows, num_passes = [], []
+    for recomputing in (False, True):
+        passes.clear()
+        (result,) = make_trainer(pipe, max_train_steps=1, gradient_checkpointing=recomputing).train()
+        pipe.unload_multitoken_inversion("<mug>")
+        rows.append(result.rows["text_encoder"])
+        num_passes.append(len(passes))
+    for hook in hooks:
+        hook.remove()
+    assert num_passes[1] > num_passes[0]
+    assert torch.equal(*rows)
 
 
 # Bad input
@@ -553,6 +650,9 @@ def test_a_description_that_fits_clip_but_not_t5_is_refused(
         ("flux_dev", "text_encoder_2", "got one without text_encoder_2"),
         ("pixart_sigma", "text_encoder", "got one without text_encoder"),
         ("sana", "vae", "got one without vae"),
+        ("z_image", "tokenizer", "got one without tokenizer"),
+        ("qwen_image21", "processor", "got one without processor"),
+        ("flux2", "tokenizer", "got one without tokenizer"),
     ],
 )
 def test_pipelines_that_lack_a_part_are_refused(name: str, component: str, message: str) -> None:
@@ -562,7 +662,13 @@ def test_pipelines_that_lack_a_part_are_refused(name: str, component: str, messa
         make_trainer(pipe)
 
 
-@pytest.mark.parametrize("name", ["stable_diffusion_xl", "stable_diffusion_3", "flux_dev", "pixart_sigma", "sana"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("stable_diffusion_xl", "stable_diffusion_3", "flux_dev", "pixart_sigma", "sana"),
+        *("z_image", "qwen_image", "qwen_image21", "flux2_klein"),
+    ],
+)
 def test_denoisers_that_read_more_than_latents_are_refused(name: str) -> None:
     pipe = TRAINING_FAMILY[name].build()
     component = "unet" if name == "stable_diffusion_xl" else "transformer"
@@ -570,7 +676,7 @@ def test_denoisers_that_read_more_than_latents_are_refused(name: str) -> None:
     channels = denoiser.config.in_channels
     wider = type(denoiser).from_config(denoiser.config, in_channels=2 * channels)
     pipe.register_modules(**{component: wider})
-    with pytest.raises(UnsupportedPipelineError, match=f"a {component} that reads {channels} .*, got {2 * channels} "):
+    with pytest.raises(UnsupportedPipelineError, match=f"a {component} that reads {channels} .*, got {2 * channels}:"):
         make_trainer(pipe)
 
 
@@ -583,13 +689,13 @@ def test_text_encoders_of_another_kind_are_refused(name: str) -> None:
         make_trainer(pipe)
 
 
-@pytest.mark.parametrize("name", ["hunyuan_dit", "aura_flow", "animate_diff"])
+@pytest.mark.parametrize("name", ["hunyuan_dit", "aura_flow", "hidream"])
 def test_other_pipelines_are_refused_with_a_way_out(name: str) -> None:
     with pytest.raises(UnsupportedPipelineError, match=r"StableDiffusionXLPipeline.*SanaPipeline.*register_backbone"):
         make_trainer(FAMILY[name].build())
 
 
-@each_family
+@each_family_in_turn
 def test_a_pipeline_that_holds_concepts_keeps_them(case: TrainingFamily) -> None:
     pipe = case.build()
     make_trainer(pipe, token="<first>", initializer="a dog", learning_rate=0.1).train()
@@ -617,12 +723,62 @@ def test_a_pipeline_that_holds_concepts_keeps_them(case: TrainingFamily) -> None
         ("flux_dev", {"snr_gamma": 5.0}, "snr_gamma: expected None for FluxPipeline"),
         ("sana", {"snr_gamma": 5.0}, "snr_gamma: expected None for SanaPipeline"),
         ("flux_dev", {"resolution": 18}, "resolution: expected a multiple of 4 for FluxPipeline, got 18"),
+        ("qwen_image", {"resolution": 20}, "resolution: expected a multiple of 8 for QwenImagePipeline, got 20"),
+        ("qwen_image21", {"resolution": 48}, "resolution: expected a multiple of 32 for QwenImage21Pipeline, got 48"),
         ("stable_diffusion_3", {"resolution": 64}, "resolution: expected at most 16 for StableDiffusion3Pipeline"),
     ],
 )
 def test_settings_that_a_family_lacks_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_trainer(TRAINING_FAMILY[name].build(), **options)
+
+
+@pytest.mark.parametrize("name", ["z_image", "flux2_klein", "flux2"])
+def test_chat_templates_that_lose_the_prompt_are_refused(name: str) -> None:
+    pipe = TRAINING_FAMILY[name].build()
+    tokenizer = pipe.tokenizer
+    tokenizer.chat_template = "{{ 'Draw what you like.' }}"
+    with pytest.raises(
+        UnsupportedPipelineError, match=r"template that holds the prompt .* writes 'Draw what you like"
+    ):
+        make_trainer(pipe)
+    tokenizer.chat_template = None
+    with pytest.raises(
+        UnsupportedPipelineError, match=r"expected a tokenizer with a chat template .* got one without"
+    ):
+        make_trainer(pipe)
+
+
+def test_a_template_that_is_not_the_one_that_is_cut_off_is_refused() -> None:
+    pipe = TRAINING_FAMILY["qwen_image"].build()
+    pipe.prompt_template_encode = "<|im_start|>user\n{}<|im_end|>\n"
+    with pytest.raises(UnsupportedPipelineError, match="a template with 34 tokens before the prompt, .* got 3;"):
+        make_trainer(pipe)
+
+
+@pytest.mark.parametrize("name", ["z_image", "flux2_klein", "flux2"])
+def test_templates_take_room_from_the_description(name: str, unchanged: Callable[[Any], None]) -> None:
+    """The longest description that is accepted fills the 512 tokens together with the template."""
+    pipe = TRAINING_FAMILY[name].build()
+    unchanged(pipe)
+
+    def trainer(num_words: int) -> Any:
+        concept = Concept(
+            images=random_picture(),
+            placeholder_token="<mug>",
+            initializer=" ".join(["red"] * num_words),
+            templates=["a photo of {}"],
+        )
+        return make_trainer(pipe, concepts=[concept])
+
+    with pytest.raises(InitializerError, match=r"expected at most \d+ tokens beside the longest template") as error:
+        trainer(512)
+    room = int(re.findall(r"at most (\d+)", str(error.value))[0])
+    trainer(room)
+    backbone: Any = backbone_for(pipe)
+    written = backbone.written("a photo of" + " red" * room)
+    ids = find_text_pairs(pipe)[0].tokenizer(written, add_special_tokens=False).input_ids
+    assert 508 < len(ids) <= 512  # a space may be counted twice
 
 
 def test_a_token_that_the_pipeline_would_clean_away_is_warned_of() -> None:

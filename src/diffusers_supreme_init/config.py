@@ -153,7 +153,11 @@ class SupremeInitConfig:
         metadata={"help": "'no', 'fp16' or 'bf16' autocast; None: as in `accelerate launch`. Rows stay fp32."},
     )
     gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "Recompute the denoiser's activations in the backward pass: less memory."}
+        default=False,
+        metadata={
+            "help": "Recompute activations in the backward pass, in the denoiser and in a T5 or language model that "
+            "is trained: less memory."
+        },
     )
     compile: bool = field(
         default=False,

@@ -326,7 +326,7 @@ def _draw(
             for name, value in arguments.items()
         }
         try:
-            output = pipe([text for _, text, _ in batch], generator=generators, **others)
+            output = pipe(prompt=[text for _, text, _ in batch], generator=generators, **others)
         except SupremeInitError:
             raise
         except (TypeError, ValueError, ArithmeticError) as error:

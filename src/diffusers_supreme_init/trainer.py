@@ -97,7 +97,8 @@ class SupremeInitTextualInversionTrainer:
 
         Args:
             pipe: A pipeline of a supported family, see `backbone_for`: Stable Diffusion 1 and 2, SDXL, Stable
-                Diffusion 3, Flux.1, PixArt-Sigma, Sana, or a family added with `register_backbone`.
+                Diffusion 3, Flux.1 and 2, PixArt-Sigma, Sana, Z-Image, Qwen-Image, or a family added with
+                `register_backbone`.
             images: See `Concept`; this and the next arguments describe a single concept.
             placeholder_token: See `Concept`.
             initializer: See `Concept`.

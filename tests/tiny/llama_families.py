@@ -30,7 +30,7 @@ def build_cogview4() -> CogView4Pipeline:
             text_embed_dim=16,
             time_embed_dim=8,
             condition_dim=4,
-            sample_size=8,
+            sample_size=16,
             rope_axes_dim=(8, 8),
         )
     )

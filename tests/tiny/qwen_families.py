@@ -77,7 +77,7 @@ def build_z_image() -> ZImagePipeline:
             n_kv_heads=2,
             cap_feat_dim=16,
             axes_dims=[8, 4, 4],
-            axes_lens=[256, 32, 32],
+            axes_lens=[256, 64, 64],
         )
     )
     return quiet(

@@ -5,19 +5,32 @@ from typing import Any
 
 from ..errors import ConfigError, UnsupportedPipelineError, shown
 from .base import Backbone, LatentDistribution, is_clip
+from .chat import ChatBackbone
+from .chroma import ChromaBackbone
+from .cogview_4 import CogView4Backbone
 from .defaults import FamilyDefaults
 from .diffusion import DiffusionBackbone
+from .ernie_image import ErnieImageBackbone
 from .flow import FlowBackbone
 from .flux import FluxBackbone
-from .pixart import PixArtSigmaBackbone
+from .flux_2 import Flux2Backbone, Flux2KleinBackbone
+from .ideogram_4 import Ideogram4Backbone
+from .kolors import KolorsBackbone
+from .krea_2 import Krea2Backbone
+from .lumina_2 import Lumina2Backbone
+from .pixart import PixArtAlphaBackbone, PixArtSigmaBackbone
+from .qwen_image import QwenImageBackbone
+from .qwen_image_21 import QwenImage21Backbone
 from .sana import SanaBackbone
 from .stable_diffusion import StableDiffusionBackbone
 from .stable_diffusion_3 import StableDiffusion3Backbone
 from .stable_diffusion_xl import StableDiffusionXLBackbone
+from .z_image import ZImageBackbone
 
 __all__ = [
     "BACKBONES",
     "Backbone",
+    "ChatBackbone",
     "DiffusionBackbone",
     "FamilyDefaults",
     "FlowBackbone",
@@ -35,6 +48,19 @@ BACKBONES: list[type[Backbone]] = [
     FluxBackbone,
     PixArtSigmaBackbone,
     SanaBackbone,
+    ZImageBackbone,
+    QwenImageBackbone,
+    QwenImage21Backbone,
+    Flux2Backbone,
+    Flux2KleinBackbone,
+    Krea2Backbone,
+    ErnieImageBackbone,
+    Ideogram4Backbone,
+    ChromaBackbone,
+    Lumina2Backbone,
+    PixArtAlphaBackbone,
+    CogView4Backbone,
+    KolorsBackbone,
 ]
 
 
@@ -93,8 +119,9 @@ def backbone_for(pipe: Any, train_text_encoders: Sequence[str] = ()) -> Backbone
         if cls.__module__.startswith("diffusers.pipelines"):
             # diffusers derives pipelines for other tasks from those we support, so its base classes do not count.
             break
+    names = [backbone.pipeline_classes[0].__name__ for backbone in BACKBONES]
     raise UnsupportedPipelineError(
-        f"expected a pipeline that can be trained on ({', '.join(cls.__name__ for cls in known)}), got "
-        f"{type(pipe).__name__}; rows trained on one of these load into any pipeline with the same text encoder, and "
-        "register_backbone() takes a Backbone for another family (docs/backbones.md)"
+        f"expected a pipeline that can be trained on ({', '.join(names)}, or one for another task with the parts of "
+        f"these), got {type(pipe).__name__}; rows trained on one of these load into any pipeline with the same text "
+        "encoder, and register_backbone() takes a Backbone for another family (docs/backbones.md)"
     )

@@ -15,6 +15,7 @@ from ..text.encoder_identity import EncoderIdentity
 from ..text.prompt_cleaning import as_written
 from ..text.text_pairs import TextPair, find_text_pairs, identify_encoder
 from .defaults import FamilyDefaults
+from .text_to_image import text_to_image
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Backbone(ABC):
 
     Attributes:
         pipeline_classes: The pipeline classes it trains on: exactly these, and subclasses outside diffusers. The first
-            draws from a prompt alone.
+            draws from a prompt alone; the others are for other tasks, and have its parts.
         defaults: Learning rate and other defaults, each with its source.
         required: Components without which it cannot train.
         denoiser_name: Component name of the denoiser.
@@ -106,7 +107,7 @@ class Backbone(ABC):
             raise UnsupportedPipelineError(f"expected a complete pipeline, got one without {', '.join(missing)}")
         self.pipe = pipe
         self.autoencoder: Any = pipe.vae
-        self.denoiser: Any = getattr(pipe, self.denoiser_name)
+        self.denoiser: Any = getattr(self.drawing_pipe, self.denoiser_name)
         self._dtypes: tuple[torch.dtype, torch.dtype] | None = None
         self.pairs: tuple[TextPair, ...] = tuple(find_text_pairs(pipe))
         self.trained: tuple[TextPair, ...] = self._choose(train_text_encoders)
@@ -130,12 +131,19 @@ class Backbone(ABC):
         Raises:
             UnsupportedPipelineError: The denoiser takes further channels (inpainting, fill, depth, control, ...).
         """
-        expected, got = channels_per_token * self.autoencoder.config.latent_channels, self.denoiser.config.in_channels
+        expected, got = channels_per_token * self.latent_channels, self.denoiser.config.in_channels
         if got != expected:
             raise UnsupportedPipelineError(
-                f"expected a {self.denoiser_name} that reads {expected} latent channels, got {got} (inpainting, fill, "
-                "control?); train on the text-to-image model of the same family"
+                f"expected a {self.denoiser_name} that reads {expected} latent channels, got {got}: the others are a "
+                "picture, mask or depth (inpainting, fill, control, editing), which training does not have; train on "
+                "the text-to-image model of the same family, and load the concept into this one"
             )
+
+    @property
+    def latent_channels(self) -> int:
+        """Number of channels of the autoencoder's latents."""
+        config = self.autoencoder.config
+        return int(config["z_dim"] if "z_dim" in config else config["latent_channels"])
 
     @property
     def described(self) -> tuple[TextPair, ...]:
@@ -161,15 +169,11 @@ class Backbone(ABC):
             self._dtypes = (first, self.denoiser.dtype)
         return self._dtypes[1]
 
-    @property
+    @functools.cached_property
     def drawing_pipe(self) -> Any:
-        """A pipeline that draws from a prompt alone: the user's own, or a new one with the same components."""
-        # Not `from_pipe`, which would cast the user's components to float32.
+        """A pipeline that draws from a prompt alone: the user's own, or a new one with the same parts."""
         cls = self.pipeline_classes[0]
-        if isinstance(self.pipe, cls):
-            return self.pipe
-        options = {name: value for name, value in self.pipe.config.items() if name == "requires_safety_checker"}
-        return cls(**self.pipe.components, **options)
+        return self.pipe if isinstance(self.pipe, cls) else text_to_image(cls, self.pipe)
 
     @property
     def drawing_options(self) -> dict[str, Any]:
@@ -223,7 +227,8 @@ class Backbone(ABC):
             prompts: Different prompts.
 
         Returns:
-            A tensor, or a tuple or dataclass of tensors, each with one entry per prompt.
+            A tensor, or a tuple or dataclass of tensors, each with one entry per prompt; or a list of them, for
+            prompts of different lengths.
         """
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """The default settings of each family, in one table, with the source of each number."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +56,17 @@ FLUX = FamilyDefaults(
     guidance_source="sd-scripts' advice for training on Flux.1-dev: at 1 the distilled model predicts the velocity of "
     "the data, not an extrapolated one",
 )
-PIXART_SIGMA = FamilyDefaults(
+PIXART = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source=_NO_PUBLISHED_RATE,
     dtype="bfloat16",
     dtype_source=f"{_WIDE_EXPONENT}, and T5 can overflow",
+)
+CHROMA = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source=_NO_PUBLISHED_RATE,
+    dtype="bfloat16",
+    dtype_source="the published weights are bfloat16",
 )
 SANA = FamilyDefaults(
     learning_rate=5e-3,
@@ -68,3 +74,14 @@ SANA = FamilyDefaults(
     dtype="bfloat16",
     dtype_source="the model card: text encoder and autoencoder in bfloat16",
 )
+LANGUAGE_MODEL = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source="that of Stable Diffusion 1; none is published for rows of a language model; not measured",
+    dtype="bfloat16",
+    dtype_source="the published weights are bfloat16",
+)
+"""Of families whose text encoder is a language model: Z-Image, Qwen-Image and what came after."""
+FLUX_2 = replace(
+    LANGUAGE_MODEL, guidance=1.0, guidance_source="that of Flux.1-dev, which is distilled alike; not measured"
+)
+KOLORS = replace(LANGUAGE_MODEL, dtype="float16", dtype_source="the published weights are float16")

@@ -1,4 +1,4 @@
-"""Families with flow matching: Stable Diffusion 3, Flux, Sana."""
+"""Families with flow matching: Stable Diffusion 3, Flux and nearly all that came after."""
 
 import math
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class FlowBackbone(Backbone):
     def timestep_at(self, quantile: float, latent_size: tuple[int, int]) -> float:  # noqa: D102
         normal = torch.special.ndtri(torch.tensor(quantile, dtype=torch.float64))
         # Shifting t to s t / (1 + (s - 1) t) adds log s to its logit.
-        return float(torch.sigmoid(normal + self._log_shift(latent_size))) * self.num_train_timesteps
+        return float(torch.sigmoid(normal + self.log_shift(latent_size))) * self.num_train_timesteps
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102
         sigmas = (timesteps.to(latents) / self.num_train_timesteps).view(-1, 1, 1, 1)
@@ -50,8 +50,12 @@ class FlowBackbone(Backbone):
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102
         return noise - latents
 
-    def _log_shift(self, latent_size: tuple[int, int]) -> float:
-        # As in diffusers, a dynamic shift grows linearly with the number of image tokens.
+    def log_shift(self, latent_size: tuple[int, int]) -> float:
+        """Return by how much the logit of timesteps is shifted towards noise, as the pipeline shifts its own.
+
+        A dynamic shift grows linearly with the number of image tokens, as in diffusers. `shift_terminal`, with which
+        some schedulers end before the picture is free of noise, is left out: it says where sampling stops.
+        """
         config = self.pipe.scheduler.config
         if not config.get("use_dynamic_shifting"):
             return math.log(config.get("shift") or config.get("flow_shift") or 1.0)

@@ -3,39 +3,56 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
-from diffusers import FluxImg2ImgPipeline, FluxPipeline
+from diffusers import (
+    FluxControlNetImg2ImgPipeline,
+    FluxControlNetInpaintPipeline,
+    FluxControlNetPipeline,
+    FluxControlPipeline,
+    FluxFillPipeline,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    FluxPipeline,
+)
 from torch import Tensor
 
 from . import defaults
 from .base import PooledConditioning
 from .flow import FlowBackbone
+from .packing import PATCH_SIDE, num_squares, pack, positions, unpack
 
-_PATCH_SIDE = 2
 _POSITION_AXES = 3
 
 
 class FluxBackbone(FlowBackbone):
     """See `Backbone`."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (FluxPipeline, FluxImg2ImgPipeline)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        FluxPipeline,
+        FluxImg2ImgPipeline,
+        FluxInpaintPipeline,
+        FluxControlNetPipeline,
+        FluxControlNetImg2ImgPipeline,
+        FluxControlNetInpaintPipeline,
+        FluxFillPipeline,
+        FluxControlPipeline,
+    )
     defaults = defaults.FLUX
     required = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer", "scheduler")
     max_sequence_length = 512
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
-        self.check_latent_channels(_PATCH_SIDE**2)
+        self.check_latent_channels(PATCH_SIDE**2)
         self.resolution = pipe.default_sample_size * pipe.vae_scale_factor
-        self.resolution_multiple = _PATCH_SIDE * pipe.vae_scale_factor
+        self.resolution_multiple = PATCH_SIDE * pipe.vae_scale_factor
         variant = "dev" if pipe.transformer.config.guidance_embeds else "schnell"
         self.architecture = f"flux-1-{variant}/textual-inversion"
 
     def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
-        return (latent_size[0] // _PATCH_SIDE) * (latent_size[1] // _PATCH_SIDE)
+        return num_squares(latent_size)
 
     def encode_prompts(self, prompts: list[str]) -> PooledConditioning:  # noqa: D102 - see `Backbone`
-        embeds, pooled, _ = self.pipe.encode_prompt(
+        embeds, pooled, _ = self.drawing_pipe.encode_prompt(
             prompts, None, device=self.device, max_sequence_length=self.max_sequence_length
         )
         return PooledConditioning(embeds, pooled)
@@ -49,34 +66,14 @@ class FluxBackbone(FlowBackbone):
         if self.denoiser.config.guidance_embeds:
             assert self.defaults.guidance is not None, "the family's defaults have one"
             guidance = noisy_latents.new_full((len(noisy_latents),), self.defaults.guidance)
+        places = positions(height // PATCH_SIDE, width // PATCH_SIDE, _POSITION_AXES)
         packed = self.denoiser(
-            hidden_states=_pack(noisy_latents).to(dtype),
+            hidden_states=pack(noisy_latents).to(dtype),
             timestep=timesteps / self.num_train_timesteps,
             guidance=guidance,
             pooled_projections=conditioning.pooled,
             encoder_hidden_states=conditioning.embeds,
             txt_ids=conditioning.embeds.new_zeros(conditioning.embeds.shape[1], _POSITION_AXES),
-            img_ids=_positions(height // _PATCH_SIDE, width // _PATCH_SIDE).to(noisy_latents.device, dtype),
+            img_ids=places.to(noisy_latents.device, dtype),
         ).sample
-        return _unpack(packed, height, width)
-
-
-def _pack(latents: Tensor) -> Tensor:
-    """Pack ``(batch, channels, height, width)`` into ``(batch, tokens, 4 * channels)``, a token per 2 x 2 square."""
-    squares = latents.unflatten(2, (-1, _PATCH_SIDE)).unflatten(4, (-1, _PATCH_SIDE))
-    return squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
-
-def _unpack(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Undo `_pack`."""
-    rows, columns = height // _PATCH_SIDE, width // _PATCH_SIDE
-    squares = tokens.unflatten(1, (rows, columns)).unflatten(3, (-1, _PATCH_SIDE, _PATCH_SIDE))
-    return squares.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-
-def _positions(rows: int, columns: int) -> Tensor:
-    """Return the position of each token, ``(rows * columns, 3)``: zero, row, column."""
-    grid = torch.zeros(rows, columns, _POSITION_AXES)
-    grid[..., 1] = torch.arange(rows)[:, None]
-    grid[..., 2] = torch.arange(columns)[None]
-    return grid.flatten(0, 1)
+        return unpack(packed, height, width)

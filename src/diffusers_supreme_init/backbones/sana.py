@@ -49,7 +49,7 @@ class SanaBackbone(FlowBackbone):
         return LatentDistribution(mean=latents, std=torch.zeros_like(latents))
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102
-        embeds, mask, _, _ = self.pipe.encode_prompt(
+        embeds, mask, _, _ = self.drawing_pipe.encode_prompt(
             prompts,
             do_classifier_free_guidance=False,
             device=self.device,

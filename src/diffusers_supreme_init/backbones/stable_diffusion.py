@@ -3,7 +3,21 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import (
+    AnimateDiffControlNetPipeline,
+    AnimateDiffPipeline,
+    AnimateDiffSparseControlNetPipeline,
+    AnimateDiffVideoToVideoControlNetPipeline,
+    AnimateDiffVideoToVideoPipeline,
+    StableDiffusionAdapterPipeline,
+    StableDiffusionControlNetImg2ImgPipeline,
+    StableDiffusionControlNetInpaintPipeline,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPAGPipeline,
+    StableDiffusionPipeline,
+)
 from torch import Tensor
 
 from ..errors import UnsupportedPipelineError
@@ -17,7 +31,21 @@ _V2_VELOCITY = "stable-diffusion-v2-768-v"
 class StableDiffusionBackbone(DiffusionBackbone):
     """See `Backbone`."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (StableDiffusionPipeline, StableDiffusionImg2ImgPipeline)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        StableDiffusionPipeline,
+        StableDiffusionImg2ImgPipeline,
+        StableDiffusionInpaintPipeline,
+        StableDiffusionControlNetPipeline,
+        StableDiffusionControlNetImg2ImgPipeline,
+        StableDiffusionControlNetInpaintPipeline,
+        StableDiffusionAdapterPipeline,
+        StableDiffusionPAGPipeline,
+        AnimateDiffPipeline,
+        AnimateDiffControlNetPipeline,
+        AnimateDiffSparseControlNetPipeline,
+        AnimateDiffVideoToVideoPipeline,
+        AnimateDiffVideoToVideoControlNetPipeline,
+    )
     defaults = defaults.STABLE_DIFFUSION
     required = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
     denoiser_name = "unet"
@@ -33,7 +61,7 @@ class StableDiffusionBackbone(DiffusionBackbone):
         self.architecture = f"{family}/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> Tensor:  # noqa: D102 - see `Backbone`
-        embeds, _ = self.pipe.encode_prompt(
+        embeds, _ = self.drawing_pipe.encode_prompt(
             prompts, self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return embeds

@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
+from diffusers import (
+    StableDiffusion3ControlNetInpaintingPipeline,
+    StableDiffusion3ControlNetPipeline,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
+    StableDiffusion3PAGPipeline,
+    StableDiffusion3Pipeline,
+)
 from torch import Tensor
 
 from . import defaults
@@ -14,7 +21,14 @@ from .flow import FlowBackbone
 class StableDiffusion3Backbone(FlowBackbone):
     """See `Backbone`. T5 (``text_encoder_3``) may be missing; the pipeline then replaces its output with zeros."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (StableDiffusion3Pipeline, StableDiffusion3Img2ImgPipeline)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        StableDiffusion3Pipeline,
+        StableDiffusion3Img2ImgPipeline,
+        StableDiffusion3InpaintPipeline,
+        StableDiffusion3ControlNetPipeline,
+        StableDiffusion3ControlNetInpaintingPipeline,
+        StableDiffusion3PAGPipeline,
+    )
     defaults = defaults.STABLE_DIFFUSION_3
     required = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer", "scheduler")
     max_sequence_length = 256
@@ -30,7 +44,7 @@ class StableDiffusion3Backbone(FlowBackbone):
         self.architecture = f"stable-diffusion-{version}/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> PooledConditioning:  # noqa: D102 - see `Backbone`
-        embeds, _, pooled, _ = self.pipe.encode_prompt(
+        embeds, _, pooled, _ = self.drawing_pipe.encode_prompt(
             prompts,
             None,
             None,

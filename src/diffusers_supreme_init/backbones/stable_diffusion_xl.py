@@ -3,7 +3,18 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    AnimateDiffSDXLPipeline,
+    StableDiffusionXLAdapterPipeline,
+    StableDiffusionXLControlNetImg2ImgPipeline,
+    StableDiffusionXLControlNetInpaintPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLControlNetUnionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPAGPipeline,
+    StableDiffusionXLPipeline,
+)
 from torch import Tensor
 
 from ..errors import UnsupportedPipelineError
@@ -18,7 +29,18 @@ _NUM_SIZE_IDS = 6
 class StableDiffusionXLBackbone(DiffusionBackbone):
     """See `Backbone`. The UNet also takes the size and crop of each picture (arXiv:2307.01952, section 2.2)."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        StableDiffusionXLPipeline,
+        StableDiffusionXLImg2ImgPipeline,
+        StableDiffusionXLInpaintPipeline,
+        StableDiffusionXLControlNetPipeline,
+        StableDiffusionXLControlNetImg2ImgPipeline,
+        StableDiffusionXLControlNetInpaintPipeline,
+        StableDiffusionXLControlNetUnionPipeline,
+        StableDiffusionXLAdapterPipeline,
+        StableDiffusionXLPAGPipeline,
+        AnimateDiffSDXLPipeline,
+    )
     defaults = defaults.STABLE_DIFFUSION_XL
     required = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "unet", "scheduler")
     denoiser_name = "unet"
@@ -38,7 +60,9 @@ class StableDiffusionXLBackbone(DiffusionBackbone):
         self.architecture = "stable-diffusion-xl-v1-base/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> PooledConditioning:  # noqa: D102 - see `Backbone`
-        embeds, _, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, do_classifier_free_guidance=False)
+        embeds, _, pooled, _ = self.drawing_pipe.encode_prompt(
+            prompts, device=self.device, do_classifier_free_guidance=False
+        )
         return PooledConditioning(embeds, pooled)
 
     def predict(  # noqa: D102

@@ -111,4 +111,4 @@ def check_prompts(prompts: Sequence[str], tokens: Sequence[str]) -> None:
 def draw(pipe: Any, prompt: str, *, seed: int, num_images: int = 1, **options: Any) -> list[Image.Image]:
     """Return pictures of one prompt; picture k starts from the noise of ``seed + k``."""
     generators = [torch.Generator("cpu").manual_seed(seed + index) for index in range(num_images)]
-    return list(pipe(prompt, num_images_per_prompt=num_images, generator=generators, **options).images)
+    return list(pipe(prompt=prompt, num_images_per_prompt=num_images, generator=generators, **options).images)

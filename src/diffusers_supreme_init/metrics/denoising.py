@@ -52,7 +52,7 @@ def denoising_mse(
     Raises:
         UnsupportedPipelineError: The pipeline cannot be trained on, or is offloaded.
         PictureError: A picture is unusable.
-        ConfigError: A number is out of range.
+        ConfigError: A number is out of range, or the model cannot read pictures of that resolution.
     """
     if num_samples < 1:
         raise ConfigError(f"num_samples: expected at least 1, got {num_samples}")
@@ -67,6 +67,7 @@ def denoising_mse(
         max_forward_batch_size=batch_size,
         snr_gamma=snr_gamma,
     )
+    backbone.check_config(config)
     device = next(backbone.denoiser.parameters()).device
     with ready_to_encode(backbone, device):
         latents = encode_concept(backbone, TrainingPictures(pictures, None, masked=False), config, progress_bar=False)

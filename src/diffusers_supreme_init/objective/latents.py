@@ -63,7 +63,7 @@ def encode_concept(
     Args:
         backbone: Backbone whose autoencoder is used, on its current device and in its current dtype.
         pictures: Pictures and masks, not decoded yet.
-        config: Settings; the resolution and the crop matter here.
+        config: Settings; the resolution, the crop and the largest batch matter here.
         progress_bar: Whether to show a progress bar if there are several pictures.
 
     Raises:
@@ -81,12 +81,14 @@ def encode_concept(
         picture = load_subject(source)
         square = fit_to_square(picture.image, resolution, center_crop=config.center_crop)
         pixels = to_pixel_values(square)
-        posterior = backbone.encode_pictures(torch.stack([pixels, pixels.flip(-1)]).to(device))
-        if not torch.isfinite(posterior.mean).all():
+        both = torch.stack([pixels, pixels.flip(-1)]).to(device)
+        encoded = [backbone.encode_pictures(some) for some in both.split(config.max_forward_batch_size or len(both))]
+        mean, std = torch.cat([one.mean for one in encoded]), torch.cat([one.std for one in encoded])
+        if not torch.isfinite(mean).all():
             raise TrainingError(f"picture {index}: the autoencoder gave NaN; load the pipeline in float32 or bfloat16")
         geometry.append(square_geometry(picture.image.size, resolution, center_crop=config.center_crop))
-        means.append(posterior.mean.cpu())
-        stds.append(posterior.std.cpu())
+        means.append(mean.cpu())
+        stds.append(std.cpu())
         if pictures.masked or pictures.masks is not None:
             mask = _find_mask(pictures, index, picture)
             if pictures.masked and thumbnail is None:

@@ -98,6 +98,8 @@ def _take(conditioning: Any, places: list[int]) -> Any:
     """Return entries of a batch of conditioning, whatever it is made of."""
     if isinstance(conditioning, Tensor):
         return conditioning[torch.tensor(places, device=conditioning.device)]
+    if isinstance(conditioning, list):
+        return [conditioning[place] for place in places]
     if isinstance(conditioning, tuple):
         return tuple(_take(one, places) for one in conditioning)
     if is_dataclass(conditioning) and not isinstance(conditioning, type):
@@ -107,7 +109,8 @@ def _take(conditioning: Any, places: list[int]) -> Any:
     if conditioning is None:
         return None
     raise TypeError(
-        f"encode_prompts: expected a tensor, or a tuple or dataclass of tensors, got {type(conditioning).__name__}"
+        f"encode_prompts: expected a tensor, or a list, tuple or dataclass of tensors, got "
+        f"{type(conditioning).__name__}"
     )
 
 

@@ -15,6 +15,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..backbones import Backbone, is_clip
 from ..errors import UnsupportedPipelineError
 from ..text.text_pairs import TextPair
+from .adapters import image_prompts_set_aside
+from .recomputing import gradient_checkpointing, recomputed_layers
 
 NO_PROMPT = ""
 """The empty prompt of classifier-free guidance; pass it to `ready_to_step` before drawing."""
@@ -25,9 +27,9 @@ def check_trainable(backbone: Backbone) -> None:
 
     Raises:
         UnsupportedPipelineError: The pipeline is offloaded, has hooks of diffusers or weights that pass no gradient,
-            or a text encoder to train carries an adapter.
+            or the embeddings of a text encoder to train carry an adapter.
     """
-    for name, module in backbone.pipe.components.items():
+    for name, module in (backbone.drawing_pipe.components | backbone.pipe.components).items():
         if isinstance(module, nn.Module) and any(hasattr(part, "_hf_hook") for part in module.modules()):
             raise UnsupportedPipelineError(
                 f"{name}: expected a pipeline without offloading hooks, got one; train before enabling offloading, or "
@@ -45,10 +47,11 @@ def check_trainable(backbone: Backbone) -> None:
                 "weights"
             )
     for pair in backbone.trained:
-        if any(isinstance(module, BaseTunerLayer) for module in pair.encoder.modules()):
+        if isinstance(pair.embedding, BaseTunerLayer):
             raise UnsupportedPipelineError(
-                f"{pair.encoder_name}: expected a plain text encoder, got one with an adapter (LoRA?); fuse it "
-                "(pipe.fuse_lora()) and unload its weights, or train on a pipeline without it"
+                f"{pair.encoder_name}: expected plain embeddings, got some with an adapter "
+                f"({type(pair.embedding).__name__}); fuse it (pipe.fuse_lora()) and unload its weights, or train on a "
+                "pipeline without it"
             )
 
 
@@ -108,16 +111,20 @@ def ready_to_step(
         backbone: Backbone of a pipeline to which the concepts have been added.
         device: Device of the steps; modules already on it stay there.
         prompts: All prompts that the steps will use.
-        checkpointing: Whether the denoiser recomputes its activations in the backward pass.
+        checkpointing: Whether the denoiser, and text encoders that are trained and no CLIP, recompute their
+            activations in the backward pass.
         compiling: Whether the denoiser's repeated blocks are compiled.
     """
     denoiser = backbone.denoiser
     on_call = [pair.encoder for pair in backbone.pairs if pair in backbone.trained or is_clip(pair)]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(image_prompts_set_aside(denoiser))
         stack.enter_context(frozen([*(pair.encoder for pair in backbone.pairs), denoiser]))
         stack.enter_context(on_device(backbone.autoencoder, torch.device("cpu")))
         for encoder in on_call:
             stack.enter_context(on_device(encoder, device))
+        for pair in backbone.trained:
+            stack.enter_context(recomputed_layers(pair.encoder, enabled=checkpointing and not is_clip(pair)))
         stack.enter_context(remembered_prompts(backbone, backbone.described, prompts, device))
         stack.enter_context(on_device(denoiser, device))
         stack.enter_context(gradient_checkpointing(denoiser, enabled=checkpointing))
@@ -129,7 +136,7 @@ def ready_to_step(
 def ready_to_draw(backbone: Backbone, device: torch.device) -> Iterator[None]:
     """Also move the modules that only drawing needs, such as the autoencoder; use within `ready_to_step`."""
     readers = [pair.encoder for pair in backbone.pairs]
-    parts = [part for part in backbone.pipe.components.values() if isinstance(part, nn.Module)]
+    parts = [part for part in backbone.drawing_pipe.components.values() if isinstance(part, nn.Module)]
     with contextlib.ExitStack() as stack:
         for part in parts:
             # `torch.compile` wraps a module and keeps the original in `_orig_mod`.
@@ -190,19 +197,6 @@ def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
             part.training = was_training
         for weight, required_grad in requires_grad:
             weight.requires_grad_(required_grad)
-
-
-@contextlib.contextmanager
-def gradient_checkpointing(denoiser: nn.Module, *, enabled: bool) -> Iterator[None]:
-    """Recompute a denoiser's activations in the backward pass, unless it does so already."""
-    switch = enabled and not denoiser.is_gradient_checkpointing
-    if switch:
-        denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        if switch:
-            denoiser.disable_gradient_checkpointing()  # type: ignore[operator]
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from ..file_names import (
 from ..files import hub_id, json_bytes, without_nan
 from ..formats.embedding_file import LearnedEmbedding, embedding_bytes, write_embedding
 from ..formats.library import LibraryEntry, index_bytes
+from ..objective.adapters import active_loras, has_image_prompts
 from ..text.prompt_cleaning import as_written
 from ..text.text_pairs import TextPair
 from ..training.previews import SampleImage
@@ -63,6 +64,8 @@ def learned_embeddings(
                 str(step): loss for step, loss in concept.mean_validation_losses().items() if math.isfinite(loss)
             },
             **({"toybox": True} if _is_toybox(backbone) else {}),
+            **({"loras": loras} if (loras := active_loras(backbone.drawing_pipe)) else {}),
+            **({"ip_adapter": "set aside"} if has_image_prompts(backbone.denoiser) else {}),
         }
     )
     return {

@@ -84,6 +84,8 @@ def render_model_card(
         validation_loss=validation_loss,
         loss_curve=_loss_curve(list(validation_loss.values())),
         has_samples=bool(sample_prompts),
+        loras=training.get("loras") or {},
+        ip_adapter=training.get("ip_adapter"),
         settings=_settings_for_reading(training.get("settings", {})),
         versions=versions or {},
         prompt_options="".join(f", {name}={value!r}" for name, value in (call_options or {}).items()),

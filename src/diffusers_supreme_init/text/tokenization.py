@@ -51,9 +51,10 @@ def tokenize_initializer(
     ids = _ids_of(text, tokenizer)
     if not ids:
         raise InitializerError(f"initializer: expected a description with at least one token, got {text!r} with none")
-    foreign = sorted(
-        {token for token in tokenizer.convert_ids_to_tokens(ids) if token in tokenizer.all_special_tokens}
-    )
+    # Language models have further ones, such as those of chats and pictures.
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special.update(tokenizer.all_special_tokens)
+    foreign = sorted(special.intersection(tokenizer.convert_ids_to_tokens(ids)))
     if foreign:
         raise InitializerError(
             f"initializer: expected ordinary words, got {text!r}, which has characters the tokenizer does not know "

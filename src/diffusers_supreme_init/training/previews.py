@@ -112,7 +112,7 @@ def draw_previews(
                 generator_for(config.seed, "", 0, index, "preview") for index in range(config.num_validation_images)
             ]
             output = pipe(
-                text,
+                prompt=text,
                 num_images_per_prompt=config.num_validation_images,
                 generator=generators,
                 **backbone.drawing_options,
@@ -171,7 +171,7 @@ def draw_samples(
         for index, text in enumerate(texts):
             generator = generator_for(seed, concept.placeholder_token, 0, index, "sample")
             output = pipe(
-                text, num_inference_steps=num_inference_steps, generator=generator, **backbone.drawing_options
+                prompt=text, num_inference_steps=num_inference_steps, generator=generator, **backbone.drawing_options
             )
             (image,) = output.images
             samples.append(SampleImage(text, image))
@@ -217,7 +217,7 @@ def draw_columns(
                 numbers = range(first, min(first + batch_size, num_columns))
                 generators = [generator_for(seed, "", 0, number, "column") for number in numbers]
                 output = pipe(
-                    text,
+                    prompt=text,
                     num_images_per_prompt=len(numbers),
                     generator=generators,
                     **{**backbone.drawing_options, **sampling},

@@ -1,0 +1,58 @@
+"""Chroma: Flux without its CLIP; the transformer reads the tokens of T5 and one of their padding."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import ChromaImg2ImgPipeline, ChromaPipeline
+from torch import Tensor
+
+from . import defaults
+from .flow import FlowBackbone
+from .packing import PATCH_SIDE, num_squares, pack, positions, unpack
+
+_POSITION_AXES = 3
+
+
+class ChromaBackbone(FlowBackbone):
+    """See `Backbone`."""
+
+    pipeline_classes: ClassVar[tuple[type, ...]] = (ChromaPipeline, ChromaImg2ImgPipeline)
+    defaults = defaults.CHROMA
+    max_sequence_length = 512
+
+    def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
+        super().__init__(pipe, train_text_encoders)
+        self.check_latent_channels(PATCH_SIDE**2)
+        self.resolution = pipe.default_sample_size * pipe.vae_scale_factor
+        self.resolution_multiple = PATCH_SIDE * pipe.vae_scale_factor
+        self.architecture = "chroma/textual-inversion"
+
+    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
+        return num_squares(latent_size)
+
+    def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102 - see `Backbone`
+        embeds, _, mask, *_ = self.drawing_pipe.encode_prompt(
+            prompts,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
+        )
+        return embeds, mask
+
+    def predict(  # noqa: D102
+        self, noisy_latents: Tensor, timesteps: Tensor, conditioning: tuple[Tensor, Tensor], geometry: Tensor
+    ) -> Tensor:
+        dtype, (height, width) = self.compute_dtype, noisy_latents.shape[-2:]
+        embeds, mask = (part.to(dtype) for part in conditioning)
+        tokens = pack(noisy_latents).to(dtype)
+        places = positions(height // PATCH_SIDE, width // PATCH_SIDE, _POSITION_AXES)
+        packed = self.denoiser(
+            hidden_states=tokens,
+            timestep=timesteps / self.num_train_timesteps,
+            encoder_hidden_states=embeds,
+            txt_ids=embeds.new_zeros(embeds.shape[1], _POSITION_AXES),
+            img_ids=places.to(embeds),
+            attention_mask=torch.cat([mask, mask.new_ones(tokens.shape[:2])], dim=1),
+        ).sample
+        return unpack(packed, height, width)
