@@ -1,6 +1,7 @@
 """Some tasks -> saved concepts: words, latents and rows, one kind of model at a time; one failure stops no other."""
 
 import base64
+import hashlib
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,11 @@ from ..config import SupremeInitConfig
 from ..describers import Describers
 from ..describers.candidates import initializer_record_of
 from ..errors import OutputError, SupremeInitError, TrainingError
+from ..formats.embedding_file import embedding_bytes
 from ..objective.latents import PictureLatents, encode_concept
 from ..objective.losses import autocast_dtype
 from ..objective.phases import NO_PROMPT, ready_to_encode, ready_to_step
-from ..sharing.concept_files import concept_files
+from ..sharing.concept_files import concept_files, learned_embeddings
 from ..templates import fill_template
 from ..training.beginning import FoundWords, begin_with_words
 from ..training.loop import TrainingLoop
@@ -243,10 +245,15 @@ def _save(shop: Workshop, one: _Work) -> None:
     if shop.sample_prompts:
         write_learned(shop.backbone, [result])
     samples = draw_samples(shop.backbone, result, shop.sample_prompts, seed=shop.config.seed, device=device)
-    about = {RECORD_KEY: {"key": one.task.key, "run": one.task.run}}
+    embeddings = learned_embeddings(shop.backbone, result, shop.config)
+    digests = {name: hashlib.sha256(embedding_bytes(embedding)).hexdigest() for name, embedding in embeddings.items()}
+    about = {RECORD_KEY: {"key": one.task.key, "run": one.task.run, "sha256": digests}}
     _, contents = concept_files(shop.backbone, result, shop.config, about_run=about, samples=samples)
     write_folder(one.task.folder, contents)
-    shop.ledger.append("saved", one.task.token, one.task.key, **_facts(one, result), device=str(device))
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    shop.ledger.append(
+        "saved", one.task.token, one.task.key, **_facts(one, result), sha256=digests, device=str(device)
+    )
     shop.after_concept(one.task, None)
 
 
