@@ -4,7 +4,7 @@ import base64
 import hashlib
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +71,7 @@ class Workshop:
     known_words: dict[str, FoundWords]
     concepts_per_batch: int
     sample_prompts: Sequence[str]
-    after_concept: Callable[[Task, str | None], None]
+    after_concept: Callable[[Task, str | None], None] = lambda task, why: None
     is_checked: bool = False
 
 
@@ -251,13 +251,12 @@ def _save(shop: Workshop, one: _Work) -> None:
     _, contents = concept_files(shop.backbone, result, shop.config, about_run=about, samples=samples)
     write_folder(one.task.folder, contents)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    shop.ledger.append(
-        "saved", one.task.token, one.task.key, **_facts(one, result), sha256=digests, device=str(device)
-    )
+    facts = _facts(one, result) | {"sha256": digests, "device": str(device)}
+    shop.ledger.append("saved", one.task.token, one.task.key, **facts)
     shop.after_concept(one.task, None)
 
 
-def _facts(one: _Work, result: ConceptProgress) -> Mapping[str, Any]:
+def _facts(one: _Work, result: ConceptProgress) -> dict[str, Any]:
     losses = list(result.mean_validation_losses().values())
     return {
         "place": one.task.place,

@@ -16,6 +16,7 @@ from ..config import DescriberConfig, SupremeInitConfig
 from ..describers import Describers
 from ..errors import ConfigError, SupremeInitWarning, shown
 from ..files import check_writable
+from ..inputs.paths import local_path
 from ..objective.phases import check_trainable
 from ..sharing.saved_folder import check_can_save, check_kind
 from ..text.prompt_cleaning import why_lost
@@ -25,6 +26,7 @@ from ..training.previews import check_prompts
 from ..training.rows import check_can_add
 from .chunk import Workshop, train_chunk
 from .facts import facts_of_run
+from .finishing import finish
 from .folders import clear_leftovers
 from .ledger import Ledger, alone, read_ledgers
 from .plan import Failure, Plan, Task, make_plan
@@ -145,13 +147,13 @@ def train_catalogue(
     accelerator = OwnProcess()
     describers = describers or Describers(device=accelerator.device)
     backbone = _checked_backbone(pipe, config, tokens)
-    folder = check_writable(output_dir)
+    folder = local_path(output_dir)
     check_can_save(folder)
-    check_kind(folder, ["<library>", *tokens])
+    check_kind(folder, ["", *tokens])
     run = facts_of_run(backbone, config)
-    with alone(folder, shard):
-        lines = read_ledgers(folder)
-        plan = make_plan(
+
+    def planned(lines: Sequence[Mapping[str, Any]]) -> Plan:
+        return make_plan(
             listed,
             folder,
             shard,
@@ -163,10 +165,17 @@ def train_catalogue(
             retry_failed=retry_failed,
             overwrite=overwrite,
         )
+
+    if dry_run:
+        lines = read_ledgers(folder)
+        plan = planned(lines)
         result = _begun(plan, lines)
-        if dry_run:
-            result.planned = [task.token for task in plan.tasks]
-            return result
+        result.planned = [task.token for task in plan.tasks]
+        return result
+    with alone(check_writable(folder), shard):
+        lines = read_ledgers(folder)
+        plan = planned(lines)
+        result = _begun(plan, lines)
         if shard.count == 1:
             clear_leftovers(folder)
         ledger = Ledger(folder, shard)
@@ -180,12 +189,12 @@ def train_catalogue(
             known_words=_known_words(lines),
             concepts_per_batch=concepts_per_batch,
             sample_prompts=prompts,
-            after_concept=lambda task, why: None,
         )
         try:
             _train_all(shop, plan.tasks, result)
         finally:
             describers.release()
+            finish(folder)
     return result
 
 
