@@ -24,6 +24,8 @@ SHEET_NAME = "sheet.png"
 RUN_NAME = "run.yaml"
 SOFTWARE = "diffusers-supreme-init"
 """What files that no record lists say of themselves, so that nobody else's is replaced."""
+PAGE_NAME = "index.html"
+TABLE_NAME = "summary.csv"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
 _PACK = re.compile(r"pack-\d+-of-\d+\.safetensors")

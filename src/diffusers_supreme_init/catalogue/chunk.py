@@ -42,8 +42,8 @@ from .ledger import Ledger
 from .plan import Task
 from .shards import OwnProcess
 
-_THUMBNAIL_SIZE = 72
-"""Longest side, in pixels, of a picture in the ledger; 2 kB."""
+_THUMBNAIL_SIZE = 96
+"""Longest side, in pixels, of a picture in the ledger; 3 kB."""
 
 
 @dataclass(kw_only=True)
@@ -252,6 +252,8 @@ def _save(shop: Workshop, one: _Work) -> None:
     write_folder(one.task.folder, contents)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     facts = _facts(one, result) | {"sha256": digests, "device": str(device)}
+    if samples:
+        facts["sample"] = _small(samples[0].image)
     shop.ledger.append("saved", one.task.token, one.task.key, **facts)
     shop.after_concept(one.task, None)
 
@@ -266,15 +268,13 @@ def _facts(one: _Work, result: ConceptProgress) -> dict[str, Any]:
         "steps": result.step,
         "losses": [losses[0], losses[-1]] if losses else [],
         "seconds": round(one.seconds, 3),
-        "thumbnail": _thumbnail(result),
+        "thumbnail": _small(result.thumbnails[-1]) if result.thumbnails else None,
     }
 
 
-def _thumbnail(result: ConceptProgress) -> str | None:
-    """Return the picture that a concept was trained on, small, as JPEG in base 64."""
-    if not result.thumbnails:
-        return None
-    small, data = result.thumbnails[-1].convert("RGB"), io.BytesIO()
+def _small(picture: Image.Image) -> str:
+    """Return a picture for the page that shows all concepts, as JPEG in base 64."""
+    small, data = picture.convert("RGB"), io.BytesIO()
     small.thumbnail((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE), Image.Resampling.LANCZOS)
     small.save(data, format="JPEG", quality=80)
     return base64.b64encode(data.getvalue()).decode()

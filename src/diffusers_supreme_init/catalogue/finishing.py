@@ -1,4 +1,4 @@
-"""What a library has beside its concepts, written when a process has done its part: index, card, packs."""
+"""What a library has beside its concepts, written when a process has done its part: index, card, packs, pages."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,18 +8,24 @@ from filelock import FileLock
 
 from ..formats.library import LibraryEntry
 from ..sharing.library_folder import refresh_library
+from .ledger import read_ledgers
+from .page import write_page
 
 _LOCK = ".index.lock"
 
 
 def finish(folder: Path) -> dict[str, LibraryEntry]:
-    """Write the index, the card and the packs of what is there; the last process to come finds all that others saved.
+    """Write the index, the card, the packs and the pages of what is there.
+
+    Of several processes, the last one to come finds all that the others saved.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     with _one_at_a_time(folder):
-        return refresh_library(folder)
+        entries = refresh_library(folder)
+        write_page(folder, entries, read_ledgers(folder))
+    return entries
 
 
 @contextlib.contextmanager

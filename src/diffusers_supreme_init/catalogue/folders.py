@@ -65,6 +65,16 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def copy_folder(source: Path, folder: Path) -> None:
+    """Copy a saved concept, as `write_folder` writes one: the files that its save wrote.
+
+    Raises:
+        OutputError: As `write_folder`.
+    """
+    names = sorted(name for name in recorded_files(source) if (source / name).is_file())
+    write_folder(folder, {name: (source / name).read_bytes() for name in names})
+
+
 def clear_leftovers(output_dir: Path) -> None:
     """Delete what killed processes left half written; nobody else may be at work in the folder."""
     for path in output_dir.glob(_TEMPORARY.format("*")):

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import OutputError
+from ..files import write_atomically
 from .shards import Shard
 
 logger = logging.getLogger(__name__)
@@ -71,12 +72,30 @@ class Ledger:
 
 
 def read_ledgers(output_dir: Path) -> list[dict[str, Any]]:
-    """Return the lines of all ledgers in a folder, each file's in their order; a cut last line is left out.
+    """Return the lines of all ledgers in a folder, by time; a last line that is not written to its end is left out.
 
     Raises:
         OutputError: A line within a file is damaged.
     """
-    return [line for path in sorted(output_dir.glob(_NAME.format("*"))) for line in _read(path)]
+    lines = [line for path in sorted(output_dir.glob(_NAME.format("*"))) for line in _read(path)]
+    return sorted(lines, key=lambda line: str(line.get("time")))
+
+
+def merge_ledgers(source: Path, output_dir: Path) -> None:
+    """Add the lines of another folder's ledgers to the files of the same names, each line once.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    for path in sorted(source.glob(_NAME.format("*"))):
+        target = output_dir / path.name
+        try:
+            _repair(target)
+            known = set(target.read_bytes().split(b"\n"))
+            lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line not in known]
+            write_atomically(target, target.read_bytes() + b"".join(line + b"\n" for line in lines))
+        except OSError as error:
+            raise OutputError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from .facts import facts_of_run
 from .finishing import finish
 from .folders import clear_leftovers
 from .ledger import Ledger, alone, read_ledgers
+from .page import check_page_is_ours
 from .plan import Failure, Plan, Task, make_plan
 from .shards import OwnProcess, own_shard
 
@@ -149,6 +150,7 @@ def train_catalogue(
     backbone = _checked_backbone(pipe, config, tokens)
     folder = local_path(output_dir)
     check_can_save(folder)
+    check_page_is_ours(folder)
     check_kind(folder, ["", *tokens])
     run = facts_of_run(backbone, config)
 
