@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import EmbeddingFileError, OutputError, one_line
-from ..file_names import RECORD_NAME
+from ..file_names import CARD_NAME, RECORD_NAME
 from ..files import check_writable
 from ..formats.library import LibraryEntry, choose_folders, find_concept_folders, read_index, weights_in
 from ..inputs.paths import local_path
@@ -118,6 +118,8 @@ def _damages(folder: Path, expected: dict[str, str]) -> list[str]:
     found = []
     for name, digest in sorted(expected.items()):
         file = folder / name
+        if name == CARD_NAME:  # the user's to edit, and renewed by a push
+            continue
         if not file.is_file():
             found.append(f"{name}: missing")
         elif hashlib.sha256(file.read_bytes()).hexdigest() != digest:
