@@ -249,12 +249,16 @@ def _save(shop: Workshop, one: _Work) -> None:
     digests = {name: hashlib.sha256(embedding_bytes(embedding)).hexdigest() for name, embedding in embeddings.items()}
     about = {RECORD_KEY: {"key": one.task.key, "run": one.task.run, "sha256": digests}}
     _, contents = concept_files(shop.backbone, result, shop.config, about_run=about, samples=samples)
-    write_folder(one.task.folder, contents)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    facts = _facts(one, result) | {"sha256": digests, "device": str(device)}
-    if samples:
-        facts["sample"] = _small(samples[0].image)
-    shop.ledger.append("saved", one.task.token, one.task.key, **facts)
+    facts = _facts(one, result) | {
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        "sample": _small(samples[0].image) if samples else None,
+        "device": str(device),
+    }
+
+    def write_down() -> None:
+        shop.ledger.append("saved", one.task.token, one.task.key, **facts)
+
+    write_folder(one.task.folder, contents, when_written=write_down)
     shop.after_concept(one.task, None)
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,15 @@ def key_of(record: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return (found.get("key"), found.get("run")) if isinstance(found, dict) else (None, None)
 
 
-def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_folder(
+    folder: Path, contents: Mapping[str, bytes], *, when_written: Callable[[], None] = lambda: None
+) -> None:
     """Write a concept's files beside its folder, then put them in its place.
+
+    Args:
+        folder: The concept's folder.
+        contents: ``{name: bytes}`` of its files.
+        when_written: Called in between, so that what it writes down is there when the folder is.
 
     Raises:
         OutputError: The disk is full, the folder cannot be written, or it holds files of somebody else.
@@ -52,6 +59,7 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     try:
         for name, data in contents.items():
             write_atomically(new / name, data)
+        when_written()
         if folder.is_dir():
             os.rename(folder, old)
         os.rename(new, folder)

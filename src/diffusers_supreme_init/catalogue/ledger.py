@@ -45,7 +45,7 @@ class Ledger:
         """Write one line, whole or not at all.
 
         Args:
-            state: ``"words"``, ``"saved"``, ``"pushed"`` or ``"failed"``.
+            state: ``"words"``, ``"saved"`` (before its folder is put in its place), ``"pushed"`` or ``"failed"``.
             token: Placeholder token, or the place in the list if that cannot be read.
             key: Key of the concept; None if it could not be computed.
             facts: What else is known, as JSON values.

@@ -21,7 +21,7 @@ from ..objective.phases import check_trainable
 from ..sharing.saved_folder import check_can_save, check_kind
 from ..text.prompt_cleaning import why_lost
 from ..text.torch_state import own_torch_state
-from ..training.preparation import warn_of_unused_settings
+from ..training.preparation import warn_of_unused_masks, warn_of_unused_settings
 from ..training.previews import check_prompts
 from ..training.rows import check_can_add
 from .chunk import Workshop, train_chunk
@@ -140,12 +140,12 @@ def train_catalogue(
     config = _checked_config(config)
     if type(concepts_per_batch) is not int or concepts_per_batch < 1:
         raise ConfigError(f"concepts_per_batch: expected a number from 1, got {shown(concepts_per_batch)}")
-    shard = own_shard(num_shards, shard_index)
+    accelerator = OwnProcess()
+    shard = own_shard(accelerator, num_shards, shard_index)
     listed = _listed(concepts, initializer=initializer, initializer_column=initializer_column)
     tokens = [one.placeholder_token for one in listed if one.placeholder_token is not None]
     prompts = check_prompts("sample_prompts", sample_prompts, ["{}"] if not tokens else tokens[:1])
     describers = Describers(describers) if isinstance(describers, DescriberConfig) else describers
-    accelerator = OwnProcess()
     describers = describers or Describers(device=accelerator.device)
     backbone = _checked_backbone(pipe, config, tokens)
     folder = local_path(output_dir)
@@ -192,6 +192,7 @@ def train_catalogue(
             concepts_per_batch=concepts_per_batch,
             sample_prompts=prompts,
         )
+        warn_of_unused_masks([task.concept for task in plan.tasks], describers, config)
         try:
             _train_all(shop, plan.tasks, result)
         finally:
@@ -203,7 +204,7 @@ def train_catalogue(
 def _train_all(shop: Workshop, tasks: Sequence[Task], result: CatalogueResult) -> None:
     """Train all tasks, chunk by chunk, under one progress bar."""
     with tqdm(
-        total=len(tasks), desc="concepts", unit="concept", disable=not PartialState().is_local_main_process
+        total=len(tasks), desc="concepts", unit="concept", disable=not (tasks and PartialState().is_local_main_process)
     ) as bar:
 
         def count(task: Task, why: str | None) -> None:

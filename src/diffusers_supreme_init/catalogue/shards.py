@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 
 from ..errors import ConfigError, shown
 from ..triggers import folded
@@ -33,10 +33,11 @@ class Shard:
         return f"{self.index}-of-{self.count}"
 
 
-def own_shard(num_shards: int, shard_index: int) -> Shard:
+def own_shard(accelerator: Accelerator, num_shards: int, shard_index: int) -> Shard:
     """Return this process's part: of a part of the catalogue, if `accelerate launch` started several processes.
 
     Args:
+        accelerator: The process's accelerator.
         num_shards: Number of parts.
         shard_index: The part of all processes that were started together, from 0.
 
@@ -50,7 +51,7 @@ def own_shard(num_shards: int, shard_index: int) -> Shard:
             f"shard_index: expected a number from 0 to {num_shards - 1} with num_shards={num_shards}, got "
             f"{shown(shard_index)}"
         )
-    state = PartialState()
+    state = accelerator.state
     return Shard(shard_index * state.num_processes + state.process_index, num_shards * state.num_processes)
 
 
