@@ -145,7 +145,8 @@ def read_list(
 ) -> list[ListedConcept]:
     """Read a list like `load_concepts`, but let no wrong line stop the others.
 
-    Lines that cannot be read come first, then the concepts, each where it is first named.
+    Lines that cannot be read come first, then the concepts, each where it is first named. A line that contradicts the
+    first one of its concept is left out of it.
 
     Raises:
         ConfigError: The file is missing, empty or no text.
@@ -158,7 +159,7 @@ def read_list(
     path = expanded(metadata_path)
     path = path / "metadata.jsonl" if path.is_dir() else path
     column = None if initializer is not None else initializer_column
-    unread: list[ListedConcept] = []
+    found: list[ListedConcept] = []
     lines: dict[str, list[_Line]] = {}
     # Not `splitlines`, which also splits at U+2028, U+2029 and U+0085, and these may stand inside a caption.
     for number, text in enumerate(_read_text(path).split("\n"), start=1):
@@ -168,22 +169,36 @@ def read_list(
         try:
             line = _parse_line(text, column, place)
         except ConfigError as error:
-            unread.append(ListedConcept(place=place, error=error))
+            found.append(ListedConcept(place=place, error=error))
         else:
             lines.setdefault(unicodedata.normalize("NFC", line.row["placeholder_token"]), []).append(line)
-    if not lines and not unread:
+    if not lines and not found:
         raise ConfigError(f"concepts: expected at least one line in {str(path)!r}, got an empty file")
     _warn_of_columns(path, lines, initializer_column)
-    return unread + [_listed(group, initializer, initializer_column, path.parent) for group in lines.values()]
+    columns = (
+        ("num_vectors", "train_on") if initializer is not None else (initializer_column, "num_vectors", "train_on")
+    )
+    for group in lines.values():
+        first, token = group[0], str(group[0].row["placeholder_token"])
+        wrong = {line.place: _contradiction(first, line, columns) for line in group}
+        agreeing = [line for line in group if wrong[line.place] is None]
+        try:
+            concept = _to_concept(token, agreeing, initializer or str(first.row[initializer_column]), path.parent)
+            found.append(ListedConcept(place=first.place, placeholder_token=token, concept=concept))
+        except (ConfigError, RegionError) as error:
+            found.append(ListedConcept(place=first.place, placeholder_token=token, error=error))
+        found += [ListedConcept(place=at, placeholder_token=token, error=why) for at, why in wrong.items() if why]
+    return found
 
 
-def _listed(lines: Sequence["_Line"], initializer: str | None, column: str, folder: Path) -> ListedConcept:
-    place, token = lines[0].place, lines[0].row["placeholder_token"]
+def _contradiction(first: "_Line", line: "_Line", columns: Sequence[str]) -> ConfigError | None:
+    """Return what is wrong with a line that says something else of its concept than the first one."""
     try:
-        concept = _to_concept(token, lines, initializer or str(_one(lines, column)), folder)
-    except (ConfigError, RegionError) as error:
-        return ListedConcept(place=place, placeholder_token=token, error=error)
-    return ListedConcept(place=place, placeholder_token=token, concept=concept)
+        for column in columns:
+            _one([first, line], column)
+    except ConfigError as error:
+        return error
+    return None
 
 
 @dataclass(frozen=True)

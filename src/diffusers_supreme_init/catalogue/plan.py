@@ -154,12 +154,13 @@ def make_plan(
 
 
 def _first_of_each(listed: Sequence[ListedConcept], shard: Shard) -> dict[str, ListedConcept]:
-    """Return ``{folded name: first concept of that name}`` of a part of the list."""
+    """Return ``{folded name: first usable concept of that name, or else its first line}`` of a part of the list."""
     found: dict[str, ListedConcept] = {}
     for one in listed:
         name = one.placeholder_token or one.place
-        if shard.holds(name):
-            found.setdefault(folded(name), one)
+        if shard.holds(name) and (one.concept is not None or folded(name) not in found):
+            known = found.get(folded(name))
+            found[folded(name)] = one if known is None or known.concept is None else known
     return found
 
 
