@@ -16,7 +16,10 @@ import pytest
 import torch
 from conftest import build_tiny_pipeline
 from filelock import FileLock
+from hub.client import shared_worker
+from hub.faults import Fault
 from run_catalogue import draw_catalogue, library_files, read_list, write_list
+from test_publishing import SETUP, fresh
 from tiny.describers import build_blip, build_sam, build_vit
 from training_processes import run_forked
 
@@ -36,6 +39,7 @@ from diffusers_supreme_init import (
 from diffusers_supreme_init.catalogue import chunk
 from diffusers_supreme_init.catalogue import run as catalogue_run
 from diffusers_supreme_init.catalogue.ledger import read_ledgers
+from diffusers_supreme_init.file_names import WEIGHT_NAMES
 
 SETTINGS: dict[str, Any] = {"max_train_steps": 1, "validation_samples": 2}
 NUM_FAST = 12
@@ -393,3 +397,72 @@ def test_merging_refuses_two_of_one_name(pipe: Any, few: Path, tmp_path: Path) -
     ).read_bytes()
     with pytest.raises(EmbeddingFileError, match="which holds no concept"):
         merge_libraries([few], tmp_path / "both")
+
+
+# the Hub
+
+
+def make_library(folder: Path, toys: Path, seeds: range) -> Path:
+    train(build_tiny_pipeline(), draw_catalogue(toys, seeds), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return libraries of 40 concepts, of 5 others, and of 45: the 40 and 5 more."""
+    base = tmp_path_factory.mktemp("libraries")
+    made = {"ours": make_library(base / "ours", base / "1", range(40))}
+    made["theirs"] = make_library(base / "theirs", base / "2", range(100, 105))
+    shutil.copytree(made["ours"], base / "more")
+    made["more"] = make_library(base / "more", base / "1", range(45))
+    return made
+
+
+@pytest.mark.parametrize("per_commit", [300, 16])
+def test_what_several_people_push_is_one_library(libraries: dict[str, Path], tmp_path: Path, per_commit: int) -> None:
+    hub = fresh(shared_worker("lfs", setup=SETUP))
+    hub.run(f"publishing.CONCEPTS_PER_COMMIT = {per_commit}").check()
+    for name, faults in (
+        ("ours", []),
+        ("theirs", [Fault("POST", r".*/commit/.*", 503)]),
+        ("more", [Fault("POST", r".*/commit/.*", "lost_answer")]),
+    ):
+        folder = shutil.copytree(libraries[name], tmp_path / name)
+        for fault in faults:
+            hub.server.add_fault(fault)
+        hub.run(f"result = push({str(folder)!r}, 'user/toys')").check()
+        hub.server.clear_faults()
+    num_commits = {300: 3, 16: 5}[per_commit]
+    assert len([one for one in hub.server.commits("user/toys") if one.title.startswith("Add")]) == num_commits
+    files = hub.server.files("user/toys")
+    index = json.loads(files["training.json"].data)
+    assert len(index["concepts"]) == 50
+    assert len([path for path in files if path.endswith("/learned_embeds.safetensors")]) == 50
+    assert {entry["pack"] for entry in index["concepts"].values()} == {"pack-0-of-1.safetensors"}
+    before = len(hub.server.commits("user/toys"))
+    again = hub.run(f"result = push({str(tmp_path / 'more')!r}, 'user/toys')").check()
+    assert again.value[1] is False
+    assert len(hub.server.commits("user/toys")) == before
+    hub.run("publishing.CONCEPTS_PER_COMMIT = 300").check()
+
+
+def test_a_library_loads_in_one_request_for_the_index_and_one_a_pack(
+    libraries: dict[str, Path], tmp_path: Path
+) -> None:
+    hub = fresh(shared_worker("lfs", setup=SETUP))
+    folder = shutil.copytree(libraries["ours"], tmp_path / "ours")
+    hub.run(f"result = push({str(folder)!r}, 'user/toys')").check()
+    loads = """
+from diffusers_supreme_init.loading.reading import read_sources
+from diffusers_supreme_init.loading.sources import SourceOptions
+found = read_sources(["user/toys"], {only}, SourceOptions(cache_dir={cache!r}), has_token=False)
+result = [[one[0].placeholder_token, one[0].rows.sum().item()] for _, one in found]
+"""
+    before = len(hub.server.requests)
+    everything = hub.run(loads.format(only=None, cache=str(tmp_path / "cache"))).check().value
+    asked = [one.path.rpartition("/")[2] for one in hub.server.requests[before:] if one.method == "HEAD"]
+    assert [token for token, _ in everything] == sorted((f"<toy-{n}>" for n in range(40)), key=lambda one: one[1:-1])
+    # First whether it is a single concept, for each of four text encoders.
+    assert asked == [*WEIGHT_NAMES, "training.json", "pack-0-of-1.safetensors"]
+    some = hub.run(loads.format(only=["<toy-3>"], cache=str(tmp_path / "other"))).check().value
+    assert some == [one for one in everything if one[0] == "<toy-3>"]

@@ -15,8 +15,8 @@ from ..inputs.paths import local_path
 from ..sharing.library_folder import pack_of_folders, saved_digests
 from ..triggers import folded
 from .finishing import finish
-from .folders import copy_folder
-from .ledger import alone, merge_ledgers, read_ledgers
+from .folders import copy_folder, key_of, saved_record
+from .ledger import Ledger, alone, merge_ledgers, read_ledgers
 from .shards import Shard
 
 
@@ -76,6 +76,23 @@ def merge_libraries(
             merge_ledgers(source, folder)
         finish(folder)
     return [tokens[target] for target in copies]
+
+
+def record_push(folder: str | os.PathLike[str], repo_id: str) -> None:
+    """Write down that the concepts of a library have been pushed, and show it on its pages.
+
+    Raises:
+        OutputError: The library cannot be written.
+    """
+    path, shard = local_path(folder), Shard()
+    with alone(path, shard):
+        states = {(line["token"], line["key"]): line["state"] for line in read_ledgers(path)}
+        ledger = Ledger(path, shard)
+        for name, entry in library_entries(path).items():
+            key, _ = key_of(saved_record(path / name) or {})
+            if states.get((entry.placeholder_token, key)) != "pushed":
+                ledger.append("pushed", entry.placeholder_token, key, repo_id=repo_id)
+        finish(path)
 
 
 def remove_concepts(folder: str | os.PathLike[str], tokens: Sequence[str]) -> None:

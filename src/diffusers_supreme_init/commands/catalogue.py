@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from accelerate import PartialState
+
+from ..catalogue.library import record_push
 from ..catalogue.plan import Failure
 from ..catalogue.run import CatalogueResult, train_catalogue
+from ..errors import ConfigError
+from ..sharing.publishing import push_to_hub
 from .arguments import (
     CatalogueArguments,
     ConceptArguments,
@@ -32,6 +37,11 @@ def train_list(parsed: Parsed) -> int:
     asked, how, hub = parsed.of(ConceptArguments), parsed.of(CatalogueArguments), parsed.of(HubArguments)
     config, model = parsed.of(TrainingArguments), parsed.of(ModelArguments)
     output_dir = Path(str(config.output_dir))
+    if hub.push_to_hub and (how.num_shards > 1 or PartialState().num_processes > 1):
+        raise ConfigError(
+            "push_to_hub: a part of a list is not pushed; train all parts first, then supreme-init push "
+            f"{output_dir} {hub.hub_model_id}"
+        )
     result = train_catalogue(
         load_pipeline(model),
         str(asked.concepts),
@@ -49,7 +59,23 @@ def train_list(parsed: Parsed) -> int:
         sample_prompts=hub.sample_prompts,
     )
     print(_planned(result) if how.dry_run else _summary(result, output_dir))
+    if hub.push_to_hub and not how.dry_run:
+        _push(output_dir, hub, overwrite=asked.overwrite)
     return FAILURE if result.failed or result.failed_before else 0
+
+
+def _push(output_dir: Path, hub: HubArguments, *, overwrite: bool) -> None:
+    published = push_to_hub(
+        output_dir,
+        str(hub.hub_model_id),
+        private=hub.hub_private_repo or None,
+        create_pr=hub.create_pr,
+        license=hub.hub_license,
+        overwrite=overwrite,
+        allow_toybox=hub.allow_toybox,
+    )
+    record_push(output_dir, published.repo_id)
+    print(f"published: {published.url}" + ("" if published.is_new_commit else " (it held the same already)"))
 
 
 def _summary(result: CatalogueResult, output_dir: Path) -> str:

@@ -9,6 +9,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
+
+from torch import Tensor
 
 from ..errors import EmbeddingFileError
 from ..file_names import pack_name
@@ -18,6 +21,8 @@ from .library import LibraryEntry
 
 MAX_PACKED = 1000
 """Concepts in one pack."""
+PackedFile: TypeAlias = tuple[Mapping[str, Tensor], Mapping[str, str], str]
+"""Tensors and metadata of an embedding file, and the SHA-256 of its bytes."""
 _KEPT = (METADATA_KEY, "modelspec.architecture")
 
 
@@ -33,12 +38,11 @@ def packs_of(folders: Iterable[str]) -> dict[str, str]:
     return {name: pack_name(digest % count, count) for name, digest in digests.items()}
 
 
-def pack_bytes(embeddings: Mapping[str, tuple[Mapping, Mapping[str, str], str]]) -> bytes:
+def pack_bytes(embeddings: Mapping[str, PackedFile]) -> bytes:
     """Return the contents of a pack.
 
     Args:
-        embeddings: ``{"folder/file name": (tensors, metadata, digest)}``: what `read_safetensors` returns of the file,
-            and the SHA-256 of its bytes.
+        embeddings: ``{"folder/file name": file}``.
     """
     rows, about = {}, {}
     for name, (tensors, metadata, digest) in sorted(embeddings.items()):
@@ -46,6 +50,23 @@ def pack_bytes(embeddings: Mapping[str, tuple[Mapping, Mapping[str, str], str]])
         kept = {key: metadata[key] for key in _KEPT if key in metadata}
         about[name] = json.dumps({"placeholder_token": token, "sha256": digest, **kept})
     return safetensors_bytes(rows, about)
+
+
+def members_of_pack(path: Path) -> dict[str, PackedFile]:
+    """Return what a pack was made of, as `pack_bytes` takes it.
+
+    Raises:
+        EmbeddingFileError: The pack is damaged.
+    """
+    tensors, metadata = read_safetensors(path)
+    found: dict[str, PackedFile] = {}
+    for name, rows in tensors.items():
+        try:
+            about = json.loads(metadata[name])
+            found[name] = {about.pop("placeholder_token"): rows}, about, about.pop("sha256")
+        except (KeyError, ValueError, AttributeError) as error:
+            raise EmbeddingFileError(f"{str(path)!r}: expected a whole pack, got a damaged one ({error})") from error
+    return found
 
 
 def read_pack(path: Path, entries: Mapping[str, LibraryEntry]) -> dict[str, tuple[LearnedEmbedding, ...]]:
