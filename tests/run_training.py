@@ -1,7 +1,7 @@
 """A training run in a process of its own, which may be told to kill itself; not a test: see `training_processes`.
 
 python run_training.py OUTPUT_DIR '{"max_train_steps": 6}' [--kill-at-step N | --kill-at-save N] [--stop-after N]
-    [--float64] [--pipeline FOLDER] [--resolution N]
+    [--float64] [--pipeline FOLDER] [--resolution N] [--catalogue FOLDER [--kill PLACE N] [--shard INDEX COUNT]]
 python run_training.py --fork
 """
 
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import run_catalogue
 import torch
 from conftest import build_tiny_pipeline, random_picture
 from diffusers import DiffusionPipeline
@@ -93,9 +94,15 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--pipeline", type=Path, help="folder of a pipeline; default: a tiny Stable Diffusion")
     parser.add_argument("--resolution", type=int, help="of the pictures; default: that of the settings")
     parser.add_argument("--describers", type=json.loads, help="folders of describers; the words are found by them")
+    parser.add_argument("--catalogue", type=Path, help="train what is listed there, rather than three concepts")
+    parser.add_argument("--kill", nargs=2, help="see `run_catalogue`")
+    parser.add_argument("--shard", nargs=2, type=int, default=(0, 1), help="which part of a catalogue, of how many")
     arguments = parser.parse_args(given)
     torch.set_num_threads(1)
     pipe = build_tiny_pipeline()
+    if arguments.catalogue is not None:
+        run_catalogue.train(pipe, arguments)
+        return
     if arguments.pipeline is not None:
         parts = DiffusionPipeline.load_config(arguments.pipeline)
         absent = {name: None for name, part in parts.items() if part == [None, None]}

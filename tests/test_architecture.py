@@ -32,6 +32,7 @@ FLOORS = [
     ["evaluation"],
     ["sharing"],
     ["trainer"],
+    ["catalogue"],
     ["__init__"],
     ["commands"],
     ["__main__"],
@@ -85,6 +86,7 @@ FIRST_NAMES = [
     "write_embeddings",
 ]
 LATER_NAMES = [
+    "CatalogueResult",
     "EDITING_PROMPTS",
     "PAPER_SETTINGS",
     "EmbeddingProgram",
@@ -103,7 +105,11 @@ LATER_NAMES = [
     "fit_to_square",
     "folder_name",
     "load_picture",
+    "merge_libraries",
     "metrics",
+    "remove_concepts",
+    "train_catalogue",
+    "verify_library",
     "versions",
     "write_atomically",
 ]

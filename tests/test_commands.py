@@ -123,6 +123,13 @@ def test_help_imports_neither_torch_nor_diffusers() -> None:
         (["train", "a.png", "--token", "<a>"], "images: expected a picture or a folder, got 'a.png', which does not"),
         (["train", "--token", "<a>"], "expected a picture, got none; pictures come before the options"),
         (["train", MUG], "expected --token, the new word, got none"),
+        (
+            ["train", MUG, "--token", "<mug>", "--num_shards", "2"],
+            "expected --concepts with the options of many concepts",
+        ),
+        (["library"], "expected list, verify, merge or remove, got ''"),
+        (["library", "merge", "a"], "expected supreme-init library merge FOLDER ... INTO, got a"),
+        (["library", "verify", "nowhere"], "expected a library, got 'nowhere', which has no index"),
         (["train", MUG, "--concepts", "b.jsonl"], "expected either --concepts or pictures and a --token, got both"),
         (["train", MUG, "--images", MUG], "expected PICTURE either first or after --images, got both"),
         (
@@ -384,9 +391,20 @@ def test_train_on_a_quantised_denoiser_without_t5(tmp_path: Path, run: Run, monk
 def test_train_takes_a_list_of_concepts(run: Run, tmp_path: Path) -> None:
     words = ["--concepts", str(TOYBOX / "concepts" / "metadata.jsonl"), "--initializer_column", "class"]
     settings = ["--max_train_steps", "1", "--validation_samples", "0", "--train_batch_size", "1", "--masked_loss"]
-    ended = run("train", "--model", "toybox", *words, *settings, "--no_report")
+    ended = run("train", "--model", "toybox", *words, *settings)
     assert ended.status == 0
-    assert "12 concepts (12 finished)" in ended.out
+    assert "12 trained." in ended.out
+    assert "12 there already." in run("train", "--model", "toybox", *words, *settings).out
+    library = str(Path("out") / "concepts")
+    assert run("library", "verify", library).out == "12 concepts, all as they were saved\n"
+    assert run("library", "remove", library, "<mug>").out == "removed <mug>; 11 concepts left\n"
+    assert "1 to train; about" in run("train", "--model", "toybox", *words, *settings, "--dry_run").out
+    assert "11 concepts copied, 11 in other" in run("library", "merge", library, "other").out
+    assert run("library", "list", "other").out.endswith("11 concepts\n")
+    (tmp_path / "other" / "bear" / "learned_embeds.safetensors").write_bytes(b"")
+    damaged = run("library", "verify", "other")
+    assert damaged.status == 1
+    assert "bear/learned_embeds.safetensors: its bytes are not those that were saved" in damaged.out
     clock = tmp_path / "out" / "concepts" / "clock" / "learned_embeds.safetensors"
     assert read_embedding(clock).description == "clock"
 

@@ -17,6 +17,7 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     SupremeInitWarning,
     UnsupportedPipelineError,
+    backbones,
     evaluate,
 )
 from diffusers_supreme_init.backbones import StableDiffusionBackbone
@@ -218,7 +219,8 @@ def test_a_concept_that_is_not_loaded_is_refused(pipe: Any) -> None:
 def test_a_pipeline_that_cannot_be_trained_on_says_what_to_leave_out(
     trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(StableDiffusionBackbone, "pipeline_classes", ())
+    others = [one for one in backbones.BACKBONES if one is not StableDiffusionBackbone]
+    monkeypatch.setattr(backbones, "BACKBONES", others)
     with pytest.raises(UnsupportedPipelineError, match="can be trained on .* pass denoising_samples=0"):
         measure(trained.pipe, denoising_samples=4)
     assert measure(trained.pipe, denoising_samples=0).denoising_mse is None

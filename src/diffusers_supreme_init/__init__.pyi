@@ -2,6 +2,8 @@
 # somebody first uses it.
 
 from . import backbones, describers, metrics
+from .catalogue.library import merge_libraries, remove_concepts, verify_library
+from .catalogue.run import CatalogueResult, train_catalogue
 from .concepts import Concept, load_concepts
 from .config import PAPER_SETTINGS, DescriberConfig, SupremeInitConfig
 from .describers import Describers, EndpointRefiner, LocalRefiner, RefinementStyle, Region
@@ -64,6 +66,12 @@ __all__ = [
     "SupremeInitTextualInversionTrainer",
     "find_checkpoint",
     "load_concepts",
+    # many
+    "CatalogueResult",
+    "merge_libraries",
+    "remove_concepts",
+    "train_catalogue",
+    "verify_library",
     # describe
     "DescriberConfig",
     "Describers",

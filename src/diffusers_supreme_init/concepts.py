@@ -116,29 +116,89 @@ def load_concepts(
     Warns:
         SupremeInitWarning: A column is not read although its name looks as if it were.
     """
+    listed = read_list(metadata_path, initializer_column=initializer_column, initializer=initializer)
+    errors = [one.error for one in listed if one.error is not None]
+    if errors:
+        raise errors[0]
+    return [one.concept for one in listed if one.concept is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedConcept:
+    """What a list says of one concept, or why its lines cannot be used.
+
+    Attributes:
+        place: Where it stands, for messages: ``"metadata.jsonl, line 5"``.
+        placeholder_token: Its name; None if the line could not be read.
+        concept: The concept; None if there is an error.
+        error: What is wrong with its lines.
+    """
+
+    place: str
+    placeholder_token: str | None = None
+    concept: Concept | None = None
+    error: ConfigError | RegionError | None = None
+
+
+def read_list(
+    metadata_path: str | os.PathLike[str], *, initializer_column: str = "initializer", initializer: str | None = None
+) -> list[ListedConcept]:
+    """Read a list like `load_concepts`, but let no wrong line stop the others.
+
+    Lines that cannot be read come first, then the concepts, each where it is first named. A line that contradicts the
+    first one of its concept is left out of it.
+
+    Raises:
+        ConfigError: The file is missing, empty or no text.
+
+    Warns:
+        SupremeInitWarning: A column is not read although its name looks as if it were.
+    """
     if not isinstance(metadata_path, str | os.PathLike):
         raise ConfigError(f"concepts: expected the path of a metadata.jsonl, got {shown(metadata_path)}")
     path = expanded(metadata_path)
     path = path / "metadata.jsonl" if path.is_dir() else path
     column = None if initializer is not None else initializer_column
+    found: list[ListedConcept] = []
     lines: dict[str, list[_Line]] = {}
     # Not `splitlines`, which also splits at U+2028, U+2029 and U+0085, and these may stand inside a caption.
     for number, text in enumerate(_read_text(path).split("\n"), start=1):
-        if text.strip():
-            line = _parse_line(text, column, f"{path.name}, line {number}")
+        place = f"{path.name}, line {number}"
+        if not text.strip():
+            continue
+        try:
+            line = _parse_line(text, column, place)
+        except ConfigError as error:
+            found.append(ListedConcept(place=place, error=error))
+        else:
             lines.setdefault(unicodedata.normalize("NFC", line.row["placeholder_token"]), []).append(line)
-    if not lines:
+    if not lines and not found:
         raise ConfigError(f"concepts: expected at least one line in {str(path)!r}, got an empty file")
     _warn_of_columns(path, lines, initializer_column)
-    return [
-        _to_concept(
-            group[0].row["placeholder_token"],
-            group,
-            initializer or str(_one(group, initializer_column)),
-            path.parent,
-        )
-        for group in lines.values()
-    ]
+    columns = (
+        ("num_vectors", "train_on") if initializer is not None else (initializer_column, "num_vectors", "train_on")
+    )
+    for group in lines.values():
+        first, token = group[0], str(group[0].row["placeholder_token"])
+        wrong = {line.place: _contradiction(first, line, columns) for line in group}
+        agreeing = [line for line in group if wrong[line.place] is None]
+        try:
+            concept = _to_concept(token, agreeing, initializer or str(first.row[initializer_column]), path.parent)
+            found.append(ListedConcept(place=first.place, placeholder_token=token, concept=concept))
+        except (ConfigError, RegionError) as error:
+            found.append(ListedConcept(place=first.place, placeholder_token=token, error=error))
+        found += [ListedConcept(place=at, placeholder_token=token, error=why) for at, why in wrong.items() if why]
+    return found
+
+
+def _contradiction(first: "_Line", line: "_Line", columns: Sequence[str]) -> ConfigError | None:
+    """Return what is wrong with a line that says something else of its concept than the first one."""
+    try:
+        for column in columns:
+            _one([first, line], column)
+    except ConfigError as error:
+        return error
+    return None
 
 
 @dataclass(frozen=True)

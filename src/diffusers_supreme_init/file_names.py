@@ -24,8 +24,11 @@ SHEET_NAME = "sheet.png"
 RUN_NAME = "run.yaml"
 SOFTWARE = "diffusers-supreme-init"
 """What files that no record lists say of themselves, so that nobody else's is replaced."""
+PAGE_NAME = "index.html"
+TABLE_NAME = "summary.csv"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
+_PACK = re.compile(r"pack-\d+-of-\d+\.safetensors")
 _NUMBERED_IMAGE = re.compile(r"(images|pictures)/\d+\.png")
 _IS_NO_NAME = re.compile(r"learned_embeds|(embeddings?|(\w+_)?model|pytorch_lora_weights)\Z", re.IGNORECASE)
 _LONGEST_NAME = 60
@@ -81,6 +84,16 @@ def picture_name(index: int) -> str:
 def is_numbered_image(name: str) -> bool:
     """Whether a name is one that `sample_name` or `picture_name` gives."""
     return _NUMBERED_IMAGE.fullmatch(name) is not None
+
+
+def pack_name(index: int, count: int) -> str:
+    """Return the name of a pack of a library: no concept's folder has a dot."""
+    return f"pack-{index}-of-{count}.safetensors"
+
+
+def is_pack_name(name: str) -> bool:
+    """Whether a name is one that `pack_name` gives."""
+    return _PACK.fullmatch(name) is not None
 
 
 def concept_file_names(

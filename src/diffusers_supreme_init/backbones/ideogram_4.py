@@ -25,8 +25,8 @@ _GUIDANCE = 7.0
 class Ideogram4Backbone(ChatBackbone):
     """See `Backbone`. Time runs from noise to picture, and the transformer predicts latents minus noise.
 
-    Prompts are neither padded nor joined: each sample goes through the transformer alone. The second transformer, which
-    draws without a prompt, takes no part.
+    Prompts are neither padded nor joined: each sample goes through the transformer alone. The second transformer,
+    which draws without a prompt, takes no part.
     """
 
     pipeline_classes: ClassVar[tuple[type, ...]] = (Ideogram4Pipeline,)

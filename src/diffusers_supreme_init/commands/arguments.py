@@ -90,7 +90,8 @@ class ConceptArguments:
         default=None, metadata={"help": "Rows; default: one per token of the initializer."}
     )
     concepts: str | None = field(
-        default=None, metadata={"help": "A metadata.jsonl with many concepts, instead of pictures and a token."}
+        default=None,
+        metadata={"help": "A metadata.jsonl with many concepts, instead of pictures and a token; makes a library."},
     )
     initializer_column: str = field(
         default="initializer", metadata={"help": "Column of metadata.jsonl with the words to start from."}
@@ -106,6 +107,24 @@ class ConceptArguments:
     report: bool = field(
         default=True, metadata={"help": "Draw the concept beside its words when done, and write report.html."}
     )
+
+
+@dataclass(kw_only=True)
+class CatalogueArguments:
+    """A list of many concepts: how it is divided, and what happens to those that failed."""
+
+    _argument_group_name = "many concepts"
+
+    num_shards: int = field(
+        default=1, metadata={"help": "Train one of so many parts of --concepts; each process takes another one."}
+    )
+    shard_index: int = field(default=0, metadata={"help": "Which part, from 0."})
+    concepts_per_batch: int = field(
+        default=1,
+        metadata={"help": "Concepts that go through the model together; more: faster, rows differ by rounding."},
+    )
+    retry_failed: bool = field(default=False, metadata={"help": "Try again what failed before."})
+    dry_run: bool = field(default=False, metadata={"help": "Only say what would be trained, and how long it takes."})
 
 
 @dataclass(kw_only=True)
@@ -283,6 +302,23 @@ class PushArguments:
     overwrite: bool = field(default=False, metadata={"help": "Replace published concepts of the same name."})
     allow_toybox: bool = field(
         default=False, metadata={"help": "Publish what was made with the toybox, in a private repository."}
+    )
+
+
+@dataclass(kw_only=True)
+class LibraryArguments:
+    """What is done with a library."""
+
+    _argument_group_name = "library"
+
+    action: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "list FOLDER; verify FOLDER; merge FOLDER ... INTO; remove FOLDER TOKEN ...",
+        },
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Of two concepts of one name with other rows, keep the last that is merged."}
     )
 
 

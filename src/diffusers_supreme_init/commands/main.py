@@ -19,6 +19,7 @@ from ..errors import ConfigError, SupremeInitError
 from ..file_names import folder_name
 from ..version import __version__
 from .arguments import (
+    CatalogueArguments,
     CompareArguments,
     CompletionArguments,
     ConceptArguments,
@@ -29,6 +30,7 @@ from .arguments import (
     EvaluateArguments,
     GenerateArguments,
     HubArguments,
+    LibraryArguments,
     ModelArguments,
     PushArguments,
     RegionArguments,
@@ -70,6 +72,7 @@ COMMANDS = {
             summary="Teach a model a new word from a picture.",
             arguments=(
                 ConceptArguments,
+                CatalogueArguments,
                 ModelArguments,
                 RegionArguments,
                 TrainingArguments,
@@ -91,7 +94,8 @@ COMMANDS = {
             example='supreme-init train mug.jpg --token "<mug>" --model stable-diffusion-v1-5/stable-diffusion-v1-5',
             details="Finds words for the picture, or for what you clicked on, and trains them for about 100 steps.\n"
             "What you click on counts in training, what surrounds it a little (--masked_loss false: the same).\n"
-            "Put pictures before the options. On several GPUs: accelerate launch -m diffusers_supreme_init train ...",
+            "Put pictures before the options. On several GPUs: accelerate launch -m diffusers_supreme_init train ...\n"
+            "--concepts metadata.jsonl trains any number of words into a library, and goes on where it ended.",
         ),
         Command(
             name="describe",
@@ -172,6 +176,18 @@ COMMANDS = {
             usual=("hub_private_repo", "hub_license", "create_pr", "revision", "commit_message", "overwrite"),
             positional=("folder_and_repository", "FOLDER ID"),
             example="supreme-init push out/mug user/mug",
+        ),
+        Command(
+            name="library",
+            summary="List, merge, remove from or verify a folder of many words.",
+            arguments=(LibraryArguments,),
+            module="library",
+            uses_models=False,
+            usual=("overwrite",),
+            positional=("action", "ACTION FOLDER"),
+            example="supreme-init library verify library",
+            details="list FOLDER, verify FOLDER, merge FOLDER ... INTO, remove FOLDER TOKEN ...\n"
+            "verify finds damaged files, concepts that the index does not list, and lines without a concept.",
         ),
         Command(
             name="completion",

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ..backbones import family_defaults
-from ..concepts import Concept, find_masks, find_regions, load_concepts
-from ..describers import Describers
+from ..concepts import Concept, find_masks, find_regions
+from ..describers import Describers, Region
 from ..errors import ConfigError, PictureError, SupremeInitError, TrainingError
 from ..file_names import RUN_NAME
 from ..files import write_atomically
@@ -27,6 +27,7 @@ from ..training.checkpoint import find_checkpoint
 from ..training.previews import SAMPLE_PROMPTS
 from ..triggers import check_placeholder_token
 from .arguments import (
+    CatalogueArguments,
     ConceptArguments,
     DescriberArguments,
     DrawingArguments,
@@ -35,6 +36,7 @@ from .arguments import (
     RegionArguments,
     TrainingArguments,
 )
+from .catalogue import train_list
 from .describers import check_describers, requested_describers, requested_region
 from .parser import Parsed
 from .pipelines import as_typed, check_model, load_pipeline, sampling_of
@@ -52,6 +54,13 @@ def run(parsed: Parsed) -> int:
     """
     asked, model, hub = parsed.of(ConceptArguments), parsed.of(ModelArguments), parsed.of(HubArguments)
     config, region_arguments = parsed.of(TrainingArguments), parsed.of(RegionArguments)
+    if asked.concepts is not None:
+        check_only_list(asked, requested_region(region_arguments))
+        check_model_and_hub(model, hub)
+        with advising_on_memory():
+            return train_list(parsed)
+    if parsed.of(CatalogueArguments) != CatalogueArguments():
+        raise ConfigError("expected --concepts with the options of many concepts, got none")
     concepts = requested_concepts(asked, region_arguments)
     output_dir = Path(str(config.output_dir))
     describers = requested_describers(region_arguments, parsed.of(DescriberArguments))
@@ -61,7 +70,7 @@ def run(parsed: Parsed) -> int:
     # Before training, so that a run that is killed can go on by it. All processes write the same.
     write_atomically(output_dir / RUN_NAME, parsed.as_yaml(resume_from_checkpoint=None).encode())
     failure: SupremeInitError | None = None
-    with _stopping_on_interrupt(trainer) as after_step, _advising_on_memory():
+    with _stopping_on_interrupt(trainer) as after_step, advising_on_memory():
         try:
             trainer.train(after_step)
         except SupremeInitError as error:
@@ -102,23 +111,27 @@ def run(parsed: Parsed) -> int:
     return INTERRUPTED if any(one.status == "stopped" for one in trainer.results) else 0
 
 
+def check_only_list(asked: ConceptArguments, region: Region | None) -> None:
+    """Check that nothing is said of a single concept beside a list of many.
+
+    Raises:
+        ConfigError: Something is.
+    """
+    if asked.images or asked.placeholder_token is not None:
+        raise ConfigError("expected either --concepts or pictures and a --token, got both")
+    if asked.mask or asked.num_vectors is not None or asked.train_on != "crop" or region is not None:
+        raise ConfigError(
+            "expected mask_file_name, num_vectors, train_on, points and box as columns of --concepts, got options"
+        )
+
+
 def requested_concepts(asked: ConceptArguments, region_arguments: RegionArguments) -> list[Concept]:
-    """Return the concepts that the options name.
+    """Return the concept that the options name.
 
     Raises:
         SupremeInitError: Options are missing or contradict each other.
     """
     region = requested_region(region_arguments)
-    if asked.concepts is not None:
-        if asked.images or asked.placeholder_token is not None:
-            raise ConfigError("expected either --concepts or pictures and a --token, got both")
-        if asked.mask or asked.num_vectors is not None or asked.train_on != "crop" or region is not None:
-            raise ConfigError(
-                "expected mask_file_name, num_vectors, train_on, points and box as columns of --concepts, got options"
-            )
-        return load_concepts(
-            asked.concepts, initializer_column=asked.initializer_column, initializer=asked.initializer
-        )
     if not asked.images:
         raise ConfigError("expected a picture, got none; pictures come before the options: supreme-init train mug.jpg")
     if asked.placeholder_token is None:
@@ -166,11 +179,7 @@ def _check(
     check_is_ours(output_dir / RUN_NAME)
     if asked.report:
         check_can_report(output_dir, tokens)
-    pipeline_class = str(check_model(model)["_class_name"])
-    if family_defaults(pipeline_class) is None:
-        raise ConfigError(
-            f"model: {pipeline_class} cannot be trained on; supreme-init train without --model lists models that can"
-        )
+    check_model_and_hub(model, hub)
     methods = [concept.method for concept in concepts]
     regions = [
         region
@@ -178,6 +187,19 @@ def _check(
         for region in find_regions(concept, len(find_pictures(concept.images, quietly=True))) or ()
     ]
     check_describers(describers, methods, finds_regions=any(region.mask is None for region in regions))
+
+
+def check_model_and_hub(model: ModelArguments, hub: HubArguments) -> None:
+    """Check that the model can be trained on and that the repository can be pushed to.
+
+    Raises:
+        SupremeInitError: One cannot.
+    """
+    pipeline_class = str(check_model(model)["_class_name"])
+    if family_defaults(pipeline_class) is None:
+        raise ConfigError(
+            f"model: {pipeline_class} cannot be trained on; supreme-init train without --model lists models that can"
+        )
     _check_hub(hub, model)
 
 
@@ -221,7 +243,12 @@ def _stopping_on_interrupt(trainer: SupremeInitTextualInversionTrainer) -> Itera
 
 
 @contextlib.contextmanager
-def _advising_on_memory() -> Iterator[None]:
+def advising_on_memory() -> Iterator[None]:
+    """Say what helps if the accelerator's memory is full.
+
+    Raises:
+        TrainingError: It is.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:

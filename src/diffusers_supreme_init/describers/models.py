@@ -1,6 +1,7 @@
 """`Describers`: the models that a configuration names, each loaded on first use."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import torch
@@ -14,6 +15,7 @@ from .model_loading import explained, load_part
 from .refiner import Refiner
 from .segmenter import Segmenter
 
+_KINDS = ("classifier", "captioner", "segmenter")
 DEFAULT_CLASSIFIER = "google/vit-base-patch16-224"
 DEFAULT_ZERO_SHOT_CLASSIFIER = "openai/clip-vit-base-patch32"
 
@@ -87,10 +89,25 @@ class Describers:
 
     def release(self) -> None:
         """Free the memory of all loaded models; each is loaded again on its next use."""
-        for name in ("classifier", "captioner", "segmenter"):
+        for name in _KINDS:
             self.__dict__.pop(name, None)
         if isinstance(self.refiner, LocalRefiner):
             self.refiner.release()
+
+    @contextlib.contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Keep the loaded models in the CPU's memory meanwhile, so that the accelerator is free for a pipeline."""
+        loaded = [self.__dict__[name].model for name in _KINDS if name in self.__dict__]
+        homes = [(model, model.device) for model in loaded]
+        if isinstance(self.refiner, LocalRefiner):
+            self.refiner.release()
+        for model, _ in homes:
+            model.to("cpu")
+        try:
+            yield
+        finally:
+            for model, home in homes:
+                model.to(home)
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EmbeddingFileError
-from ..file_names import CARD_NAME, RECORD_NAME, WEIGHT_NAMES
+from ..file_names import CARD_NAME, RECORD_NAME, WEIGHT_NAMES, is_numbered_image, is_pack_name
 from ..files import json_bytes
 from ..triggers import folded
 from .embedding_file import LearnedEmbedding, read_embedding
 
 logger = logging.getLogger(__name__)
+
+_OPTIONAL = ("sha256", "pack", "sample")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class LibraryEntry:
         num_vectors: Number of its rows in the first text encoder.
         base_model: Hub id of the model it was trained on; None if unknown or local.
         weights: Names of its embedding files, one per text encoder.
+        sha256: Digests of these files, in hexadecimal; empty if unknown.
+        pack: Name of the file that holds them too, see `pack`; None if there is none.
+        sample: A picture of it, relative to its folder; None if there is none.
     """
 
     placeholder_token: str
@@ -37,6 +42,9 @@ class LibraryEntry:
     num_vectors: int
     base_model: str | None
     weights: tuple[str, ...]
+    sha256: tuple[str, ...] = ()
+    pack: str | None = None
+    sample: str | None = None
 
 
 def library_entry(embedding: LearnedEmbedding, weights: Iterable[str]) -> LibraryEntry:
@@ -52,8 +60,14 @@ def library_entry(embedding: LearnedEmbedding, weights: Iterable[str]) -> Librar
 
 def index_bytes(entries: Mapping[str, LibraryEntry]) -> bytes:
     """Return the contents of the index file for the concepts of a library, ``{folder: entry}``."""
-    concepts = {folder: asdict(entry) for folder, entry in entries.items()}
-    return json_bytes({"folders": sorted(entries), "concepts": concepts, "files": [CARD_NAME, RECORD_NAME]})
+    concepts = {folder: _values(entry) for folder, entry in entries.items()}
+    packs = sorted({entry.pack for entry in entries.values() if entry.pack is not None})
+    return json_bytes({"folders": sorted(entries), "concepts": concepts, "files": [CARD_NAME, RECORD_NAME, *packs]})
+
+
+def _values(entry: LibraryEntry) -> dict[str, Any]:
+    """Return an entry as JSON values, without those that only large libraries have."""
+    return {name: value for name, value in asdict(entry).items() if value or name not in _OPTIONAL}
 
 
 def read_index(data: bytes) -> dict[str, LibraryEntry | None] | None:
@@ -149,7 +163,7 @@ def _entry(values: Any) -> LibraryEntry | None:
     if not isinstance(values, dict):
         return None
     token, count, weights = values.get("placeholder_token"), values.get("num_vectors"), values.get("weights")
-    texts = [values.get("description"), values.get("base_model")]
+    texts = [values.get("description"), values.get("base_model"), values.get("sample")]
     if not isinstance(token, str) or type(count) is not int or not isinstance(weights, list):
         return None
     if not weights or not set(map(str, weights)) <= set(WEIGHT_NAMES) or not all(_is_text(one) for one in texts):
@@ -160,7 +174,17 @@ def _entry(values: Any) -> LibraryEntry | None:
         num_vectors=count,
         base_model=texts[1],
         weights=tuple(name for name in WEIGHT_NAMES if name in weights),
+        **_digests(values, len(weights)),
+        sample=texts[2] if is_numbered_image(texts[2] or "") else None,
     )
+
+
+def _digests(values: Mapping[str, Any], num_weights: int) -> dict[str, Any]:
+    """Return what an entry says of the bytes of its files; nothing if it is invalid."""
+    sha256, pack = values.get("sha256"), values.get("pack")
+    if not isinstance(sha256, list) or len(sha256) != num_weights or not all(isinstance(one, str) for one in sha256):
+        return {}
+    return {"sha256": tuple(sha256), "pack": pack if isinstance(pack, str) and is_pack_name(pack) else None}
 
 
 def _is_text(value: Any) -> bool:

@@ -63,10 +63,14 @@ def one_per_row(found: Sequence[FoundConcept], num_tokens: int) -> list[FoundCon
 
 def _read(files: ConceptFiles, options: SourceOptions, has_token: bool) -> list[tuple[LearnedEmbedding, ...]]:
     """Return the concepts in some files: one in several files, or those of one file."""
-    if len(files) == 1:
-        concepts = read_concepts(files[0], allow_pickle=options.allow_pickle)
-        return [_marked(concept, files[0], has_token) for concept in concepts]
-    found = [_marked(read_embeddings(file, allow_pickle=options.allow_pickle), file, has_token) for file in files]
+    packed = tuple(one for one in files if isinstance(one, LearnedEmbedding))
+    unread = [one for one in files if not isinstance(one, LearnedEmbedding)]
+    if packed:
+        return [packed]
+    if len(unread) == 1:
+        concepts = read_concepts(unread[0], allow_pickle=options.allow_pickle)
+        return [_marked(concept, unread[0], has_token) for concept in concepts]
+    found = [_marked(read_embeddings(file, allow_pickle=options.allow_pickle), file, has_token) for file in unread]
     return [tuple(part for parts in found for part in parts)]
 
 

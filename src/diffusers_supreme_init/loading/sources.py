@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,16 +21,19 @@ from torch import Tensor
 
 from ..errors import EmbeddingFileError, one_line, shown
 from ..file_names import PICKLE_SUFFIXES, RECORD_NAME, SAFETENSORS_SUFFIXES, WEIGHT_NAMES
+from ..formats.embedding_file import LearnedEmbedding
 from ..formats.library import LibraryEntry, choose_folders, find_concept_folders, read_index, read_library
+from ..formats.pack import read_pack
 from ..formats.readers import KOHYA_KEY, pickle_advice
 from ..hub_connection import HUB_FAILURES
 from ..inputs.paths import expanded, starts_like_path
 
 ConceptSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor] | Tensor
-ConceptFiles: TypeAlias = Sequence[str | os.PathLike[str] | Mapping[str, Tensor]]
-"""The files of one concept, one per text encoder."""
+ConceptFiles: TypeAlias = Sequence[str | os.PathLike[str] | Mapping[str, Tensor] | LearnedEmbedding]
+"""The files of one concept, one per text encoder; or its embeddings, if they were read with others from a pack."""
 
 _NUM_DOWNLOADS = 8
+"""At once. Of a pack that holds more concepts, no more than these are downloaded one by one."""
 
 _HUB_ADDRESS = re.compile(
     r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)(?:models/)?(?P<repo>[\w.-]+/[\w.-]+)"
@@ -157,7 +161,11 @@ def _download_concepts(
     # Without its entry, a concept's token is known only from its files, so all are downloaded and chosen from later.
     names = list(entries) if only is None or len(known) < len(entries) else choose_folders(known, only, repr(repo_id))
 
-    def download(name: str) -> list[Path]:
+    packed = _unpack(repo_id, {name: entry for name, entry in known.items() if name in set(names)}, known, options)
+
+    def download(name: str) -> ConceptFiles:
+        if name in packed:
+            return packed[name]
         entry = entries[name]
         subfolder = f"{options.subfolder}/{name}" if options.subfolder else name
         wanted = [WEIGHT_NAMES if entry is None else entry.weights]
@@ -168,6 +176,34 @@ def _download_concepts(
 
     with ThreadPoolExecutor(_NUM_DOWNLOADS) as pool:
         return list(pool.map(download, names))
+
+
+def _unpack(
+    repo_id: str,
+    wanted: Mapping[str, LibraryEntry],
+    listed: Mapping[str, LibraryEntry],
+    options: SourceOptions,
+) -> dict[str, tuple[LearnedEmbedding, ...]]:
+    """Return the concepts of a library that come in its packs, ``{folder: embeddings}``.
+
+    A pack is downloaded if all or many of its concepts are wanted; of others, the folders are.
+    """
+    sizes = Counter(entry.pack for entry in listed.values())
+    of_pack: defaultdict[str, dict[str, LibraryEntry]] = defaultdict(dict)
+    for name, entry in wanted.items():
+        if entry.pack is not None:
+            of_pack[entry.pack][name] = entry
+    chosen = [pack for pack, own in of_pack.items() if len(own) > _NUM_DOWNLOADS or len(own) == sizes[pack] > 1]
+
+    def unpack(pack: str) -> dict[str, tuple[LearnedEmbedding, ...]]:
+        try:
+            (path,) = _download(repo_id, [[pack]], options)
+        except _NoConceptError:
+            return {}
+        return read_pack(path, of_pack[pack])
+
+    with ThreadPoolExecutor(_NUM_DOWNLOADS) as pool:
+        return {name: found for one in pool.map(unpack, chosen) for name, found in one.items()}
 
 
 def _find_library(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -93,9 +94,7 @@ def concept_files(
     concept: ConceptProgress,
     config: SupremeInitConfig,
     *,
-    seconds: float | None,
-    finished: datetime,
-    device: torch.device,
+    about_run: Mapping[str, Any],
     samples: Sequence[SampleImage] = (),
     pictures: Sequence[Image.Image] = (),
     evaluation: Evaluation | None = None,
@@ -106,9 +105,7 @@ def concept_files(
         backbone: The backbone that it was trained on.
         concept: The trained concept.
         config: Settings of the run.
-        seconds: Duration of training, None if unknown; like `finished`, written only into `RECORD_NAME`.
-        finished: End of training.
-        device: Device of the run.
+        about_run: JSON values about the run that go only into `RECORD_NAME`, see `facts_of_run`.
         samples: Pictures for the card, ``images/0.png`` ...
         pictures: Training pictures, ``pictures/0.png`` ...; only if the user wants them published.
         evaluation: Evaluation of this concept.
@@ -118,9 +115,7 @@ def concept_files(
     record = {
         "placeholder_token": concept.placeholder_token,
         "description": concept.description,
-        "date": finished.isoformat(timespec="seconds"),
-        "seconds": None if seconds is None else round(seconds, 2),
-        "device": str(device),
+        **about_run,
         "versions": versions(),
         **embedding.training,
         "initializer_tokens": {pair.encoder_name: list(_tokens_of(concept, pair)) for pair in backbone.trained},
@@ -149,6 +144,21 @@ def concept_files(
         **({} if evaluation is None else {EVALUATION_NAME: json_bytes(evaluation.to_dict())}),
         **{sample_name(index): _png(sample.image) for index, sample in enumerate(samples)},
         **{picture_name(index): _png(picture) for index, picture in enumerate(pictures)},
+    }
+
+
+def facts_of_run(seconds: float | None, finished: datetime, device: torch.device) -> dict[str, Any]:
+    """Return what differs between equal runs, as JSON values.
+
+    Args:
+        seconds: Duration of training; None if unknown.
+        finished: End of training.
+        device: Device of the run.
+    """
+    return {
+        "date": finished.isoformat(timespec="seconds"),
+        "seconds": None if seconds is None else round(seconds, 2),
+        "device": str(device),
     }
 
 

@@ -12,7 +12,7 @@ import jinja2
 from huggingface_hub import ModelCardData
 
 from ..config import SupremeInitConfig
-from ..file_names import sample_name
+from ..file_names import RECORD_NAME, sample_name
 from ..formats.embedding_file import LearnedEmbedding
 from ..formats.library import LibraryEntry
 from .card_editing import SNIPPET_MARK, code_literal, with_fields
@@ -22,6 +22,8 @@ LIBRARY_TEMPLATE_NAME = "library_card_template.md"
 LIBRARY_MARKS = ("<!-- concepts: written anew by save and push_to_hub -->", "<!-- end of concepts -->")
 """The lines around the list of concepts in a library's card."""
 
+_MOST_LISTED = 200
+"""Concepts in the table of a library's card; the index lists all."""
 _MARKED = re.compile(f"{re.escape(LIBRARY_MARKS[0])}.*?{re.escape(LIBRARY_MARKS[1])}", re.DOTALL)
 _STOCK_FAMILIES = re.compile(r"stable-diffusion(-v1|-v2|/)")
 
@@ -153,7 +155,10 @@ def library_card(entries: Mapping[str, LibraryEntry], before: str | None = None)
     made = _render(
         LIBRARY_TEMPLATE_NAME,
         card_data=card_data.to_yaml(),
-        concepts=entries,
+        concepts=dict(list(entries.items())[:_MOST_LISTED]),
+        num_concepts=len(entries),
+        has_samples=any(entry.sample for entry in entries.values()),
+        index=RECORD_NAME,
         base_model=base_model,
         base_revision=revision,
         marks=LIBRARY_MARKS,

@@ -1,11 +1,12 @@
 """A saved folder -> a repository on the Hub, in one commit or not at all."""
 
+import functools
 import json
 import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile
@@ -15,14 +16,17 @@ from ..errors import OutputError, PublishError, one_line
 from ..files import write_atomically
 from ..hub_connection import HUB_FAILURES, DeadlineError, StillRunningError, check_repo_id, status_of, within
 from ..inputs.paths import local_path
-from .repository import MovedError, RepositoryFiles, place_upload
+from .repository import MovedError, place_upload
+from .repository_files import RepositoryFiles
 from .saved_folder import is_optional, made_with_toybox
-from .upload import Upload, read_upload, with_complete_cards
+from .upload import Upload, parts_of, read_upload, with_complete_cards
 
 logger = logging.getLogger(__name__)
 
 _PAUSES = (1.0, 2.0, 4.0)
 """Seconds before each further attempt; most requests are repeated by the client itself, but the commit is not."""
+CONCEPTS_PER_COMMIT = 300
+"""Of a library; the Hub takes some thousand files in one commit."""
 _TEMPORARY = (412, 429, 500, 502, 503, 504)
 _ADVICE = {
     401: "log in with `hf auth login`, or pass token=",
@@ -73,7 +77,8 @@ def push_to_hub(
     ```
 
     Everything goes into one commit, on top of the one that was the newest when the call began, so nothing is published
-    partly or twice. If the connection breaks or the Hub fails temporarily, the push is tried again.
+    partly or twice. A library of more than `CONCEPTS_PER_COMMIT` new concepts takes one commit for each so many; after
+    each, the index lists what is there. If the connection breaks or the Hub fails temporarily, it is tried again.
 
     A repository of a single concept takes no other concept. A library takes any: its index and card then list the old
     and the new concepts, even if somebody else pushes to it at the same time.
@@ -92,7 +97,7 @@ def push_to_hub(
         overwrite: Replace published concepts that have the same tokens but other rows. A resumed run always replaces
             what it published before.
         allow_toybox: Publish what was made with the toybox, which draws only toys; `private` has to be True.
-        timeout: Seconds for the whole call.
+        timeout: Seconds for the whole call; of a large library, for each commit.
 
     Raises:
         PublishError: The folder is not a saved concept; the repository holds another concept, or (without `overwrite`)
@@ -112,14 +117,20 @@ def push_to_hub(
     api = HfApi(token=token)
     push = _Push(api, folder, repo_id, private, create_pr, revision, license, overwrite)
 
-    def publish() -> tuple[Publication, dict[str, bytes]]:
-        upload = with_complete_cards(api, saved, repo_id, license)
-        publication = push.run(upload, commit_message)
-        placed = {local: push.placed.contents[name] for name, local in push.placed.local_names.items()}
-        return publication, {**upload.contents, **placed}
+    def publish(part: Upload) -> Publication:
+        return push.run(part, commit_message)
 
     try:
-        publication, contents = within(timeout, publish)
+        upload = within(timeout, lambda: with_complete_cards(api, saved, repo_id, license))
+        contents, publications = dict(upload.contents), []
+        for part in within(timeout, lambda: push.parts(upload)):
+            publications.append(within(timeout, functools.partial(publish, part)))
+            contents |= {local: push.placed.contents[name] for name, local in push.placed.local_names.items()}
+        publication = replace(
+            publications[-1],
+            is_new_commit=any(one.is_new_commit for one in publications),
+            files=tuple(sorted({name for one in publications for name in one.files})),
+        )
     except PublishError:
         raise
     except HUB_FAILURES as error:
@@ -191,6 +202,19 @@ class _Push:
         self.seen: Mapping[str, RepoFile] | None = None  # its files
         self.placed: Upload  # the files as they are in the repository
         self.may_have_landed = False
+
+    def parts(self, upload: Upload) -> list[Upload]:
+        """Divide a large library, leaving out what the repository holds already."""
+        if len(upload.prefixes) <= CONCEPTS_PER_COMMIT or self.create_pr:
+            return [upload]
+        head = self._head() if self.api.repo_exists(self.repo_id) else None
+        there = None if head is None else RepositoryFiles(self.api, self.repo_id, head)
+        changed = {
+            prefix
+            for name, data in upload.contents.items()
+            if (prefix := upload.prefix_of(name)) is not None and (there is None or not there.holds(name, data))
+        }
+        return parts_of(upload, [one for one in upload.prefixes if one in changed], CONCEPTS_PER_COMMIT)
 
     def run(self, upload: Upload, message: str | None) -> Publication:
         """Try until it succeeds, the Hub refuses, or it has failed too often."""
@@ -297,6 +321,7 @@ def _changes(upload: Upload, there: RepositoryFiles) -> list[CommitOperationAdd 
         and (prefix := upload.prefix_of(path)) is not None
         and is_optional(path.removeprefix(prefix))
     ]
+    gone += [path for path in upload.stale if path in there.files]
     return [
         *(CommitOperationAdd(name, data) for name, data in contents.items() if not there.holds(name, data)),
         *(CommitOperationDelete(path, is_folder=False) for path in gone),

@@ -4,22 +4,21 @@ The rule is that of folders, see `overwriting`. A single concept goes to the roo
 is a library, into a folder of its own. The index and the card of a library list both its old and its new concepts.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from huggingface_hub import HfApi, RepoFile
+from huggingface_hub import RepoFile
 
 from ..errors import OutputError, PublishError
-from ..file_names import CARD_NAME, RECORD_NAME, WEIGHT_NAMES, folder_name
-from ..formats.embedding_file import read_embedding
-from ..formats.library import LibraryEntry, index_bytes, library_entry, read_index
+from ..file_names import CARD_NAME, RECORD_NAME, folder_name
+from ..formats.library import LibraryEntry, index_bytes
 from ..triggers import folded
 from .card_editing import LICENSE_NAMES, front_matter, read_card, with_license, with_repository
 from .model_card import LIBRARY_MARKS, library_card
 from .overwriting import check_replaces, read_saved_concept
+from .packing import with_packs
+from .repository_files import RepositoryFiles
 from .upload import Upload
 
 logger = logging.getLogger(__name__)
@@ -27,58 +26,6 @@ logger = logging.getLogger(__name__)
 
 class MovedError(OSError):
     """Raised if somebody else has committed since the call began."""
-
-
-class RepositoryFiles:
-    """The files of a repository at one commit.
-
-    Attributes:
-        files: ``{path: file}``.
-    """
-
-    def __init__(self, api: HfApi, repo_id: str, commit: str | None) -> None:
-        self.repo_id = repo_id
-        self._api, self._commit = api, commit
-        tree = api.list_repo_tree(repo_id, recursive=True, revision=commit)
-        self.files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-
-    def weights(self, prefix: str) -> tuple[str, ...]:
-        """Return the names of the embedding files below a prefix such as ``""`` or ``"mug/"``."""
-        return tuple(name for name in WEIGHT_NAMES if prefix + name in self.files)
-
-    def holds(self, path: str, data: bytes) -> bool:
-        """Whether the repository has a file with this path and content."""
-        if (there := self.files.get(path)) is None:
-            return False
-        # The Hub lists hashes, so no file is downloaded: SHA-256 for LFS files, git's blob id for all others.
-        if there.lfs is not None:
-            return there.lfs.sha256 == hashlib.sha256(data).hexdigest()
-        return there.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-    def fetch(self, prefix: str, *names: str) -> Path:
-        """Download those of `names` that exist below a prefix, and return their folder; at least one must exist."""
-        paths = [
-            Path(self._api.hf_hub_download(self.repo_id, prefix + name, revision=self._commit))
-            for name in names
-            if prefix + name in self.files
-        ]
-        return paths[0].parent
-
-    def library(self) -> dict[str, LibraryEntry] | None:
-        """Return ``{folder: entry}`` if the repository is a library, else None."""
-        if RECORD_NAME not in self.files or self.weights(""):
-            return None
-        listed = read_index((self.fetch("", RECORD_NAME) / RECORD_NAME).read_bytes())
-        if listed is None:
-            return None
-        there = {name: entry for name, entry in listed.items() if self.weights(f"{name}/")}
-        if gone := [name for name in listed if name not in there]:
-            logger.warning("%s: its index lists concepts that no longer exist: %s", self.repo_id, ", ".join(gone))
-        return {name: entry or self._entry(name) for name, entry in there.items()}
-
-    def _entry(self, name: str) -> LibraryEntry:
-        weights = self.weights(f"{name}/")
-        return library_entry(read_embedding(self.fetch(f"{name}/", weights[0]) / weights[0]), weights)
 
 
 def place_upload(
@@ -115,13 +62,19 @@ def place_upload(
     targets = _targets(upload, library)
     for prefix, target in targets.items():
         _check(upload, prefix, target, there, seen, overwrite=overwrite)
-    if not is_single and set(library) <= {prefix.rstrip("/") for prefix in targets} == _folders(targets):
+    is_all = not is_single and set(library) <= {prefix.rstrip("/") for prefix in targets} == _folders(targets)
+    if is_all and not (upload.is_part or upload.has_packs):
         return upload  # nothing to merge with, so the card stays as it is, with the user's edits
     ours = {target.rstrip("/"): upload.entry(prefix) for prefix, target in targets.items()}
     placed = _moved(upload, targets, there.repo_id)
     entries = {**library, **ours}
+    packs: dict[str, bytes] = {}
+    if upload.has_packs or (not upload.is_part and any(entry.pack for entry in library.values())):
+        entries, packs, stale = with_packs(dict(sorted(entries.items())), placed, there)
+        placed = replace(placed, stale=tuple(stale))
     card = _merged_card(upload, there, entries, given_license)
-    return replace(placed, contents={**placed.contents, CARD_NAME: card.encode(), RECORD_NAME: index_bytes(entries)})
+    own = {CARD_NAME: card.encode(), RECORD_NAME: index_bytes(entries), **packs}
+    return replace(placed, contents={**placed.contents, **own})
 
 
 def _folders(targets: Mapping[str, str]) -> set[str]:

@@ -22,7 +22,7 @@ from ..formats.library import library_entry, read_library
 from ..pictures import PictureSource, find_pictures, load_picture
 from ..training.previews import draw_samples
 from ..training.progress import ConceptProgress
-from .concept_files import concept_files, learned_embeddings, library_files, weight_names
+from .concept_files import concept_files, facts_of_run, learned_embeddings, library_files, weight_names
 from .overwriting import check_may_replace, saved_concept
 from .saved_folder import check_kind, check_replaceable, folders_for, replace_files
 
@@ -87,9 +87,7 @@ def save_run(
             run.backbone,
             concept,
             run.config,
-            seconds=run.seconds,
-            finished=run.finished,
-            device=device,
+            about_run=facts_of_run(run.seconds, run.finished, device),
             samples=draw_samples(run.backbone, concept, sample_prompts, seed=run.config.seed, device=device),
             pictures=[load_picture(one).image for one in of_concept],
             evaluation=by_token.get(concept.placeholder_token),

@@ -1,16 +1,16 @@
 """A saved folder -> the files to upload, with cards that name the repository and a licence."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
 
 from ..errors import PublishError, one_line
-from ..file_names import CARD_NAME, WEIGHT_NAMES
+from ..file_names import CARD_NAME, RECORD_NAME, WEIGHT_NAMES
 from ..formats.embedding_file import read_embedding
-from ..formats.library import LibraryEntry, library_entry
+from ..formats.library import LibraryEntry, library_entry, read_index
 from ..hub_connection import HUB_FAILURES, DeadlineError
 from .card_editing import LICENSE_NAMES, front_matter, read_card, with_license, with_repository
 from .saved_folder import publishable_files, publishable_folders
@@ -27,12 +27,18 @@ class Upload:
         contents: ``{name: bytes}``, names relative to the repository.
         prefixes: Where concepts are: ``""`` for the only one, else ``"mug/"`` and so on.
         local_names: ``{name: name relative to the folder}``; the merged card and index of a library have none.
+        is_part: Whether it holds some of the concepts that are to be published, because there are many.
+        has_packs: Whether the repository gets packs of all its concepts.
+        stale: Files of the repository that nothing names any more.
     """
 
     folder: Path
     contents: Mapping[str, bytes]
     prefixes: tuple[str, ...]
     local_names: Mapping[str, str]
+    is_part: bool = False
+    has_packs: bool = False
+    stale: tuple[str, ...] = ()
 
     def prefix_of(self, name: str) -> str | None:
         """Return the prefix of the concept that a file belongs to; None for files beside several concepts."""
@@ -66,7 +72,41 @@ def read_upload(folder: Path) -> Upload:
         raise PublishError(f"cannot read {str(folder)!r}: {error}") from error
     for name in _cards(contents):
         read_card(contents[name], name)
-    return Upload(folder, contents, tuple(prefixes), {name: name for name in contents})
+    has_packs = any(entry.pack for entry in (read_index(contents.get(RECORD_NAME, b"")) or {}).values() if entry)
+    return Upload(folder, contents, tuple(prefixes), {name: name for name in contents}, has_packs=has_packs)
+
+
+def parts_of(upload: Upload, changed: Sequence[str], size: int) -> list[Upload]:
+    """Divide an upload of many concepts into parts of at most so many; only the last one renews the packs.
+
+    Args:
+        upload: All concepts.
+        changed: Prefixes of those that the repository does not hold yet.
+        size: Most concepts of one part.
+    """
+    if len(changed) <= size:
+        return [upload]
+    parts = []
+    for first in range(0, len(changed), size):
+        prefixes = tuple(changed[first : first + size])
+        own = set(prefixes)
+        contents = {
+            name: data
+            for name, data in upload.contents.items()
+            if (prefix := upload.prefix_of(name)) is None or prefix in own
+        }
+        is_last = first + size >= len(changed)
+        parts.append(
+            replace(
+                upload,
+                contents=contents,
+                prefixes=prefixes,
+                local_names={name: name for name in contents},
+                is_part=True,
+                has_packs=upload.has_packs and is_last,
+            )
+        )
+    return parts
 
 
 def with_complete_cards(api: HfApi, upload: Upload, repo_id: str, given_license: str | None) -> Upload:

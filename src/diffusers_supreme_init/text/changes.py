@@ -37,7 +37,9 @@ class Change:
 
 
 @contextlib.contextmanager
-def changed(pipe: Any, pairs: Sequence[TextPair], changes: Mapping[str, Change]) -> Iterator[None]:
+def changed(
+    pipe: Any, pairs: Sequence[TextPair], changes: Mapping[str, Change], *, lasting: bool = True
+) -> Iterator[None]:
     """Make `changes`; undo all of them if one fails or the body of ``with`` raises.
 
     Running out of memory and interruptions count as failures, so a concept is never half loaded.
@@ -46,6 +48,7 @@ def changed(pipe: Any, pairs: Sequence[TextPair], changes: Mapping[str, Change])
         pipe: The pipeline.
         pairs: Its text encoders.
         changes: ``{name of the text encoder: its changes}``.
+        lasting: Whether they stay if the body of ``with`` ends well; if not, they are undone then too.
     """
     with contextlib.ExitStack() as undo:
         with changing:
@@ -62,7 +65,8 @@ def changed(pipe: Any, pairs: Sequence[TextPair], changes: Mapping[str, Change])
                 vocabulary.set_descriptions(change.descriptions)
                 refresh_config(pipe, pair)
         yield
-        undo.pop_all()
+        if lasting:
+            undo.pop_all()
 
 
 def refresh_config(pipe: Any, pair: TextPair) -> None:

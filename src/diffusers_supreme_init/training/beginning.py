@@ -98,13 +98,30 @@ def begin_concepts(
         if accelerator.is_main_process:
             _log_words(concept, choice, words)
         initializations = given.get(concept.placeholder_token)
-        if initializations is None:
-            assert words is not None, "describers found the words that were not given"
-            initializations = initialize_from_words(backbone, words[0], concept.num_vectors)
-            check_fit(backbone, concept, config, initializations)
-        start = begin_concept(concept, config, initializations, encoded, words[1] if words else None)
-        begun.append(replace(start, thumbnails=_thumbnails(found, encoded)))
+        begun.append(begin_with_words(backbone, concept, config, initializations, words, found, encoded))
     return begun
+
+
+def begin_with_words(
+    backbone: Backbone,
+    concept: Concept,
+    config: SupremeInitConfig,
+    given: Initializations | None,
+    words: FoundWords | None,
+    found: Findings,
+    latents: PictureLatents,
+) -> ConceptProgress:
+    """Return a concept as it is before its first step, from its given initial rows or else the words that were found.
+
+    Raises:
+        InitializerError: The words give no tokens, or do not fit.
+    """
+    if given is None:
+        assert words is not None, "describers found the words that were not given"
+        given = initialize_from_words(backbone, words[0], concept.num_vectors)
+        check_fit(backbone, concept, config, given)
+    start = begin_concept(concept, config, given, latents, words[1] if words else None)
+    return replace(start, thumbnails=_thumbnails(found, latents))
 
 
 def begin_concept(

@@ -92,8 +92,9 @@ class TrainingLoop:
         self,
         after_step: Callable[[int, Mapping[str, float]], None],
         *,
-        stop_requested: Callable[[], bool],
-        before_stop: Callable[[], None],
+        stop_requested: Callable[[], bool] = lambda: False,
+        before_stop: Callable[[], None] = lambda: None,
+        checks_gradient: bool = True,
     ) -> None:
         """Train until `max_train_steps`, until every concept has stopped, or until any process requests a stop.
 
@@ -103,6 +104,8 @@ class TrainingLoop:
             stop_requested: Called before each step in every process; if any returns True, all stop together.
             before_stop: Called on a requested stop, before the concepts change status or take their best rows back, so
                 that a checkpoint written here continues like an uninterrupted run.
+            checks_gradient: Whether the first concept's gradient is compared with differences of its loss first. Once
+                is enough for a pipeline.
 
         Raises:
             TrainingError: The model passes no gradient to the rows, or a wrong one.
@@ -111,7 +114,7 @@ class TrainingLoop:
         for concept in self.concepts:
             self._keep(concept, concept.rows)
         first = max((concept.step for concept in self.concepts), default=0)
-        if first < config.max_train_steps and self.running:
+        if checks_gradient and first < config.max_train_steps and self.running:
             self._check_gradient()
         if first == 0 and (is_scheduled(config.validation_steps, 0) or config.max_train_steps == 0):
             self.validate()

@@ -237,14 +237,19 @@ def check_triggers_are_free(backbone: Backbone, tokens: Sequence[str]) -> None:
             check_trigger_is_free(token, pair.tokenizer)
 
 
-def concepts_added(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> contextlib.AbstractContextManager[None]:
-    """Add concepts to a pipeline; remove them again if training fails or is interrupted."""
+def concepts_added(
+    backbone: Backbone, concepts: Sequence[ConceptProgress], *, lasting: bool = True
+) -> contextlib.AbstractContextManager[None]:
+    """Add concepts to a pipeline; remove them again if training fails or is interrupted, or at the end if not lasting.
+
+    All are added and removed at once, because every change of a tokenizer takes as long as its vocabulary is large.
+    """
     words = {concept.placeholder_token: concept.description for concept in concepts if concept.description}
     changes = {pair.encoder_name: Change(descriptions=words) for pair in backbone.described}
     for pair in backbone.trained:
         name = pair.encoder_name
         changes[name] = Change({concept.placeholder_token: concept.initial_rows[name] for concept in concepts})
-    return changed(backbone.pipe, [*backbone.trained, *backbone.described], changes)
+    return changed(backbone.pipe, [*backbone.trained, *backbone.described], changes, lasting=lasting)
 
 
 def write_learned(backbone: Backbone, concepts: Sequence[ConceptProgress]) -> None:

@@ -175,33 +175,75 @@ def choose_words(
         TrainingError: No candidate of a concept has a finite loss.
     """
     chosen = [one.candidates for one in findings]
-    asked = {index: found for index, found in enumerate(chosen) if found is not None and len(found.usable) > 1}
+    asked = {index: found for index, found in enumerate(findings) if is_undecided(found)}
     if not asked:
         return chosen
-    texts = {index: _prompts(found, config) for index, found in asked.items()}
-    with ready_to_step(backbone, device, [prompt for prompts in texts.values() for prompt in prompts]):
+    with ready_to_step(
+        backbone, device, [prompt for one in asked.values() for prompt in comparison_prompts(one, config)]
+    ):
         for index, found in asked.items():
-            pictures, num_samples = latents[index], describers.config.score_samples
-            if describers.config.score_object:
-                if pictures.object_mask is None and findings[index].pictures.masks is not None:
-                    found = replace(found, notes=(*found.notes, _NO_OBJECT))
-                pictures = replace(pictures, mask=pictures.object_mask)
-            # At least one pair of noises per picture, so that every picture counts.
-            settings = replace(config, validation_samples=max(num_samples, 2 * len(pictures)))
-            hide = not progress_bar
-            losses = [
-                fixed_noise_losses(
-                    backbone, PromptedPictures(prompt, pictures), settings, device, autocast_dtype=autocast_dtype
-                )
-                for prompt in tqdm(texts[index], desc="comparing words", unit="text", leave=False, disable=hide)
-            ]
-            if not any(math.isfinite(sum(values)) for values in losses):
-                raise TrainingError(
-                    "initializer: expected finite losses, got NaN or infinity for every candidate; load the pipeline "
-                    "in float32 or bfloat16"
-                )
-            chosen[index] = ranked(found, losses, object_alone=_is_about_object(describers, config))
+            chosen[index] = choose_among(
+                backbone,
+                found,
+                latents[index],
+                config,
+                describers,
+                device,
+                autocast_dtype=autocast_dtype,
+                progress_bar=progress_bar,
+            )
     return chosen
+
+
+def is_undecided(findings: Findings) -> bool:
+    """Whether there are several candidates, which have to be compared."""
+    return findings.candidates is not None and len(findings.candidates.usable) > 1
+
+
+def comparison_prompts(findings: Findings, config: SupremeInitConfig) -> list[str]:
+    """Return the prompts whose losses `choose_among` compares; empty if there is nothing to compare."""
+    return _prompts(findings.candidates, config) if findings.candidates is not None and is_undecided(findings) else []
+
+
+def choose_among(
+    backbone: Backbone,
+    findings: Findings,
+    latents: PictureLatents,
+    config: SupremeInitConfig,
+    describers: Describers,
+    device: torch.device,
+    *,
+    autocast_dtype: torch.dtype | None = None,
+    progress_bar: bool = True,
+) -> Candidates:
+    """Compare one concept's candidates, see `choose_words`; use within `ready_to_step`.
+
+    Raises:
+        TrainingError: No candidate has a finite loss.
+    """
+    found = findings.candidates
+    assert found is not None, "there is something to compare"
+    num_samples = describers.config.score_samples
+    if describers.config.score_object:
+        if latents.object_mask is None and findings.pictures.masks is not None:
+            found = replace(found, notes=(*found.notes, _NO_OBJECT))
+        latents = replace(latents, mask=latents.object_mask)
+    # At least one pair of noises per picture, so that every picture counts.
+    settings = replace(config, validation_samples=max(num_samples, 2 * len(latents)))
+    losses = [
+        fixed_noise_losses(
+            backbone, PromptedPictures(prompt, latents), settings, device, autocast_dtype=autocast_dtype
+        )
+        for prompt in tqdm(
+            _prompts(found, config), desc="comparing words", unit="text", leave=False, disable=not progress_bar
+        )
+    ]
+    if not any(math.isfinite(sum(values)) for values in losses):
+        raise TrainingError(
+            "initializer: expected finite losses, got NaN or infinity for every candidate; load the pipeline "
+            "in float32 or bfloat16"
+        )
+    return ranked(found, losses, object_alone=_is_about_object(describers, config))
 
 
 def _prompts(candidates: Candidates, config: SupremeInitConfig) -> list[str]:

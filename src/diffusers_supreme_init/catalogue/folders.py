@@ -1,0 +1,99 @@
+"""The folder of a concept: there whole, or not at all; its record says from what it was trained."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError
+from ..file_names import RECORD_NAME
+from ..files import write_atomically
+from ..formats.library import weights_in
+from ..sharing.saved_folder import recorded_files
+
+RECORD_KEY = "catalogue"
+"""Of the record: ``{"key": ..., "run": ...}``, the concept's key and the digest of the run's facts."""
+_TEMPORARY = ".{}.part"
+
+
+def saved_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a saved concept, empty if it cannot be read; None if there is none."""
+    if not folder.is_dir() or not weights_in(folder):
+        return None
+    try:
+        record = json.loads((folder / RECORD_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def key_of(record: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return a concept's key and the digest of its run, from its record; None if no catalogue trained it."""
+    found = record.get(RECORD_KEY)
+    return (found.get("key"), found.get("run")) if isinstance(found, dict) else (None, None)
+
+
+def write_folder(
+    folder: Path, contents: Mapping[str, bytes], *, when_written: Callable[[], None] = lambda: None
+) -> None:
+    """Write a concept's files beside its folder, then put them in its place.
+
+    Args:
+        folder: The concept's folder.
+        contents: ``{name: bytes}`` of its files.
+        when_written: Called in between, so that what it writes down is there when the folder is.
+
+    Raises:
+        OutputError: The disk is full, the folder cannot be written, or it holds files of somebody else.
+    """
+    if others := _foreign_files(folder):
+        raise OutputError(
+            f"cannot replace {str(folder)!r}: it holds {others[0]}, which no save wrote; move it elsewhere"
+        )
+    unique = secrets.token_hex(8)
+    new, old = (folder.with_name(_TEMPORARY.format(f"{name}{unique}")) for name in ("new-", "old-"))
+    try:
+        for name, data in contents.items():
+            write_atomically(new / name, data)
+        when_written()
+        if folder.is_dir():
+            os.rename(folder, old)
+        os.rename(new, folder)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.rename(old, folder)  # fails unless the old one was moved away and nothing has come
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def copy_folder(source: Path, folder: Path) -> None:
+    """Copy a saved concept, as `write_folder` writes one: the files that its save wrote.
+
+    Raises:
+        OutputError: As `write_folder`.
+    """
+    names = sorted(name for name in recorded_files(source) if (source / name).is_file())
+    write_folder(folder, {name: (source / name).read_bytes() for name in names})
+
+
+def clear_leftovers(output_dir: Path) -> None:
+    """Delete what killed processes left half written; nobody else may be at work in the folder."""
+    for path in output_dir.glob(_TEMPORARY.format("*")):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in output_dir.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _foreign_files(folder: Path) -> list[str]:
+    if not folder.exists():
+        return []
+    ours = recorded_files(folder)
+    there = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    return [name for name in there if name not in ours]

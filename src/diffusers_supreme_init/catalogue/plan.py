@@ -1,0 +1,215 @@
+"""A list of concepts and a folder -> what is left to do; everything cheap is checked here, before the first costs."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..backbones import Backbone
+from ..concepts import Concept, ListedConcept
+from ..config import SupremeInitConfig
+from ..describers import Describers
+from ..errors import ConfigError, OutputError, SupremeInitError, one_line
+from ..file_names import folder_name
+from ..formats.library import read_library
+from ..inputs.exif import without_pillows_warnings
+from ..inputs.picture_files import open_picture
+from ..pictures import find_pictures, load_subject
+from ..training.preparation import check_concepts
+from ..triggers import folded
+from .facts import differences, digest_of, facts_of_concept
+from .folders import key_of, saved_record
+from .shards import Shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One concept to train.
+
+    Attributes:
+        place: Where it is listed.
+        concept: The concept.
+        key: Digest of everything that determines its rows.
+        run: Digest of what determines those of all concepts.
+        folder: Where it is saved.
+    """
+
+    place: str
+    concept: Concept
+    key: str
+    run: str
+    folder: Path
+
+    @property
+    def token(self) -> str:
+        """Its placeholder token."""
+        return self.concept.placeholder_token
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A concept that could not be trained.
+
+    Attributes:
+        place: Where it is listed.
+        token: Its placeholder token; None if its line cannot be read.
+        key: Its key; None if it has none, because a picture is missing.
+        why: The reason.
+    """
+
+    place: str
+    token: str | None
+    key: str | None
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.why}"
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What is left to do.
+
+    Attributes:
+        tasks: Concepts to train, in the order of the list.
+        done: Placeholder tokens of those that are there already.
+        changed: Those of `tasks` that are there with other pictures or words.
+        failures: Concepts that cannot be trained as they are listed.
+        failed_before: Concepts that an earlier run could not train; they are not tried again.
+        removed: Placeholder tokens that are in the folder and no longer in the list.
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    failed_before: list[Failure] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+def make_plan(
+    listed: Sequence[ListedConcept],
+    output_dir: Path,
+    shard: Shard,
+    backbone: Backbone,
+    config: SupremeInitConfig,
+    describers: Describers,
+    *,
+    run: Mapping[str, Any],
+    ledger: Sequence[Mapping[str, Any]],
+    retry_failed: bool,
+    overwrite: bool,
+) -> Plan:
+    """Return what this process has to do.
+
+    Args:
+        listed: The list.
+        output_dir: Folder of the library.
+        shard: The part of this process.
+        backbone: Backbone of the untouched pipeline.
+        config: Settings.
+        describers: The models that find words and regions.
+        run: What determines the rows of all concepts, see `facts_of_run`.
+        ledger: What has happened, see `read_ledgers`.
+        retry_failed: Whether concepts that failed are tried again.
+        overwrite: Whether results of other settings, or that no catalogue trained, are replaced.
+
+    Raises:
+        OutputError: There are such results, and `overwrite` is False.
+    """
+    library = (read_library(output_dir) if output_dir.is_dir() else None) or {}
+    names = {folded(entry.placeholder_token): name for name, entry in library.items()}
+    failed = {line["key"]: str(line.get("why")) for line in ledger if line["state"] == "failed" and line["key"]}
+    plan, first_of, kept = Plan(), _first_of_each(listed, shard), []
+    for one in listed:
+        name = one.placeholder_token or one.place
+        if not shard.holds(name):
+            continue
+        try:
+            concept = _usable(one, first_of[folded(name)])
+            key = digest_of({"run": run, "concept": facts_of_concept(concept, describers)})
+        except SupremeInitError as error:
+            plan.failures.append(_failure(one.place, one.placeholder_token, None, error))
+            continue
+        folder = output_dir / (names.get(folded(name)) or folder_name(name))
+        task = Task(place=one.place, concept=concept, key=key, run=digest_of(run), folder=folder)
+        record = saved_record(folder)
+        known_key, known_run = key_of(record or {})
+        if record is not None and known_key == key:
+            plan.done.append(name)
+        elif key in failed and not retry_failed:
+            plan.failed_before.append(Failure(one.place, name, key, failed[key]))
+        elif record is not None and known_run != task.run and not overwrite:
+            kept.append((task, record))
+        else:
+            plan.changed += [name] * (record is not None)
+            plan.tasks.append(task)
+    if kept:
+        raise _refusal(kept, run, output_dir)
+    plan.tasks = [task for task in plan.tasks if _is_usable(task, backbone, config, plan.failures)]
+    tokens = [entry.placeholder_token for entry in library.values()]
+    plan.removed = [token for token in tokens if shard.holds(token) and folded(token) not in first_of]
+    return plan
+
+
+def _first_of_each(listed: Sequence[ListedConcept], shard: Shard) -> dict[str, ListedConcept]:
+    """Return ``{folded name: first usable concept of that name, or else its first line}`` of a part of the list."""
+    found: dict[str, ListedConcept] = {}
+    for one in listed:
+        name = one.placeholder_token or one.place
+        if shard.holds(name) and (one.concept is not None or folded(name) not in found):
+            known = found.get(folded(name))
+            found[folded(name)] = one if known is None or known.concept is None else known
+    return found
+
+
+def _usable(one: ListedConcept, first: ListedConcept) -> Concept:
+    """Return the concept of a line.
+
+    Raises:
+        ConfigError: The line cannot be used, or another one before it has the same name.
+    """
+    if one.concept is None:
+        raise one.error or ConfigError("expected a concept")
+    if first is not one:
+        raise ConfigError(f"{one.placeholder_token}: {first.place}, has {first.placeholder_token} already")
+    return one.concept
+
+
+def _failure(place: str, token: str | None, key: str | None, error: SupremeInitError) -> Failure:
+    why = one_line(error).removeprefix(place).lstrip(":, ")
+    return Failure(place, token, key, why if token is None or token in why else f"{token}: {why}")
+
+
+def _refusal(kept: Sequence[tuple[Task, Mapping[str, Any]]], run: Mapping[str, Any], output_dir: Path) -> OutputError:
+    task, record = kept[0]
+    changed = differences(record.get("settings") or {}, run["settings"])
+    how = f"with other settings ({', '.join(changed)})" if changed else "on another model"
+    how = how if key_of(record)[0] else "outside of a catalogue"
+    return OutputError(
+        f"{str(output_dir)!r} holds {len(kept)} of the listed concepts that were trained {how}, the first is "
+        f"{task.token}; pass overwrite=True to train them anew, or choose another output_dir"
+    )
+
+
+def _is_usable(task: Task, backbone: Backbone, config: SupremeInitConfig, failures: list[Failure]) -> bool:
+    """Check a concept as far as it is cheap: its name is free, its pictures open, its words fit."""
+    try:
+        for picture in find_pictures(task.concept.images):
+            _check_opens(picture)
+        check_concepts(backbone, [task.concept], config)
+    except SupremeInitError as error:
+        failures.append(_failure(task.place, task.token, None, error))
+        return False
+    return True
+
+
+def _check_opens(picture: Any) -> None:
+    """Check a picture by its header; what is damaged behind it is found when it is trained on."""
+    opened = False
+    with contextlib.suppress(Exception), without_pillows_warnings():
+        open_picture(picture).close()
+        opened = True
+    if not opened:
+        load_subject(picture)  # raises the error that says what it is

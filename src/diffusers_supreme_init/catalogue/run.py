@@ -1,0 +1,291 @@
+"""`train_catalogue`: a list of concepts and a model in, a library out."""
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from ..backbones import Backbone, backbone_for
+from ..concepts import Concept, ListedConcept, read_list
+from ..config import DescriberConfig, SupremeInitConfig
+from ..describers import Describers
+from ..errors import ConfigError, SupremeInitWarning, shown
+from ..files import check_writable
+from ..inputs.paths import local_path
+from ..objective.phases import check_trainable
+from ..sharing.saved_folder import check_can_save, check_kind
+from ..text.prompt_cleaning import why_lost
+from ..text.torch_state import own_torch_state
+from ..training.preparation import warn_of_unused_masks, warn_of_unused_settings
+from ..training.previews import check_prompts
+from ..training.rows import check_can_add
+from .chunk import Workshop, train_chunk
+from .facts import facts_of_run
+from .finishing import finish
+from .folders import clear_leftovers
+from .ledger import Ledger, alone, read_ledgers
+from .page import check_page_is_ours
+from .plan import Failure, Plan, Task, make_plan
+from .shards import OwnProcess, own_shard
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_SIZE = 32
+"""Concepts whose rows are in the pipeline at once. Their number changes no row, takes a megabyte or so of memory, and
+shares out the time of adding and removing them. A run that is killed finds the words of
+at most as many again."""
+
+_OF_SINGLE_RUNS = (
+    *(
+        "validation_prompt",
+        "snapshot_steps",
+        "report_to",
+        "resume_from_checkpoint",
+        "checkpointing_steps",
+        "logging_dir",
+    ),
+)
+"""Settings that make no sense for thousands of concepts."""
+
+
+@dataclass(kw_only=True)
+class CatalogueResult:
+    """What `train_catalogue` did, in one process.
+
+    Attributes:
+        trained: Placeholder tokens of the concepts that were trained and saved.
+        done: Those that were there already.
+        changed: Those that were there, made from other pictures or words.
+        failed: What could not be trained, and why.
+        failed_before: What an earlier run could not train, and was not tried again.
+        removed: Placeholder tokens in the folder that are not in the list; they stay.
+        planned: With `dry_run`, what would be trained.
+        seconds_each: Mean time of a concept, from the ledgers; None if nothing has been trained yet.
+    """
+
+    trained: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    failed_before: list[Failure] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    planned: list[str] = field(default_factory=list)
+    seconds_each: float | None = None
+
+
+@own_torch_state()
+def train_catalogue(
+    pipe: Any,
+    concepts: str | os.PathLike[str] | Sequence[Concept],
+    output_dir: str | os.PathLike[str],
+    *,
+    initializer: str | None = None,
+    initializer_column: str = "initializer",
+    config: SupremeInitConfig | None = None,
+    describers: Describers | DescriberConfig | None = None,
+    num_shards: int = 1,
+    shard_index: int = 0,
+    concepts_per_batch: int = 1,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    sample_prompts: Sequence[str] = (),
+) -> CatalogueResult:
+    """Train every concept of a list and save each into a library as soon as it is finished.
+
+    ```python
+    train_catalogue(pipe, "products/metadata.jsonl", "library")
+    pipe.load_multitoken_inversion("library", only=["<sku-17>"])
+    ```
+
+    Calling it again goes on where it ended, however it ended: what is there is skipped, what is new or has another
+    picture is trained. A concept that fails stops no other. Its rows depend on nothing but its own pictures, words and
+    settings, to the bit: neither on its neighbours nor on the number of processes. The pipeline is left as it was.
+
+    Args:
+        pipe: A pipeline of a supported family, see `SupremeInitTextualInversionTrainer`.
+        concepts: A ``metadata.jsonl``, see `load_concepts`, or concepts.
+        output_dir: The library; created if missing.
+        initializer: As in `load_concepts`.
+        initializer_column: As in `load_concepts`.
+        config: Settings; None: the defaults. Without checkpoints, previews and trackers.
+        describers: The models that find words and regions; None: the defaults. Each is loaded once.
+        num_shards: Train only one of so many parts of the list. Parts are taken by the hash of the concepts' names, so
+            that no process has to know of another. `accelerate launch` divides the part among its processes.
+        shard_index: Which part, from 0.
+        concepts_per_batch: How many concepts go through the model together: faster on a GPU that one does not fill,
+            but their rows then differ by rounding.
+        retry_failed: Try again what failed.
+        overwrite: Train anew what is there with other settings, or was not trained by this function.
+        dry_run: Only say what would be done.
+        sample_prompts: Draw these for each concept's card, e.g. ``"a photo of a {}"``.
+
+    Returns:
+        What was done in this process.
+
+    Raises:
+        ConfigError: A setting makes no sense here, there is no such part, or the list cannot be read.
+        OutputError: The folder cannot be written, or holds a single concept, results of other settings or files of
+            somebody else. Or the disk is full; what is saved stays.
+        SupremeInitError: The pipeline cannot be trained.
+
+    Warns:
+        SupremeInitWarning: As `SupremeInitTextualInversionTrainer`.
+    """
+    config = _checked_config(config)
+    if type(concepts_per_batch) is not int or concepts_per_batch < 1:
+        raise ConfigError(f"concepts_per_batch: expected a number from 1, got {shown(concepts_per_batch)}")
+    accelerator = OwnProcess()
+    shard = own_shard(accelerator, num_shards, shard_index)
+    listed = _listed(concepts, initializer=initializer, initializer_column=initializer_column)
+    tokens = [one.placeholder_token for one in listed if one.placeholder_token is not None]
+    prompts = check_prompts("sample_prompts", sample_prompts, ["{}"] if not tokens else tokens[:1])
+    describers = Describers(describers) if isinstance(describers, DescriberConfig) else describers
+    describers = describers or Describers(device=accelerator.device)
+    backbone = _checked_backbone(pipe, config, tokens)
+    folder = local_path(output_dir)
+    check_can_save(folder)
+    check_page_is_ours(folder)
+    check_kind(folder, ["", *tokens])
+    run = facts_of_run(backbone, config)
+
+    def planned(lines: Sequence[Mapping[str, Any]]) -> Plan:
+        return make_plan(
+            listed,
+            folder,
+            shard,
+            backbone,
+            config,
+            describers,
+            run=run,
+            ledger=lines,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+        )
+
+    if dry_run:
+        lines = read_ledgers(folder)
+        plan = planned(lines)
+        result = _begun(plan, lines)
+        result.planned = [task.token for task in plan.tasks]
+        return result
+    with alone(check_writable(folder), shard):
+        lines = read_ledgers(folder)
+        plan = planned(lines)
+        result = _begun(plan, lines)
+        if shard.count == 1:
+            clear_leftovers(folder)
+        ledger = Ledger(folder, shard)
+        _record_failures(plan.failures, ledger, lines)
+        shop = Workshop(
+            backbone=backbone,
+            config=config,
+            describers=describers,
+            accelerator=accelerator,
+            ledger=ledger,
+            known_words=_known_words(lines),
+            concepts_per_batch=concepts_per_batch,
+            sample_prompts=prompts,
+        )
+        warn_of_unused_masks([task.concept for task in plan.tasks], describers, config)
+        try:
+            _train_all(shop, plan.tasks, result)
+        finally:
+            describers.release()
+            finish(folder)
+    return result
+
+
+def _train_all(shop: Workshop, tasks: Sequence[Task], result: CatalogueResult) -> None:
+    """Train all tasks, chunk by chunk, under one progress bar."""
+    with tqdm(
+        total=len(tasks), desc="concepts", unit="concept", disable=not (tasks and PartialState().is_local_main_process)
+    ) as bar:
+
+        def count(task: Task, why: str | None) -> None:
+            if why is None:
+                result.trained.append(task.token)
+            else:
+                result.failed.append(Failure(task.place, task.token, task.key, why))
+            bar.set_postfix(failed=len(result.failed), refresh=False)
+            bar.update()
+
+        shop.after_concept = count
+        for first in range(0, len(tasks), _CHUNK_SIZE):
+            train_chunk(shop, tasks[first : first + _CHUNK_SIZE])
+
+
+def _begun(plan: Plan, ledger: Sequence[Mapping[str, Any]]) -> CatalogueResult:
+    seconds = [float(line["seconds"]) for line in ledger if line["state"] == "saved" and "seconds" in line]
+    return CatalogueResult(
+        done=plan.done,
+        changed=plan.changed,
+        failed=list(plan.failures),
+        failed_before=plan.failed_before,
+        removed=plan.removed,
+        seconds_each=sum(seconds) / len(seconds) if seconds else None,
+    )
+
+
+def _record_failures(failures: Sequence[Failure], ledger: Ledger, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write down what cannot be trained as it is listed, once."""
+    known = {(line["token"], line.get("why")) for line in lines if line["state"] == "failed"}
+    for one in failures:
+        name = one.token or one.place
+        if (name, one.why) not in known:
+            ledger.append("failed", name, one.key, place=one.place, why=one.why)
+
+
+def _known_words(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, dict[str, Any]]]:
+    return {line["key"]: (line["words"], line["record"]) for line in lines if line["state"] == "words"}
+
+
+def _checked_config(config: SupremeInitConfig | None) -> SupremeInitConfig:
+    if config is not None and not isinstance(config, SupremeInitConfig):
+        raise ConfigError(f"config: expected a SupremeInitConfig, got {shown(config)}; pass SupremeInitConfig(...)")
+    given, default = config or SupremeInitConfig(), SupremeInitConfig()
+    given.__post_init__()  # its fields may have been changed since it was made
+    asked = [name for name in _OF_SINGLE_RUNS if getattr(given, name) != getattr(default, name)]
+    if asked:
+        raise ConfigError(
+            f"{asked[0]}: a catalogue has none, since each concept is saved when it is finished, and running again "
+            "goes on; leave it out"
+        )
+    own = {one.name: getattr(given, one.name) for one in fields(SupremeInitConfig)}
+    return SupremeInitConfig(**{**own, "output_dir": None})
+
+
+def _checked_backbone(pipe: Any, config: SupremeInitConfig, tokens: Sequence[str]) -> Backbone:
+    """Return the backbone of a pipeline that can be trained.
+
+    Raises:
+        SupremeInitError: It cannot.
+    """
+    backbone = backbone_for(pipe, config.train_text_encoders)
+    backbone.check_config(config)
+    check_trainable(backbone)
+    check_can_add(backbone)
+    warn_of_unused_settings(config)
+    lost = [why for token in tokens[:1] if (why := why_lost(pipe, token)) is not None]
+    if lost:
+        warnings.warn(f"{tokens[0]}: {lost[0]}", SupremeInitWarning, stacklevel=3)
+    return backbone
+
+
+def _listed(
+    concepts: str | os.PathLike[str] | Sequence[Concept], *, initializer: str | None, initializer_column: str
+) -> list[ListedConcept]:
+    if isinstance(concepts, str | os.PathLike):
+        return read_list(concepts, initializer_column=initializer_column, initializer=initializer)
+    given: Any = concepts
+    if not isinstance(given, Sequence) or not given or not all(isinstance(one, Concept) for one in given):
+        raise ConfigError(f"concepts: expected a metadata.jsonl or a list of Concept, got {shown(concepts)}")
+    return [
+        ListedConcept(place=f"concept {number}", placeholder_token=one.placeholder_token, concept=one)
+        for number, one in enumerate(given)
+    ]
