@@ -572,7 +572,8 @@ def test_masks_several_pictures_and_half_precision(case: TrainingFamily, dtype: 
 @each_family_in_turn
 def test_mixed_precision_and_gradient_checkpointing(case: TrainingFamily) -> None:
     (plain,) = make_trainer(case.build()).train()
-    (mixed,) = make_trainer(case.build(), mixed_precision="bf16", gradient_checkpointing=True).train()
+    recomputing = case.name != "hunyuan_dit"  # whose transformer cannot
+    (mixed,) = make_trainer(case.build(), mixed_precision="bf16", gradient_checkpointing=recomputing).train()
     for name in case.trained:
         assert torch.isfinite(mixed.rows[name]).all()
         assert not torch.equal(mixed.rows[name], mixed.initial_rows[name])
@@ -686,7 +687,7 @@ def test_text_encoders_of_another_kind_are_refused(name: str) -> None:
         make_trainer(pipe)
 
 
-@pytest.mark.parametrize("name", ["hunyuan_dit", "aura_flow", "hidream"])
+@pytest.mark.parametrize("name", ["lumina", "aura_flow", "hidream"])
 def test_other_pipelines_are_refused_with_a_way_out(name: str) -> None:
     with pytest.raises(UnsupportedPipelineError, match=r"StableDiffusionXLPipeline.*SanaPipeline.*register_backbone"):
         make_trainer(FAMILY[name].build())
@@ -720,6 +721,7 @@ def test_a_pipeline_that_holds_concepts_keeps_them(case: TrainingFamily) -> None
         ("flux_dev", {"snr_gamma": 5.0}, "snr_gamma: expected None for FluxPipeline"),
         ("sana", {"snr_gamma": 5.0}, "snr_gamma: expected None for SanaPipeline"),
         ("flux_dev", {"resolution": 18}, "resolution: expected a multiple of 4 for FluxPipeline, got 18"),
+        ("hunyuan_dit", {"gradient_checkpointing": True}, "gradient_checkpointing: expected False for HunyuanDiT"),
         ("qwen_image", {"resolution": 20}, "resolution: expected a multiple of 8 for QwenImagePipeline, got 20"),
         ("qwen_image21", {"resolution": 48}, "resolution: expected a multiple of 32 for QwenImage21Pipeline, got 48"),
         ("stable_diffusion_3", {"resolution": 64}, "resolution: expected at most 16 for StableDiffusion3Pipeline"),

@@ -14,6 +14,7 @@ from .ernie_image import ErnieImageBackbone
 from .flow import FlowBackbone
 from .flux import FluxBackbone
 from .flux_2 import Flux2Backbone, Flux2KleinBackbone
+from .hunyuan_dit import HunyuanDiTBackbone
 from .ideogram_4 import Ideogram4Backbone
 from .kolors import KolorsBackbone
 from .krea_2 import Krea2Backbone
@@ -61,6 +62,7 @@ BACKBONES: list[type[Backbone]] = [
     PixArtAlphaBackbone,
     CogView4Backbone,
     KolorsBackbone,
+    HunyuanDiTBackbone,
 ]
 
 
