@@ -394,6 +394,14 @@ def chroma(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor,
     return mse(predicted, squares(noise - latents))
 
 
+def aura_flow(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """The card: flow matching on UMT5, whose padding is zero."""
+    ids = token_ids(pipe.tokenizer, prompt, 256)
+    context = pipe.text_encoder(ids.input_ids, ids.attention_mask).last_hidden_state * ids.attention_mask[..., None]
+    noisy = straight_line(latents, noise, time)
+    return mse(pipe.transformer(noisy, context, time / 1000).sample, noise - latents)
+
+
 def lumina2(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
     """arXiv:2503.21758, section 3: a system prompt before the prompt; time runs from noise to picture."""
     text = f"{pipe.system_prompt} <Prompt Start> {prompt}"
@@ -559,12 +567,12 @@ def _with_statistics(pipe: Any) -> None:
     _calm(pipe.text_encoder)
 
 
-def _calm(model: torch.nn.Module) -> None:
+def _calm(model: torch.nn.Module, factor: float = 0.3) -> None:
     """Shrink the layers of a model: large random ones make chaos of what a step changes."""
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 2 and len(weight) < 100:
-                weight.mul_(0.3)
+                weight.mul_(factor)
 
 
 def _with_batch_norm(pipe: Any) -> None:
@@ -631,6 +639,10 @@ def _calm_krea(pipe: Any) -> None:
     _calm(pipe.transformer)
 
 
+def _calm_aura(pipe: Any) -> None:
+    _calm(pipe.transformer, 0.2)
+
+
 def _calm_ernie(pipe: Any) -> None:
     _with_batch_norm(pipe)
     _calm(pipe.text_encoder)
@@ -694,6 +706,7 @@ TRAINING_FAMILIES = [
     _language_model("kolors", kolors, change=_scaled_linear),
     _case("chroma", "chroma", chroma, exact_everywhere=False, is_fast=False),
     _case("hunyuan_dit", "hunyuan_dit", hunyuan_dit, is_fast=False),
+    _case("aura_flow", "aura_flow", aura_flow, change=_calm_aura, exact_everywhere=False, is_fast=False),
     _case("pixart_alpha", "pixart_alpha", pixart_alpha, exact_everywhere=False, is_fast=False),
 ]
 TRAINING_FAMILY = {case.name: case for case in TRAINING_FAMILIES}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError, UnsupportedPipelineError, shown
+from .aura_flow import AuraFlowBackbone
 from .base import Backbone, LatentDistribution, is_clip
 from .chat import ChatBackbone
 from .chroma import ChromaBackbone
@@ -63,6 +64,7 @@ BACKBONES: list[type[Backbone]] = [
     CogView4Backbone,
     KolorsBackbone,
     HunyuanDiTBackbone,
+    AuraFlowBackbone,
 ]
 
 

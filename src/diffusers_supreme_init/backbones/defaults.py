@@ -87,3 +87,8 @@ FLUX_2 = replace(
 )
 KOLORS = replace(LANGUAGE_MODEL, dtype="float16", dtype_source=_FLOAT16)
 HUNYUAN_DIT = replace(LANGUAGE_MODEL, learning_rate_source=_NO_PUBLISHED_RATE, dtype="float16", dtype_source=_FLOAT16)
+AURA_FLOW = replace(
+    LANGUAGE_MODEL,
+    learning_rate_source=_NO_PUBLISHED_RATE,
+    dtype_source="published in float16, in which UMT5 can overflow",
+)
