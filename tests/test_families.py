@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,18 @@ each_family_in_turn = pytest.mark.parametrize(
 """All families, but those that take their turn in `make test-slow`."""
 
 
+def each_family_with(name: str, values: Sequence[Any], fast: Any) -> pytest.MarkDecorator:
+    """Give each family each value; those that take their turn have only one of them in `make test`."""
+    cases = [
+        pytest.param(
+            case, value, id=f"{case.name}-{value}", marks=[] if case.is_fast or value == fast else pytest.mark.slow
+        )
+        for case in TRAINING_FAMILIES
+        for value in values
+    ]
+    return pytest.mark.parametrize(("case", name), cases)
+
+
 IMAGE_TO_IMAGE = {
     "stable_diffusion": StableDiffusionImg2ImgPipeline,
     "stable_diffusion_xl": StableDiffusionXLImg2ImgPipeline,
@@ -109,8 +121,7 @@ def random_latents(backbone: Backbone, num: int = 1, seed: int = 0) -> torch.Ten
 # What starts equal
 
 
-@each_family
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@each_family_with("dtype", [torch.float32, torch.bfloat16], fast=torch.float32)
 def test_step_zero_equals_the_description_to_the_last_bit(case: TrainingFamily, dtype: torch.dtype) -> None:
     pipe = case.build().to(dtype)
     templates = ["a photo of {}", "an oil painting of {} in the snow, with a dog"]
@@ -234,8 +245,7 @@ def test_what_is_trained_is_told(caplog: pytest.LogCaptureFixture) -> None:
 # What is minimised
 
 
-@each_family
-@pytest.mark.parametrize("fraction", [0.02, 0.5, 0.97])
+@each_family_with("fraction", [0.02, 0.5, 0.97], fast=0.5)
 def test_loss_is_the_published_objective(case: TrainingFamily, fraction: float) -> None:
     pipe = case.build()
     backbone = backbone_for(pipe)
