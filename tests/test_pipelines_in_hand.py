@@ -24,11 +24,13 @@ from diffusers import (
     SD3ControlNetModel,
     StableDiffusion3ControlNetPipeline,
     StableDiffusion3InpaintPipeline,
+    StableDiffusionAdapterPipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPAGPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLInpaintPipeline,
+    T2IAdapter,
     UNet2DConditionModel,
     ZImageInpaintPipeline,
 )
@@ -89,6 +91,11 @@ def animate_diff() -> Any:
     return AnimateDiffPipeline(**parts, motion_adapter=adapter)
 
 
+def t2i_adapter(name: str) -> Any:
+    adapter = seeded(lambda: T2IAdapter(channels=(4, 8), num_res_blocks=1, downscale_factor=2))
+    return other(name, StableDiffusionAdapterPipeline, adapter=adapter)
+
+
 CONTROLNET = {"conditioning_embedding_out_channels": (4, 8)}
 SD3_CONTROLNET = {"num_layers": 1, "load_weights_from_transformer": False}
 _FLUX = parts_of("flux_schnell")["transformer"].config
@@ -106,6 +113,7 @@ IN_HAND: dict[str, tuple[str, Callable[[str], Any]]] = {
         lambda name: with_controlnet(name, StableDiffusionControlNetPipeline, ControlNetModel, **CONTROLNET),
     ),
     "animate_diff": ("stable_diffusion", lambda name: animate_diff()),
+    "t2i_adapter": ("stable_diffusion", t2i_adapter),
     "inpaint_xl": ("stable_diffusion_xl", lambda name: other(name, StableDiffusionXLInpaintPipeline)),
     "controlnet_xl": (
         "stable_diffusion_xl",
