@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from diffusers import (
     SD3ControlNetModel,
     StableDiffusion3ControlNetPipeline,
     StableDiffusion3InpaintPipeline,
+    StableDiffusionAdapterPipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPAGPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLInpaintPipeline,
+    T2IAdapter,
     UNet2DConditionModel,
     ZImageInpaintPipeline,
 )
@@ -89,6 +91,11 @@ def animate_diff() -> Any:
     return AnimateDiffPipeline(**parts, motion_adapter=adapter)
 
 
+def t2i_adapter(name: str) -> Any:
+    adapter = seeded(lambda: T2IAdapter(channels=(4, 8), num_res_blocks=1, downscale_factor=2))
+    return other(name, StableDiffusionAdapterPipeline, adapter=adapter)
+
+
 CONTROLNET = {"conditioning_embedding_out_channels": (4, 8)}
 SD3_CONTROLNET = {"num_layers": 1, "load_weights_from_transformer": False}
 _FLUX = parts_of("flux_schnell")["transformer"].config
@@ -106,6 +113,7 @@ IN_HAND: dict[str, tuple[str, Callable[[str], Any]]] = {
         lambda name: with_controlnet(name, StableDiffusionControlNetPipeline, ControlNetModel, **CONTROLNET),
     ),
     "animate_diff": ("stable_diffusion", lambda name: animate_diff()),
+    "t2i_adapter": ("stable_diffusion", t2i_adapter),
     "inpaint_xl": ("stable_diffusion_xl", lambda name: other(name, StableDiffusionXLInpaintPipeline)),
     "controlnet_xl": (
         "stable_diffusion_xl",
@@ -126,7 +134,12 @@ IN_HAND: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", IN_HAND)
+def in_turn(names: Iterable[str], *fast: str) -> list[Any]:
+    """Return parameters of which `make test` tries some, and `make test-slow` all."""
+    return [pytest.param(name, marks=[] if name in fast else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", in_turn(IN_HAND, "inpaint", "controlnet", "animate_diff", "inpaint_z_image"))
 def test_pipelines_for_other_tasks_train_as_text_to_image(name: str, unchanged: Callable[[Any], None]) -> None:
     """The rows are those that a text-to-image pipeline of the same parts learns, and the user's own holds them."""
     family, build = IN_HAND[name]
@@ -306,7 +319,7 @@ def test_a_pipeline_from_a_checkpoint_file_trains(tmp_path: Path) -> None:
     assert np.array_equal(run(case.family, fresh, prompt), run(case.family, pipe, prompt))
 
 
-@pytest.mark.parametrize("name", ["z_image", "flux2_klein"])
+@pytest.mark.parametrize("name", in_turn(["z_image", "flux2_klein"], "z_image"))
 def test_a_transformer_from_a_checkpoint_file_trains(name: str, tmp_path: Path) -> None:
     pipe = TRAINING_FAMILY[name].build()
     (expected,) = make_trainer(TRAINING_FAMILY[name].build()).train()
@@ -330,7 +343,7 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("name", in_turn(ELSEWHERE, "z_image"))
 def test_rows_load_into_another_pipeline_class_of_the_family(name: str, tmp_path: Path) -> None:
     """Its prompts are read to the last bit as by the pipeline that they were trained on."""
     pipe, prompt = TRAINING_FAMILY[name].build(), "a photo of <mug> on a wooden table"
@@ -347,7 +360,7 @@ def test_rows_load_into_another_pipeline_class_of_the_family(name: str, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:.*(Quanto|torch_dtype).* is deprecated:FutureWarning")
-@pytest.mark.parametrize("name", ["z_image", "qwen_image", "flux2_klein"])
+@pytest.mark.parametrize("name", in_turn(ELSEWHERE, "z_image"))
 def test_rows_load_into_a_quantised_pipeline(name: str, tmp_path: Path) -> None:
     case = TRAINING_FAMILY[name]
     trainer = make_trainer(case.build(), learning_rate=0.1)

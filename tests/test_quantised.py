@@ -36,6 +36,16 @@ QUANTISED = {
     "qwen_image21": ["transformer", "text_encoder"],
     "flux2_klein": ["transformer", "text_encoder"],
     "flux2": ["transformer", "text_encoder"],
+    "krea2": ["transformer", "text_encoder"],
+    "ernie_image": ["transformer", "text_encoder"],
+    "ideogram4": ["transformer", "text_encoder"],
+    "lumina2": ["transformer", "text_encoder"],
+    "cogview4": ["transformer", "text_encoder"],
+    "kolors": ["unet"],
+    "chroma": ["transformer", "text_encoder"],
+    "pixart_alpha": ["transformer", "text_encoder"],
+    "aura_flow": ["transformer", "text_encoder"],
+    "hunyuan_dit": ["transformer", "text_encoder_2"],
 }
 
 

@@ -70,7 +70,8 @@ class TrainingFamily:
     @property
     def is_flow(self) -> bool:
         """Whether timesteps are real numbers."""
-        return self.objective not in (stable_diffusion, stable_diffusion_xl, pixart_sigma, pixart_alpha, kolors)
+        schedules = (stable_diffusion, stable_diffusion_xl, pixart_sigma, pixart_alpha, kolors, hunyuan_dit)
+        return self.objective not in schedules
 
 
 def side_of(pipe: Any) -> int:
@@ -132,6 +133,30 @@ def stable_diffusion_xl(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, 
     noisy, target = noisy_and_target(pipe, latents, noise, time)
     added = {"text_embeds": pooled, "time_ids": sizes}
     return mse(pipe.unet(noisy, time, context, added_cond_kwargs=added).sample, target)
+
+
+def hunyuan_dit(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, sizes: Tensor) -> Tensor:
+    """arXiv:2405.08748, section 2: two text encoders, size and crop of the picture; the half that is no variance."""
+    first, second = token_ids(pipe.tokenizer, prompt, 77), token_ids(pipe.tokenizer_2, prompt, 256)
+    noisy, target = noisy_and_target(pipe, latents, noise, time)
+    side = latents.shape[-1] // 2
+    # Positions of a picture of 512 px (32 squares of latents), spread over as many squares as there are.
+    positions = torch.arange(side).float() * 32 / side
+    rates = 10000.0 ** -(torch.arange(0, 4, 2).float() / 4)  # of a head's 8 numbers, 4 tell the column and 4 the row
+    rows, columns = (place.flatten()[:, None] * rates for place in torch.meshgrid(positions, positions, indexing="ij"))
+    angles = torch.cat([columns, rows], dim=1).repeat_interleave(2, dim=1)
+    predicted = pipe.transformer(
+        noisy,
+        time.float(),
+        encoder_hidden_states=pipe.text_encoder(first.input_ids, first.attention_mask).last_hidden_state,
+        text_embedding_mask=first.attention_mask,
+        encoder_hidden_states_t5=pipe.text_encoder_2(second.input_ids, second.attention_mask).last_hidden_state,
+        text_embedding_mask_t5=second.attention_mask,
+        image_meta_size=torch.cat([sizes[:, :2], sizes[:, 4:], sizes[:, 2:4]], dim=1),
+        style=torch.tensor([0]),
+        image_rotary_emb=(angles.cos(), angles.sin()),
+    ).sample
+    return mse(predicted.chunk(2, dim=1)[0], target)
 
 
 def kolors(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, sizes: Tensor) -> Tensor:
@@ -369,6 +394,14 @@ def chroma(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor,
     return mse(predicted, squares(noise - latents))
 
 
+def aura_flow(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """The card: flow matching on UMT5, whose padding is zero."""
+    ids = token_ids(pipe.tokenizer, prompt, 256)
+    context = pipe.text_encoder(ids.input_ids, ids.attention_mask).last_hidden_state * ids.attention_mask[..., None]
+    noisy = straight_line(latents, noise, time)
+    return mse(pipe.transformer(noisy, context, time / 1000).sample, noise - latents)
+
+
 def lumina2(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
     """arXiv:2503.21758, section 3: a system prompt before the prompt; time runs from noise to picture."""
     text = f"{pipe.system_prompt} <Prompt Start> {prompt}"
@@ -534,12 +567,12 @@ def _with_statistics(pipe: Any) -> None:
     _calm(pipe.text_encoder)
 
 
-def _calm(model: torch.nn.Module) -> None:
+def _calm(model: torch.nn.Module, factor: float = 0.3) -> None:
     """Shrink the layers of a model: large random ones make chaos of what a step changes."""
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 2 and len(weight) < 100:
-                weight.mul_(0.3)
+                weight.mul_(factor)
 
 
 def _with_batch_norm(pipe: Any) -> None:
@@ -606,6 +639,10 @@ def _calm_krea(pipe: Any) -> None:
     _calm(pipe.transformer)
 
 
+def _calm_aura(pipe: Any) -> None:
+    _calm(pipe.transformer, 0.2)
+
+
 def _calm_ernie(pipe: Any) -> None:
     _with_batch_norm(pipe)
     _calm(pipe.text_encoder)
@@ -668,6 +705,8 @@ TRAINING_FAMILIES = [
     _language_model("cogview4", cogview4),
     _language_model("kolors", kolors, change=_scaled_linear),
     _case("chroma", "chroma", chroma, exact_everywhere=False, is_fast=False),
+    _case("hunyuan_dit", "hunyuan_dit", hunyuan_dit, is_fast=False),
+    _case("aura_flow", "aura_flow", aura_flow, change=_calm_aura, exact_everywhere=False, is_fast=False),
     _case("pixart_alpha", "pixart_alpha", pixart_alpha, exact_everywhere=False, is_fast=False),
 ]
 TRAINING_FAMILY = {case.name: case for case in TRAINING_FAMILIES}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError, UnsupportedPipelineError, shown
+from .aura_flow import AuraFlowBackbone
 from .base import Backbone, LatentDistribution, is_clip
 from .chat import ChatBackbone
 from .chroma import ChromaBackbone
@@ -14,6 +15,7 @@ from .ernie_image import ErnieImageBackbone
 from .flow import FlowBackbone
 from .flux import FluxBackbone
 from .flux_2 import Flux2Backbone, Flux2KleinBackbone
+from .hunyuan_dit import HunyuanDiTBackbone
 from .ideogram_4 import Ideogram4Backbone
 from .kolors import KolorsBackbone
 from .krea_2 import Krea2Backbone
@@ -61,6 +63,8 @@ BACKBONES: list[type[Backbone]] = [
     PixArtAlphaBackbone,
     CogView4Backbone,
     KolorsBackbone,
+    HunyuanDiTBackbone,
+    AuraFlowBackbone,
 ]
 
 

@@ -194,13 +194,19 @@ class Backbone(ABC):
         """Check the settings that depend on the family.
 
         Raises:
-            ConfigError: The family does not support `snr_gamma`, or cannot train at `resolution`.
+            ConfigError: The family does not support `snr_gamma` or `gradient_checkpointing`, or cannot train at
+                `resolution`.
         """
         name = type(self.pipe).__name__
         if config.snr_gamma is not None and not self.supports_min_snr:
             raise ConfigError(
                 f"snr_gamma: expected None for {name}, got {config.snr_gamma}; Min-SNR weights are defined for noise "
                 "schedules, not for flow matching"
+            )
+        if config.gradient_checkpointing and not getattr(self.denoiser, "_supports_gradient_checkpointing", True):
+            raise ConfigError(
+                f"gradient_checkpointing: expected False for {name}, whose {self.denoiser_name} cannot recompute its "
+                "activations; pass max_forward_batch_size=1 to save memory"
             )
         resolution = config.resolution or self.resolution
         if resolution % self.resolution_multiple:

@@ -27,6 +27,7 @@ class FamilyDefaults:
 _PAPER_RATE = "the code of the paper: it passes 5e-4 and multiplies it by the batch size of 4"
 _SAME_CLIP = "that of Stable Diffusion 1: what is trained is the same CLIP-L, beside a CLIP-G or alone"
 _WIDE_EXPONENT = "the exponents of float32: in float16 the first steps are spent on finding a loss scale"
+_FLOAT16 = "the published weights are float16"
 _NO_PUBLISHED_RATE = "that of Stable Diffusion 1; none is published for rows of this text encoder, none was measured"
 
 STABLE_DIFFUSION = FamilyDefaults(
@@ -84,4 +85,10 @@ LANGUAGE_MODEL = FamilyDefaults(
 FLUX_2 = replace(
     LANGUAGE_MODEL, guidance=1.0, guidance_source="that of Flux.1-dev, which is distilled alike; not measured"
 )
-KOLORS = replace(LANGUAGE_MODEL, dtype="float16", dtype_source="the published weights are float16")
+KOLORS = replace(LANGUAGE_MODEL, dtype="float16", dtype_source=_FLOAT16)
+HUNYUAN_DIT = replace(LANGUAGE_MODEL, learning_rate_source=_NO_PUBLISHED_RATE, dtype="float16", dtype_source=_FLOAT16)
+AURA_FLOW = replace(
+    LANGUAGE_MODEL,
+    learning_rate_source=_NO_PUBLISHED_RATE,
+    dtype_source="published in float16, in which UMT5 can overflow",
+)

@@ -59,11 +59,8 @@ class Ideogram4Backbone(ChatBackbone):
     @torch.no_grad()
     def encode_pictures(self, pixel_values: Tensor) -> LatentDistribution:  # noqa: D102 - see `Backbone`
         posterior = self.autoencoder.encode(pixel_values.to(next(self.autoencoder.parameters()))).latent_dist
-        norm = self.autoencoder.bn
-        center, scale = (
-            norm.running_mean.float(),
-            (norm.running_var.float() + self.autoencoder.config.batch_norm_eps).sqrt(),
-        )
+        norm, epsilon = self.autoencoder.bn, self.autoencoder.config.batch_norm_eps
+        center, scale = norm.running_mean.float(), (norm.running_var.float() + epsilon).sqrt()
         size = posterior.mean.shape[-2:]
         mean, std = _pack(posterior.mean.float()), _pack(posterior.std.float())
         return LatentDistribution(_unpack((mean - center) / scale, *size), _unpack(std / scale, *size))
@@ -112,7 +109,6 @@ def _pack(latents: Tensor) -> Tensor:
 
 def _unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     """Undo `_pack`."""
-    squares = tokens.unflatten(1, (height // PATCH_SIDE, width // PATCH_SIDE)).unflatten(
-        3, (PATCH_SIDE, PATCH_SIDE, -1)
-    )
+    grid = tokens.unflatten(1, (height // PATCH_SIDE, width // PATCH_SIDE))
+    squares = grid.unflatten(3, (PATCH_SIDE, PATCH_SIDE, -1))
     return squares.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)

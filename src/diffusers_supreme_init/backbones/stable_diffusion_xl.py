@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from diffusers import (
-    AnimateDiffSDXLPipeline,
     StableDiffusionXLAdapterPipeline,
     StableDiffusionXLControlNetImg2ImgPipeline,
     StableDiffusionXLControlNetInpaintPipeline,
@@ -39,7 +38,6 @@ class StableDiffusionXLBackbone(DiffusionBackbone):
         StableDiffusionXLControlNetUnionPipeline,
         StableDiffusionXLAdapterPipeline,
         StableDiffusionXLPAGPipeline,
-        AnimateDiffSDXLPipeline,
     )
     defaults = defaults.STABLE_DIFFUSION_XL
     required = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "unet", "scheduler")
