@@ -1,4 +1,4 @@
-"""The catalogue at length: a hundred concepts killed everywhere, real launchers, a real Slurm, memory, 10,000 concepts."""
+"""The catalogue at length: a hundred concepts killed everywhere, launchers, Slurm, memory, 10,000."""
 
 import json
 import os
