@@ -56,7 +56,7 @@ def write_folder(
             f"cannot replace {str(folder)!r}: it holds {others[0]}, which no save wrote; move it elsewhere"
         )
     unique = secrets.token_hex(_RANDOM_BYTES)
-    new, old = (folder.with_name(_TEMPORARY.format(f"{name}{unique}")) for name in ("new-", "old-"))
+    new, old = (folder.with_name(_TEMPORARY.format(f"{kind}-{folder.name}{unique}")) for kind in ("new", "old"))
     try:
         for name, data in contents.items():
             write_atomically(new / name, data)
