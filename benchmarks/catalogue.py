@@ -109,9 +109,7 @@ def main() -> None:
     parser.add_argument("--loop", type=int, default=3, help="Processes of the shell loop; the mean of them counts.")
     parser.add_argument("--load", type=int, nargs="*", default=[10, 100, 1_000, 10_000], help="Sizes of libraries.")
     options = parser.parse_args()
-    print(
-        "| steps | words | concepts | loop, s each | catalogue, s each | nothing to do, s | loop, an hour | an hour |"
-    )
+    print("| steps | words | concepts | loop, s each | catalogue, s each | nothing to do, s | loop/h | catalogue/h |")
     print("|---:|:---|---:|---:|---:|---:|---:|---:|")
     for steps, initializer in ((0, None), (0, "auto"), (100, None), (100, "auto")):
         number = max(options.concepts // 10, 2) if steps else options.concepts

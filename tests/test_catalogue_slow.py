@@ -16,9 +16,19 @@ import torch
 from conftest import HIDDEN_SIZE, ROOT, build_tiny_pipeline
 from run_catalogue import PLACES, draw_catalogue, library_files
 from test_catalogue import check_kills
+from training_families import TRAINING_FAMILIES
 from training_processes import WORKER, run_forked
 
-from diffusers_supreme_init import LearnedEmbedding, folder_name, merge_libraries, verify_library, write_embedding
+from diffusers_supreme_init import (
+    LearnedEmbedding,
+    SupremeInitConfig,
+    folder_name,
+    merge_libraries,
+    train_catalogue,
+    verify_library,
+    write_embedding,
+)
+from diffusers_supreme_init.catalogue import run as catalogue_run
 from diffusers_supreme_init.formats.pack import read_pack
 from diffusers_supreme_init.sharing.library_folder import refresh_library
 
@@ -85,6 +95,17 @@ def test_shards_merge_into_the_same_library(
         assert ended.returncode == 0, ended.stderr
     merge_libraries(parts, tmp_path / "library")
     assert library_files(tmp_path / "library") == undisturbed
+
+
+@pytest.mark.parametrize("family", TRAINING_FAMILIES, ids=lambda family: family.name)
+def test_neighbours_change_no_byte_in_any_family(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys = draw_catalogue(tmp_path / "toys", range(3))
+    config = SupremeInitConfig(max_train_steps=2, validation_samples=2, resolution=16)
+    for size in (32, 1):
+        monkeypatch.setattr(catalogue_run, "_CHUNK_SIZE", size)
+        result = train_catalogue(family.build(), toys, tmp_path / str(size), config=config)
+        assert len(result.trained) == 3, result.failed
+    assert library_files(tmp_path / "32") == library_files(tmp_path / "1")
 
 
 # launchers: the recipes in examples/cluster
@@ -171,9 +192,9 @@ from diffusers_supreme_init import DescriberConfig, Describers, SupremeInitConfi
 toys, library, describers = sys.argv[1:]
 config = SupremeInitConfig(max_train_steps=0, validation_samples=0)
 finders = Describers(DescriberConfig(**json.loads(describers), max_caption_tokens=5, score_samples=2))
-start = time.monotonic()
+start = time.process_time()
 result = train_catalogue(build_tiny_pipeline(), toys, library, config=config, describers=finders)
-seconds = time.monotonic() - start
+seconds = time.process_time() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([len(result.trained), len(result.done), seconds, peak]))
 """
