@@ -32,6 +32,7 @@ from diffusers_supreme_init import (
     OutputError,
     SupremeInitConfig,
     merge_libraries,
+    read_embedding,
     remove_concepts,
     train_catalogue,
     verify_library,
@@ -185,6 +186,11 @@ def test_a_concept_is_what_it_is_whatever_is_beside_it(few: Path, tmp_path: Path
         train(build_tiny_pipeline(), few, tmp_path / str(size), config=config)
         libraries.append(library_files(tmp_path / str(size)))
     assert libraries[0] == libraries[1] == libraries[2]
+    train(build_tiny_pipeline(), few, tmp_path / "together", config=config, concepts_per_batch=3)
+    for number in range(4):
+        file = f"toy-{number}/learned_embeds.safetensors"
+        together, apart = (read_embedding(tmp_path / name / file).rows for name in ("together", "1"))
+        torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
     write_list(few, read_list(few)[2:3])
     train(build_tiny_pipeline(), few, tmp_path / "alone", config=config)
     for name in ("learned_embeds.safetensors", "training.json", "README.md"):

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..sharing.saved_folder import recorded_files
 RECORD_KEY = "catalogue"
 """Of the record: ``{"key": ..., "run": ...}``, the concept's key and the digest of the run's facts."""
 _TEMPORARY = ".{}.part"
+_RANDOM_BYTES = 8
 
 
 def saved_record(folder: Path) -> dict[str, Any] | None:
@@ -54,8 +55,8 @@ def write_folder(
         raise OutputError(
             f"cannot replace {str(folder)!r}: it holds {others[0]}, which no save wrote; move it elsewhere"
         )
-    unique = secrets.token_hex(8)
-    new, old = (folder.with_name(_TEMPORARY.format(f"{name}{unique}")) for name in ("new-", "old-"))
+    unique = secrets.token_hex(_RANDOM_BYTES)
+    new, old = (folder.with_name(_TEMPORARY.format(f"{kind}-{folder.name}{unique}")) for kind in ("new", "old"))
     try:
         for name, data in contents.items():
             write_atomically(new / name, data)
@@ -83,12 +84,14 @@ def copy_folder(source: Path, folder: Path) -> None:
     write_folder(folder, {name: (source / name).read_bytes() for name in names})
 
 
-def clear_leftovers(output_dir: Path) -> None:
-    """Delete what killed processes left half written; nobody else may be at work in the folder."""
+def clear_leftovers(output_dir: Path, names: Collection[str]) -> None:
+    """Delete what killed processes left half written of some concepts, whose folders have these names.
+
+    Nobody else may be at work on these concepts.
+    """
     for path in output_dir.glob(_TEMPORARY.format("*")):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in output_dir.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if path.name[len(".new-") : -len(".part") - 2 * _RANDOM_BYTES] in names:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _foreign_files(folder: Path) -> list[str]:

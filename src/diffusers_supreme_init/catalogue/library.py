@@ -105,7 +105,7 @@ def remove_concepts(folder: str | os.PathLike[str], tokens: Sequence[str]) -> No
     path = local_path(folder)
     with alone(path, Shard()):
         for name in choose_folders(library_entries(path), tokens, repr(str(folder))):
-            gone = path / f".old-{name}-{secrets.token_hex(8)}.part"
+            gone = path / f".old-{name}{secrets.token_hex(8)}.part"
             os.rename(path / name, gone)
             shutil.rmtree(gone, ignore_errors=True)
         finish(path)

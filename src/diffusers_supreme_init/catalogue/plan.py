@@ -78,6 +78,7 @@ class Plan:
         failures: Concepts that cannot be trained as they are listed.
         failed_before: Concepts that an earlier run could not train; they are not tried again.
         removed: Placeholder tokens that are in the folder and no longer in the list.
+        folders: Names of the folders of all concepts of this process.
     """
 
     tasks: list[Task] = field(default_factory=list)
@@ -86,6 +87,7 @@ class Plan:
     failures: list[Failure] = field(default_factory=list)
     failed_before: list[Failure] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
 
 
 def make_plan(
@@ -134,6 +136,7 @@ def make_plan(
             continue
         folder = output_dir / (names.get(folded(name)) or folder_name(name))
         task = Task(place=one.place, concept=concept, key=key, run=digest_of(run), folder=folder)
+        plan.folders.add(folder.name)
         record = saved_record(folder)
         known_key, known_run = key_of(record or {})
         if record is not None and known_key == key:

@@ -1,29 +1,25 @@
 """`train_catalogue`: a list of concepts and a model in, a library out."""
 
-import logging
+import functools
 import os
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from ..backbones import Backbone, backbone_for
-from ..concepts import Concept, ListedConcept, read_list
+from ..concepts import Concept
 from ..config import DescriberConfig, SupremeInitConfig
 from ..describers import Describers
-from ..errors import ConfigError, SupremeInitWarning, shown
+from ..errors import ConfigError, shown
 from ..files import check_writable
 from ..inputs.paths import local_path
-from ..objective.phases import check_trainable
 from ..sharing.saved_folder import check_can_save, check_kind
-from ..text.prompt_cleaning import why_lost
 from ..text.torch_state import own_torch_state
-from ..training.preparation import warn_of_unused_masks, warn_of_unused_settings
+from ..training.preparation import warn_of_unused_masks
 from ..training.previews import check_prompts
-from ..training.rows import check_can_add
+from .checking import checked_backbone, checked_config, listed_concepts
 from .chunk import Workshop, train_chunk
 from .facts import facts_of_run
 from .finishing import finish
@@ -33,24 +29,10 @@ from .page import check_page_is_ours
 from .plan import Failure, Plan, Task, make_plan
 from .shards import OwnProcess, own_shard
 
-logger = logging.getLogger(__name__)
-
 _CHUNK_SIZE = 32
 """Concepts whose rows are in the pipeline at once. Their number changes no row, takes a megabyte or so of memory, and
 shares out the time of adding and removing them. A run that is killed finds the words of
 at most as many again."""
-
-_OF_SINGLE_RUNS = (
-    *(
-        "validation_prompt",
-        "snapshot_steps",
-        "report_to",
-        "resume_from_checkpoint",
-        "checkpointing_steps",
-        "logging_dir",
-    ),
-)
-"""Settings that make no sense for thousands of concepts."""
 
 
 @dataclass(kw_only=True)
@@ -137,49 +119,44 @@ def train_catalogue(
     Warns:
         SupremeInitWarning: As `SupremeInitTextualInversionTrainer`.
     """
-    config = _checked_config(config)
+    config = checked_config(config)
     if type(concepts_per_batch) is not int or concepts_per_batch < 1:
         raise ConfigError(f"concepts_per_batch: expected a number from 1, got {shown(concepts_per_batch)}")
     accelerator = OwnProcess()
     shard = own_shard(accelerator, num_shards, shard_index)
-    listed = _listed(concepts, initializer=initializer, initializer_column=initializer_column)
+    listed = listed_concepts(concepts, initializer=initializer, initializer_column=initializer_column)
     tokens = [one.placeholder_token for one in listed if one.placeholder_token is not None]
     prompts = check_prompts("sample_prompts", sample_prompts, ["{}"] if not tokens else tokens[:1])
     describers = Describers(describers) if isinstance(describers, DescriberConfig) else describers
     describers = describers or Describers(device=accelerator.device)
-    backbone = _checked_backbone(pipe, config, tokens)
+    backbone = checked_backbone(pipe, config, tokens)
     folder = local_path(output_dir)
     check_can_save(folder)
     check_page_is_ours(folder)
     check_kind(folder, ["", *tokens])
-    run = facts_of_run(backbone, config)
-
-    def planned(lines: Sequence[Mapping[str, Any]]) -> Plan:
-        return make_plan(
-            listed,
-            folder,
-            shard,
-            backbone,
-            config,
-            describers,
-            run=run,
-            ledger=lines,
-            retry_failed=retry_failed,
-            overwrite=overwrite,
-        )
-
+    plan_with = functools.partial(
+        make_plan,
+        listed,
+        folder,
+        shard,
+        backbone,
+        config,
+        describers,
+        run=facts_of_run(backbone, config),
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+    )
     if dry_run:
         lines = read_ledgers(folder)
-        plan = planned(lines)
+        plan = plan_with(ledger=lines)
         result = _begun(plan, lines)
         result.planned = [task.token for task in plan.tasks]
         return result
     with alone(check_writable(folder), shard):
         lines = read_ledgers(folder)
-        plan = planned(lines)
+        plan = plan_with(ledger=lines)
         result = _begun(plan, lines)
-        if shard.count == 1:
-            clear_leftovers(folder)
+        clear_leftovers(folder, plan.folders)
         ledger = Ledger(folder, shard)
         _record_failures(plan.failures, ledger, lines)
         shop = Workshop(
@@ -243,49 +220,3 @@ def _record_failures(failures: Sequence[Failure], ledger: Ledger, lines: Sequenc
 
 def _known_words(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, dict[str, Any]]]:
     return {line["key"]: (line["words"], line["record"]) for line in lines if line["state"] == "words"}
-
-
-def _checked_config(config: SupremeInitConfig | None) -> SupremeInitConfig:
-    if config is not None and not isinstance(config, SupremeInitConfig):
-        raise ConfigError(f"config: expected a SupremeInitConfig, got {shown(config)}; pass SupremeInitConfig(...)")
-    given, default = config or SupremeInitConfig(), SupremeInitConfig()
-    given.__post_init__()  # its fields may have been changed since it was made
-    asked = [name for name in _OF_SINGLE_RUNS if getattr(given, name) != getattr(default, name)]
-    if asked:
-        raise ConfigError(
-            f"{asked[0]}: a catalogue has none, since each concept is saved when it is finished, and running again "
-            "goes on; leave it out"
-        )
-    own = {one.name: getattr(given, one.name) for one in fields(SupremeInitConfig)}
-    return SupremeInitConfig(**{**own, "output_dir": None})
-
-
-def _checked_backbone(pipe: Any, config: SupremeInitConfig, tokens: Sequence[str]) -> Backbone:
-    """Return the backbone of a pipeline that can be trained.
-
-    Raises:
-        SupremeInitError: It cannot.
-    """
-    backbone = backbone_for(pipe, config.train_text_encoders)
-    backbone.check_config(config)
-    check_trainable(backbone)
-    check_can_add(backbone)
-    warn_of_unused_settings(config)
-    lost = [why for token in tokens[:1] if (why := why_lost(pipe, token)) is not None]
-    if lost:
-        warnings.warn(f"{tokens[0]}: {lost[0]}", SupremeInitWarning, stacklevel=3)
-    return backbone
-
-
-def _listed(
-    concepts: str | os.PathLike[str] | Sequence[Concept], *, initializer: str | None, initializer_column: str
-) -> list[ListedConcept]:
-    if isinstance(concepts, str | os.PathLike):
-        return read_list(concepts, initializer_column=initializer_column, initializer=initializer)
-    given: Any = concepts
-    if not isinstance(given, Sequence) or not given or not all(isinstance(one, Concept) for one in given):
-        raise ConfigError(f"concepts: expected a metadata.jsonl or a list of Concept, got {shown(concepts)}")
-    return [
-        ListedConcept(place=f"concept {number}", placeholder_token=one.placeholder_token, concept=one)
-        for number, one in enumerate(given)
-    ]

@@ -1,5 +1,6 @@
 """`supreme-init train --concepts metadata.jsonl`: many concepts, unattended, into a library."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from .parser import Parsed
 from .pipelines import load_pipeline
 from .terminal import FAILURE
 
+logger = logging.getLogger(__name__)
+
 _MOST_SHOWN = 20
 """Failures that are printed; the page shows all."""
 
@@ -33,7 +36,16 @@ def train_list(parsed: Parsed) -> int:
 
     Raises:
         SupremeInitError: One of its subclasses; what is saved stays.
+        KeyboardInterrupt: Somebody interrupted it; what is saved stays.
     """
+    try:
+        return _train_list(parsed)
+    except KeyboardInterrupt:
+        logger.warning("what is finished is saved; the same command goes on")
+        raise
+
+
+def _train_list(parsed: Parsed) -> int:
     asked, how, hub = parsed.of(ConceptArguments), parsed.of(CatalogueArguments), parsed.of(HubArguments)
     config, model = parsed.of(TrainingArguments), parsed.of(ModelArguments)
     output_dir = Path(str(config.output_dir))

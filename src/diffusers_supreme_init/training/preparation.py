@@ -144,8 +144,9 @@ def warn_of_unused_masks(
         if concept.mask is not None and not (compares and compares_words(concept))
     ]
     if unused:
+        names = ", ".join(unused[:10]) + (f" and {len(unused) - 10} more" if len(unused) > 10 else "")
         warnings.warn(
-            f"{', '.join(unused)}: the mask is not used without SupremeInitConfig(masked_loss=True); pass it, or "
+            f"{names}: the mask is not used without SupremeInitConfig(masked_loss=True); pass it, or "
             "leave the mask out",
             SupremeInitWarning,
             stacklevel=3,

@@ -1,0 +1,242 @@
+"""The catalogue at length: a hundred concepts killed everywhere, launchers, Slurm, memory, 10,000."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import slurm
+import torch
+from conftest import HIDDEN_SIZE, ROOT, build_tiny_pipeline
+from run_catalogue import PLACES, draw_catalogue, library_files
+from test_catalogue import check_kills
+from training_families import TRAINING_FAMILIES
+from training_processes import WORKER, run_forked
+
+from diffusers_supreme_init import (
+    LearnedEmbedding,
+    SupremeInitConfig,
+    folder_name,
+    merge_libraries,
+    train_catalogue,
+    verify_library,
+    write_embedding,
+)
+from diffusers_supreme_init.catalogue import run as catalogue_run
+from diffusers_supreme_init.formats.pack import read_pack
+from diffusers_supreme_init.sharing.library_folder import refresh_library
+
+pytestmark = pytest.mark.slow
+
+SETTINGS: dict[str, Any] = {"max_train_steps": 10, "validation_samples": 2}
+NUM_CONCEPTS = 100
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return ["--catalogue", str(draw_catalogue(tmp_path_factory.mktemp("toys"), range(NUM_CONCEPTS)))]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed") / "library"
+    ended = run_forked(folder, SETTINGS, *options)
+    assert ended.returncode == 0, ended.stderr
+    return library_files(folder)
+
+
+def test_kills_at_every_place_change_no_byte(
+    undisturbed: dict[str, bytes], options: list[str], tmp_path: Path
+) -> None:
+    kills = [(place, number) for number in (1, 3) for place in PLACES if place != "words"] + [
+        ("words", 2),
+        ("step", 77),
+    ]
+    check_kills(kills, options, tmp_path / "library", SETTINGS)
+    assert library_files(tmp_path / "library") == undisturbed
+    assert verify_library(tmp_path / "library") == []
+
+
+def test_kills_at_random_moments_change_no_byte(
+    undisturbed: dict[str, bytes], options: list[str], tmp_path: Path
+) -> None:
+    library, rng, num_kills = tmp_path / "library", random.Random(0), 0
+    command = [sys.executable, WORKER, str(library), json.dumps(SETTINGS), *options]
+    while num_kills < 10:
+        before = size_of(library)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and size_of(library) == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 1.5))  # some concepts after the first that this process has saved
+        process.kill()
+        process.wait()
+        num_kills += 1
+    assert run_forked(library, SETTINGS, *options).returncode == 0
+    assert library_files(library) == undisturbed
+
+
+def size_of(library: Path) -> int:
+    return sum(path.stat().st_size for path in library.glob("ledger-*"))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_shards_merge_into_the_same_library(
+    undisturbed: dict[str, bytes], options: list[str], tmp_path: Path, count: int
+) -> None:
+    parts = [tmp_path / f"part-{index}" for index in range(count)]
+    for index, part in enumerate(parts):
+        ended = run_forked(part, SETTINGS, *options, "--shard", str(index), str(count))
+        assert ended.returncode == 0, ended.stderr
+    merge_libraries(parts, tmp_path / "library")
+    assert library_files(tmp_path / "library") == undisturbed
+
+
+@pytest.mark.parametrize("family", TRAINING_FAMILIES, ids=lambda family: family.name)
+def test_neighbours_change_no_byte_in_any_family(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys = draw_catalogue(tmp_path / "toys", range(3))
+    config = SupremeInitConfig(max_train_steps=2, validation_samples=2, resolution=16)
+    for size in (32, 1):
+        monkeypatch.setattr(catalogue_run, "_CHUNK_SIZE", size)
+        result = train_catalogue(family.build(), toys, tmp_path / str(size), config=config)
+        assert len(result.trained) == 3, result.failed
+    assert library_files(tmp_path / "32") == library_files(tmp_path / "1")
+
+
+# launchers: the recipes in examples/cluster
+
+
+QUICK = ("--max_train_steps", "2", "--validation_samples", "2")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, bytes], dict[str, str]]:
+    """Return list, library and model as a recipe takes them, the undisturbed library, and an environment."""
+    base = tmp_path_factory.mktemp("recipe")
+    toys = draw_catalogue(base / "toys", range(12))
+    build_tiny_pipeline().save_pretrained(base / "model")
+    environment = os.environ | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
+    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "HF_HUB_OFFLINE": "1"}
+    plain = ["supreme-init", "train", "--concepts", str(toys), "--output_dir", str(base / "plain")]
+    subprocess.run([*plain, "--model", str(base / "model"), *QUICK], check=True, env=environment, capture_output=True)
+    return [str(toys), str(base / "library"), str(base / "model")], library_files(base / "plain"), environment
+
+
+def test_accelerate_launch_gives_the_same_library(recipe: Any, tmp_path: Path) -> None:
+    (toys, _, model), undisturbed, environment = recipe
+    command = [
+        str(ROOT / "examples" / "cluster" / "accelerate.sh"),
+        "2",
+        toys,
+        str(tmp_path / "library"),
+        model,
+        *QUICK,
+    ]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in (tmp_path / "library").glob("ledger-*")} == {
+        "ledger-0-of-2.jsonl",
+        "ledger-1-of-2.jsonl",
+    }
+    assert library_files(tmp_path / "library") == undisturbed
+
+
+def test_a_slurm_array_with_a_killed_task_gives_the_same_library(recipe: Any, tmp_path: Path) -> None:
+    if missing := slurm.missing_programs():
+        assert os.environ.get("CI") != "true", (
+            f"expected Slurm (apt install slurmctld slurmd munge), lacking {missing}"
+        )
+        pytest.skip(f"Slurm is not installed: {', '.join(missing)}")
+    (toys, library, model), undisturbed, environment = recipe
+    (tmp_path / "cluster").mkdir()
+    script = str(ROOT / "examples" / "cluster" / "slurm.sh")
+    with slurm.cluster(tmp_path / "cluster", 2) as found:
+        environment = environment | {name: found[name] for name in ("PATH", "SLURM_CONF")}
+        environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
+        submitted = ["--array=0-3", "--chdir", str(tmp_path), script, toys, library, model, *QUICK]
+        job = slurm.submit(submitted, environment)
+        ledger = Path(library) / "ledger-2-of-4.jsonl"
+        wait(lambda: ledger.exists() and ledger.stat().st_size > 0)
+        subprocess.run(["scancel", "--signal=KILL", "--full", f"{job}_2"], check=True, env=environment)
+        wait(lambda: not slurm.states(job, environment))
+        assert len(library_files(Path(library))) < len(undisturbed), "the task had ended before it was killed"
+        again = slurm.submit(submitted, environment)
+        wait(lambda: not slurm.states(again, environment))
+        logs = "\n".join(path.read_text() for path in sorted(tmp_path.glob(f"catalogue-{again}_*.log")))
+    assert library_files(Path(library)) == undisturbed, logs
+    assert verify_library(library) == []
+
+
+def wait(is_so: Callable[[], bool], seconds: float = 300) -> None:
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+# size
+
+
+MEASURE = """
+import json, resource, sys, time
+import torch
+torch.set_num_threads(1)
+from conftest import build_tiny_pipeline
+from pathlib import Path
+from diffusers_supreme_init import DescriberConfig, Describers, SupremeInitConfig, train_catalogue
+toys, library, describers = sys.argv[1:]
+config = SupremeInitConfig(max_train_steps=0, validation_samples=0)
+finders = Describers(DescriberConfig(**json.loads(describers), max_caption_tokens=5, score_samples=2))
+start = time.process_time()
+result = train_catalogue(build_tiny_pipeline(), toys, library, config=config, describers=finders)
+seconds = time.process_time() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([len(result.trained), len(result.done), seconds, peak]))
+"""
+
+
+def test_a_thousand_concepts_need_no_more_memory_than_fifty(tmp_path: Path) -> None:
+    from tiny.describers import build_blip
+
+    describers = json.dumps({"captioner": str(build_blip(tmp_path / "captioner"))})
+    measured = {}
+    for number in (50, 1000):
+        toys = draw_catalogue(tmp_path / f"toys-{number}", range(number), initializer="caption")
+        for run in ("first", "second"):
+            command = [sys.executable, "-c", MEASURE, str(toys), str(tmp_path / str(number)), describers]
+            ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=1200)
+            assert ended.returncode == 0, ended.stderr
+            measured[number, run] = json.loads(ended.stdout.splitlines()[-1])
+    print(measured)
+    assert measured[1000, "first"][0] == measured[1000, "second"][1] == 1000
+    assert measured[1000, "first"][3] < 1.1 * measured[50, "first"][3]
+    assert measured[1000, "second"][2] < 5
+
+
+def test_ten_thousand_concepts_load(tmp_path: Path) -> None:
+    for number in range(10_000):
+        concept = LearnedEmbedding(placeholder_token=f"<toy-{number}>", rows=torch.randn(3, HIDDEN_SIZE))
+        write_embedding(tmp_path / folder_name(f"<toy-{number}>") / "learned_embeds.safetensors", concept)
+    entries = refresh_library(tmp_path)
+    packs = {entry.pack for entry in entries.values()}
+    assert len(packs) == 16
+    start = time.process_time()
+    sources = [
+        {str(one.placeholder_token): one.rows}
+        for pack in packs
+        for (one,) in read_pack(tmp_path / str(pack), {n: e for n, e in entries.items() if e.pack == pack}).values()
+    ]
+    read = time.process_time() - start
+    pipe = build_tiny_pipeline()
+    start = time.process_time()
+    assert len(pipe.load_multitoken_inversion(sources)) == 10_000
+    seconds = read + time.process_time() - start
+    start = time.process_time()
+    assert len(build_tiny_pipeline().load_multitoken_inversion(tmp_path)) == 10_000
+    print({"packs": seconds, "folders": time.process_time() - start})
+    assert seconds < 15
