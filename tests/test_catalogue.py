@@ -472,3 +472,10 @@ result = [[one[0].placeholder_token, one[0].rows.sum().item()] for _, one in fou
     assert asked == [*WEIGHT_NAMES, "training.json", "pack-0-of-1.safetensors"]
     some = hub.run(loads.format(only=["<toy-3>"], cache=str(tmp_path / "other"))).check().value
     assert some == [one for one in everything if one[0] == "<toy-3>"]
+
+
+def test_a_list_without_a_line_that_can_be_read_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "placeholder_token": "<a>"}\n' * 3)
+    with pytest.raises(ConfigError, match="line 1: expected a text in column 'initializer'.*no other line.*3 in all"):
+        train_catalogue(build_tiny_pipeline(), tmp_path / "metadata.jsonl", tmp_path / "library")
+    assert not (tmp_path / "library").exists()

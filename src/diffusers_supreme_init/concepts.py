@@ -149,7 +149,7 @@ def read_list(
     first one of its concept is left out of it.
 
     Raises:
-        ConfigError: The file is missing, empty or no text.
+        ConfigError: The file is missing, empty or no text, or none of its lines can be read.
 
     Warns:
         SupremeInitWarning: A column is not read although its name looks as if it were.
@@ -174,6 +174,9 @@ def read_list(
             lines.setdefault(unicodedata.normalize("NFC", line.row["placeholder_token"]), []).append(line)
     if not lines and not found:
         raise ConfigError(f"concepts: expected at least one line in {str(path)!r}, got an empty file")
+    if not lines:
+        others = f"; no other line can be read either ({len(found)} in all)" if len(found) > 1 else ""
+        raise ConfigError(f"{found[0].error}{others}")
     _warn_of_columns(path, lines, initializer_column)
     columns = (
         ("num_vectors", "train_on") if initializer is not None else (initializer_column, "num_vectors", "train_on")

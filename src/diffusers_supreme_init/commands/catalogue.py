@@ -1,6 +1,7 @@
 """`supreme-init train --concepts metadata.jsonl`: many concepts, unattended, into a library."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from accelerate import PartialState
 from ..catalogue.library import record_push
 from ..catalogue.plan import Failure
 from ..catalogue.run import CatalogueResult, train_catalogue
+from ..concepts import read_list
 from ..errors import ConfigError
 from ..sharing.publishing import push_to_hub
 from .arguments import (
@@ -54,6 +56,8 @@ def _train_list(parsed: Parsed) -> int:
             "push_to_hub: a part of a list is not pushed; train all parts first, then supreme-init push "
             f"{output_dir} {hub.hub_model_id}"
         )
+    with warnings.catch_warnings(action="ignore"):  # before a model is loaded; it is read again, and warned of, there
+        read_list(str(asked.concepts), initializer_column=asked.initializer_column, initializer=asked.initializer)
     result = train_catalogue(
         load_pipeline(model),
         str(asked.concepts),
