@@ -16,7 +16,7 @@ from tiny.language_tokenizers import without_video
 from training_families import TRAINING_FAMILY
 from transformers import QuantoConfig as EncoderQuantoConfig
 
-from diffusers_supreme_init import TrainingError, UnsupportedPipelineError
+from diffusers_supreme_init import SupremeInitWarning, TrainingError, UnsupportedPipelineError
 from diffusers_supreme_init.objective.phases import on_device
 
 pytestmark = [
@@ -233,6 +233,19 @@ def test_a_model_that_passes_no_right_gradient_stops_the_run(
     with pytest.raises(TrainingError, match=message):
         trainer.train()
     assert trainer.results == []
+
+
+def test_in_half_precision_a_gradient_of_another_length_is_only_warned_of(pipe: Any) -> None:
+    clip = getattr(pipe.text_encoder, "text_model", pipe.text_encoder)
+    whole = clip.final_layer_norm
+    clip.final_layer_norm = Passing(whole, lambda numbers: 5 * numbers - 4 * numbers.detach())
+    pipe.to(torch.bfloat16)
+    with pytest.warns(SupremeInitWarning, match=r"<mug>: the gradient .* is doubtful: .* by 0\.\d+ times .* bfloat16"):
+        assert make_trainer(pipe).train()[0].status == "finished"
+    pipe.unload_multitoken_inversion()
+    clip.final_layer_norm = Passing(whole, Wrong.apply)
+    with pytest.raises(TrainingError, match="in text_encoder is wrong"):
+        make_trainer(pipe).train()
 
 
 @pytest.mark.parametrize("encoder_name", ["text_encoder", "text_encoder_2"])

@@ -215,13 +215,12 @@ class TrainingLoop:
             draw_training_sample(self.backbone, concept, 0, index, config)
             for index in range(min(limit, _CHECKED_SAMPLES))
         ]
-        dtype = self.autocast_dtype or self.backbone.compute_dtype
         check_gradient(
             lambda: self._losses(samples).mean(),
             self.rows,
             concept.placeholder_token,
-            # The errors of single numbers are independent of each other and mostly cancel in the mean.
-            rounding=torch.finfo(dtype).eps / math.sqrt(sum(sample.latents.numel() for sample in samples)),
+            dtype=self.autocast_dtype or self.backbone.compute_dtype,
+            num_terms=sum(sample.latents.numel() for sample in samples),
             loss_scale=self.optimizers[concept.placeholder_token].loss_scale,
         )
 
