@@ -44,6 +44,7 @@ from tiny.text import seeded
 from training_families import TRAINING_FAMILY, side_of
 
 from diffusers_supreme_init import (
+    CheckpointError,
     InitializerError,
     PlaceholderTokenError,
     UnsupportedPipelineError,
@@ -254,6 +255,24 @@ def test_a_lora_takes_part_in_training_and_is_named_on_the_card(
     for component in ("unet", "text_encoder"):
         assert f"The LoRA `style` (weight 0.5) was loaded in `{component}` during training" in card
     pipe.unload_multitoken_inversion("<mug>")
+
+
+@pytest.mark.parametrize(("seed", "weight", "what"), [(1, 0.5, "denoiser"), (0, 1.0, "loras"), (None, 0.5, "loras")])
+def test_a_run_goes_on_with_its_own_loras_only(seed: int | None, weight: float, what: str, tmp_path: Path) -> None:
+    def pipeline(seed: int | None, weight: float) -> Any:
+        pipe = TRAINING_FAMILY["stable_diffusion"].build()
+        if seed is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                pipe.unet.add_adapter(LORA, adapter_name="style")
+            pipe.set_adapters("style", weight)
+        return pipe
+
+    settings = {"output_dir": str(tmp_path), "checkpointing_steps": 1, "resume_from_checkpoint": "latest"}
+    make_trainer(pipeline(0, 0.5), max_train_steps=1, **settings).train()
+    with pytest.raises(CheckpointError, match=what):
+        make_trainer(pipeline(seed, weight), max_train_steps=2, **settings).train()
+    make_trainer(pipeline(0, 0.5), max_train_steps=2, **settings).train()
 
 
 def ip_adapter_weights(unet: UNet2DConditionModel) -> dict[str, Any]:

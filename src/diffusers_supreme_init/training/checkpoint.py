@@ -17,6 +17,7 @@ from ..config import SupremeInitConfig
 from ..errors import CheckpointError, TrainingError
 from ..file_names import CHECKPOINT_NAME
 from ..files import write_atomically
+from ..objective.adapters import active_loras
 from .progress import ConceptProgress
 from .rows import MOMENTS, RowOptimizer
 
@@ -184,8 +185,10 @@ def fingerprint(backbone: Backbone, config: SupremeInitConfig, concepts: Sequenc
     if config.lr_scheduler in ("constant", "constant_with_warmup"):
         # These schedules do not depend on it, so a finished run may be resumed with more steps.
         del settings["max_train_steps"]
+    loras = active_loras(backbone.pipe)
     return {
         "settings": settings,
+        **({"loras": loras} if loras else {}),
         "model": {
             "trained": [pair.encoder_name for pair in backbone.trained],
             **{pair.encoder_name: _model_digest(pair.encoder) for pair in backbone.pairs},
@@ -209,12 +212,13 @@ def check_agreement(runs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _model_digest(module: nn.Module) -> str:
-    """Return a short text that differs between models, from the number of tensors and the sum of the 1-D ones.
+    """Return a short text that differs between models, from the number of tensors and the sum of the small ones.
 
-    The vectors (biases and norms) are enough to tell models apart, and cheap to sum.
+    The vectors (biases and norms) and the matrices of LoRAs are enough to tell models apart, and cheap to sum.
     """
-    weights = [weight.detach() for weight in module.parameters()]
-    small = sum(float(weight.double().abs().sum()) for weight in weights if weight.ndim == 1)
+    named = [(name, weight.detach()) for name, weight in module.named_parameters()]
+    weights = [weight for _, weight in named]
+    small = sum(float(weight.double().abs().sum()) for name, weight in named if weight.ndim == 1 or "lora_" in name)
     return f"{type(module).__name__}/{weights[0].dtype}/{len(weights)} tensors/{small:.6e}"
 
 
