@@ -423,17 +423,21 @@ class Case:
         build: Returns the pipeline.
         dtype: Of the frozen parts, as usually loaded.
         published: Parameters by component, in millions.
+        rounding: By how much `published` may differ from the truth, as a fraction of it.
     """
 
     name: str
     build: Callable[[], Any]
     dtype: str
     published: Mapping[str, float]
+    rounding: float = 0.01
 
 
 CLIP_L = {"text_encoder": 123}
 BOTH_CLIPS = CLIP_L | {"text_encoder_2": 695}
 T5 = 4762
+BILLIONS = 0.04
+"""Of numbers that are published in whole billions, as parts of the models' names and in their announcements."""
 
 CASES = [
     Case("SD 1.5", stable_diffusion_1_5, defaults.STABLE_DIFFUSION.dtype, {"unet": 860} | CLIP_L),
@@ -454,9 +458,9 @@ CASES = [
     Case("Flux.1-dev", flux, defaults.FLUX.dtype, {"transformer": 11900, "text_encoder_2": T5} | CLIP_L),
     Case("PixArt-Sigma", pixart_sigma, defaults.PIXART.dtype, {"transformer": 610, "text_encoder": T5}),
     Case("Sana 1.6B", sana, defaults.SANA.dtype, {"transformer": 1600, "text_encoder": 2614}),
-    Case("Z-Image", z_image, "bfloat16", {"transformer": 6150, "text_encoder": 4022}),
-    Case("Qwen-Image", qwen_image, "bfloat16", {"transformer": 20430, "text_encoder": 8292}),
-    Case("Flux.2 dev", flux_2_dev, "bfloat16", {"transformer": 32220, "text_encoder": 24011}),
-    Case("Flux.2 Klein 4B", flux_2_klein_4b, "bfloat16", {"transformer": 3876, "text_encoder": 4022}),
-    Case("Flux.2 Klein 9B", flux_2_klein_9b, "bfloat16", {"transformer": 9079, "text_encoder": 8191}),
+    Case("Z-Image", z_image, "bfloat16", {"transformer": 6000, "text_encoder": 4000}, BILLIONS),
+    Case("Qwen-Image", qwen_image, "bfloat16", {"transformer": 20000, "text_encoder": 8290}, BILLIONS),
+    Case("Flux.2 dev", flux_2_dev, "bfloat16", {"transformer": 32000, "text_encoder": 24000}, BILLIONS),
+    Case("Flux.2 Klein 4B", flux_2_klein_4b, "bfloat16", {"transformer": 4000, "text_encoder": 4000}, BILLIONS),
+    Case("Flux.2 Klein 9B", flux_2_klein_9b, "bfloat16", {"transformer": 9000, "text_encoder": 8200}, BILLIONS),
 ]
