@@ -67,7 +67,15 @@ def write_page(folder: Path, entries: Mapping[str, LibraryEntry], lines: Sequenc
     counts = {state: count for state in _STATES if (count := sum(one.state == state for one in shown))}
     files = {TABLE_NAME: _table(shown)}
     for name, page in zip(names, pages, strict=True):
-        text = _template().render(concepts=page, counts=counts, pages=names, own=name, software=SOFTWARE)
+        text = _template().render(
+            concepts=page,
+            counts=counts,
+            has_samples=any(one.sample for one in page),
+            pages=names,
+            own=name,
+            table=TABLE_NAME,
+            software=SOFTWARE,
+        )
         files[name] = text.encode()
     for name, data in files.items():
         if not (folder / name).is_file() or (folder / name).read_bytes() != data:
