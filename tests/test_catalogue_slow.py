@@ -97,6 +97,7 @@ def test_shards_merge_into_the_same_library(
     assert library_files(tmp_path / "library") == undisturbed
 
 
+@pytest.mark.filterwarnings("ignore:.*it when it cleans prompts")
 @pytest.mark.parametrize("family", TRAINING_FAMILIES, ids=lambda family: family.name)
 def test_neighbours_change_no_byte_in_any_family(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toys = draw_catalogue(tmp_path / "toys", range(3))
