@@ -246,6 +246,7 @@ print(json.dumps([module.__file__, module.model_card_template()]))
     assert (package / "py.typed").is_file()
     assert (package / "__init__.pyi").is_file()
     assert (package / "sharing" / LIBRARY_TEMPLATE_NAME).is_file()
+    assert (package / "catalogue" / "page_template.html").is_file()
 
 
 def test_constraints_pin_every_dependency_exactly() -> None:
