@@ -31,9 +31,11 @@ from .arguments import (
     HubArguments,
     ModelArguments,
     PushArguments,
+    RefinerArguments,
     RegionArguments,
     ToyboxArguments,
     TrainingArguments,
+    UiArguments,
 )
 from .parser import Command, HelpRequested, parse
 from .terminal import FAILURE, INTERRUPTED, USAGE, lines_instead_of_bars, only_our_lines, our_messages
@@ -172,6 +174,16 @@ COMMANDS = {
             usual=("hub_private_repo", "hub_license", "create_pr", "revision", "commit_message", "overwrite"),
             positional=("folder_and_repository", "FOLDER ID"),
             example="supreme-init push out/mug user/mug",
+        ),
+        Command(
+            name="ui",
+            summary="Open a page on which you click on the thing, watch it learn, and take the word home.",
+            arguments=(UiArguments, ModelArguments, RefinerArguments, DescriberArguments, DrawingArguments),
+            module="ui",
+            usual=("pretrained_model_name_or_path", "num_inference_steps", "server_name", "server_port", "inbrowser"),
+            defaults=toybox_defaults,
+            example="supreme-init ui --model toybox --inbrowser",
+            details="Needs the extra ui: pip install 'diffusers-supreme-init[ui]'.",
         ),
         Command(
             name="completion",

@@ -12,7 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from . import drawing, fragments, home, pointing, words
-from .learning import learn, prepare, trainer_of
+from .learning import learn, prepare, reporter_of, trainer_of
 from .messages import VisitorError, sentence_of
 from .settings import MAX_STEPS, MORE_STEPS, StudioSettings
 from .visits import Visit, Visits
@@ -59,6 +59,7 @@ class Actions:
         self._find = on_gpu(_finder_of(settings))
         self._train = on_gpu(trainer_of(settings))
         self._draw = on_gpu(_drawer_of(settings))
+        self._report = on_gpu(reporter_of(settings))
 
     # 1. the picture
 
@@ -214,18 +215,25 @@ class Actions:
     # 5. taking it home
 
     def take_home(self, request: gr.Request) -> tuple[Any, ...]:
-        """Return what the word cost as a record and for reading, the report, code, and all words as HTML."""
+        """Return what the word cost as a record and for reading, code, and all words as HTML."""
         visit = self._visit(request)
         lesson, spent = home.saved(visit).lesson, home.cost(visit)
         told_cost = fragments.cost(spent, lesson.token, lesson.words)
         code = home.snippet(self._settings, visit)
-        return spent, told_cost, home.report_file(visit), code, _words_here(visit)
+        return spent, told_cost, code, _words_here(visit)
 
     def download(self, program: str, request: gr.Request) -> tuple[Any, ...]:
         """Write the word for a program: the file, and what to do with it."""
         path, usage = home.download(self._visit(request), program)
         label = f"Download {Path(path).name} ({max(1, round(Path(path).stat().st_size / 1000))} kB)"
         return gr.update(value=path, label=label, interactive=True), fragments.sentences([usage])
+
+    def report(self, request: gr.Request) -> Any:
+        """Write the report of `supreme-init train`, the same file."""
+        visit = self._visit(request)
+        run = home.saved(visit)
+        path = self._report(run.lesson, visit.folder, run.steps, round(run.seconds, 1))
+        return gr.update(value=visit.show_file(path.name, path), visible=True)
 
     def push(self, repo_id: str, private: bool, replace: bool, token: str, request: gr.Request) -> str:
         """Publish the word with a token of the visitor's, or this machine's login if that is the rule here."""
@@ -245,9 +253,7 @@ class Actions:
             self._visits.leave(request.session_hash)
 
     def _push(self, repo_id: str, private: bool, replace: bool, token: str | None, request: gr.Request) -> str:
-        url = home.push(
-            self._settings, self._visit(request), repo_id, private=private, replace=replace, token=token
-        )
+        url = home.push(self._settings, self._visit(request), repo_id, private=private, replace=replace, token=token)
         return fragments.link(url)
 
     def _visit(self, request: gr.Request) -> Visit:

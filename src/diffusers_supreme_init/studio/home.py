@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PublishError, SupremeInitError
-from ..file_names import REPORT_NAME, WEIGHT_NAMES, folder_name
+from ..file_names import WEIGHT_NAMES, folder_name
 from ..formats.conversion import convert_embedding
 from ..formats.embedding_file import read_embedding
 from ..hub_connection import check_repo_id
@@ -86,13 +86,9 @@ def download(visit: Visit, program_name: str) -> tuple[str, str]:
     return visit.show_file(name, file), usage
 
 
-def report_file(visit: Visit) -> str | None:
-    """Return the path of a copy of the report, the same file that the command writes; None if there is none."""
-    path = visit.result / REPORT_NAME
-    return visit.show_file(REPORT_NAME, path) if path.is_file() else None
-
-
-def push(settings: StudioSettings, visit: Visit, repo_id: str, *, private: bool, replace: bool, token: str | None) -> str:
+def push(
+    settings: StudioSettings, visit: Visit, repo_id: str, *, private: bool, replace: bool, token: str | None
+) -> str:
     """Publish the learned word with the visitor's own login; return the address.
 
     Args:

@@ -1,5 +1,7 @@
 """A lesson -> a learned word, step by step: losses and previews while it trains, and a checkpoint to go on from."""
 
+import contextlib
+import json
 import queue
 import shutil
 import threading
@@ -15,14 +17,16 @@ from PIL import Image
 from ..config import SupremeInitConfig
 from ..describers import Region
 from ..errors import ConfigError, TrainingError
+from ..file_names import RECORD_NAME, REPORT_NAME
+from ..files import json_bytes, write_atomically
 from ..templates import VALIDATION_TEMPLATE, fill_template
 from ..trainer import SupremeInitTextualInversionTrainer
 from ..training.checkpoint import find_checkpoint
 from .drawing import draw_one
 from .messages import VisitorError, as_sentence, heard
+from .pointing import as_mask
 from .settings import MAX_STEPS, NUM_PREVIEWS, PREVIEW_SIDE, StudioSettings
 from .visits import Learned, Lesson, Visit
-from .pointing import as_mask
 from .words import check_words_fit, named, read_words
 
 
@@ -178,6 +182,31 @@ def trainer_of(settings: StudioSettings) -> Train:
     return train
 
 
+def reporter_of(settings: StudioSettings) -> Callable[[Lesson, Path, int, float], Path]:
+    """Return the function that writes the command's report on a run that has ended.
+
+    The run is taken up again at its last step, and makes no further one.
+    """
+
+    def report(lesson: Lesson, folder: Path, steps: int, seconds: float) -> Path:
+        config, target = _config_of(lesson, folder, steps), folder / "report"
+        if find_checkpoint(config) is None:
+            raise VisitorError("The run broke off, so there is nothing to report on.")
+        with settings.using_model, heard():
+            trainer = _trainer(settings, lesson, config)
+            with _tidied(trainer):
+                trainer.train()
+                trainer.save(target, overwrite=True)
+                record = json.loads((target / RECORD_NAME).read_text(encoding="utf-8"))
+                write_atomically(target / RECORD_NAME, json_bytes(record | {"seconds": seconds}))
+                trainer.write_report(
+                    target, prompts=settings.report_prompts, model=settings.model, **settings.sampling
+                )
+        return target / REPORT_NAME
+
+    return report
+
+
 @dataclass
 class _Call:
     """One call of training, in a thread of its own."""
@@ -191,27 +220,14 @@ class _Call:
     losses: list[float] = field(default_factory=list)
 
     def run(self) -> None:
-        lesson, pipe = self.lesson, self.settings.pipe
-        config = _config_of(lesson, self.folder, self.target)
+        config = _config_of(self.lesson, self.folder, self.target)
         with heard() as notices:
             if find_checkpoint(config) is None:
                 self._draw_words_alone()
-            trainer = SupremeInitTextualInversionTrainer(
-                pipe,
-                lesson.picture,
-                lesson.token,
-                lesson.words,
-                region=None if lesson.mask is None else Region(mask=as_mask(lesson.mask)),
-                config=config,
-            )
-            try:
+            trainer = _trainer(self.settings, self.lesson, config)
+            with _tidied(trainer):
                 self._train(trainer, notices)
                 self._save(trainer, notices)
-            finally:
-                if trainer.results:
-                    pipe.unload_multitoken_inversion(lesson.token)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
 
     def _draw_words_alone(self) -> None:
         self.tell(Moment(doing="Drawing what the words alone give", step=0))
@@ -244,24 +260,39 @@ class _Call:
 
     def _save(self, trainer: SupremeInitTextualInversionTrainer, notices: list[str]) -> None:
         (result,) = trainer.results
-        self.tell(Moment(doing="Saving", step=result.step, notices=tuple(notices)))
+        self.tell(Moment(doing="Saving", step=result.step))
         trainer.save(self.folder / "result", overwrite=True)
-        is_last = result.step >= self.target or (self.folder / "stop").exists() or result.status == "diverged"
-        if is_last and self.folder.exists():
-            self.tell(Moment(doing="Drawing the report", step=result.step))
-            trainer.write_report(
-                self.folder / "result",
-                prompts=self.settings.report_prompts,
-                model=self.settings.model,
-                **self.settings.sampling,
-            )
-        self.tell(
-            Moment(doing="Done", step=result.step, notices=tuple(notices), validation=result.mean_validation_losses())
-        )
+        losses = result.mean_validation_losses()
+        self.tell(Moment(doing="Done", step=result.step, notices=tuple(notices), validation=losses))
 
     def _taken(self) -> tuple[float, ...]:
         losses, self.losses = tuple(self.losses), []
         return losses
+
+
+def _trainer(
+    settings: StudioSettings, lesson: Lesson, config: SupremeInitConfig
+) -> SupremeInitTextualInversionTrainer:
+    return SupremeInitTextualInversionTrainer(
+        settings.pipe,
+        lesson.picture,
+        lesson.token,
+        lesson.words,
+        region=None if lesson.mask is None else Region(mask=as_mask(lesson.mask)),
+        config=config,
+    )
+
+
+@contextlib.contextmanager
+def _tidied(trainer: SupremeInitTextualInversionTrainer) -> Iterator[None]:
+    """Take the learned word off the pipeline again, and give the graphics card's memory back."""
+    try:
+        yield
+    finally:
+        if trainer.results:
+            trainer.pipe.unload_multitoken_inversion([one.placeholder_token for one in trainer.results])
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _config_of(lesson: Lesson, folder: Path, target: int) -> SupremeInitConfig:

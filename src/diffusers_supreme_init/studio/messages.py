@@ -14,7 +14,7 @@ from ..errors import SupremeInitError, SupremeInitWarning, one_line
 logger = logging.getLogger(__name__)
 
 _HEARD: ContextVar[list[str] | None] = ContextVar("heard", default=None)
-_FIELD = re.compile(r"^(?:region|images|placeholder_token|initializer|prompts): (?=\w)")
+_FIELD = re.compile(r"^[a-z][a-z_-]*: (?=\w)")
 _ADVICE_IN_PYTHON = re.compile(r"; (?:pass|call|see) [^;]*[=(][^;]*$")
 _FULL = "The memory of the graphics card is full. Choose fewer samples per step under Advanced, or try again later."
 _UNEXPECTED = "Something unexpected happened, and the details are in the server's log. Please try again."
@@ -73,7 +73,7 @@ def listening() -> Iterator[None]:
             else:
                 shown_before(message, category, *rest, **more)  # type: ignore[arg-type]
 
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         package.addHandler(ears)
         try:
             yield

@@ -10,16 +10,16 @@ from ..config import SupremeInitConfig
 from .actions import Actions, told
 from .home import PROGRAMS
 from .pointing import MEANINGS
-from .settings import MAX_STEPS, MORE_STEPS, StudioSettings
+from .settings import MORE_STEPS, StudioSettings
 from .visits import Visits
 from .words import DEFAULT_NAME
 
 STYLE = Path(__file__).with_name("style.css")
 TITLE = "The studio: show a picture, get a word"
 
-_MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
+_MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 """Of calls that need the pipeline: one at a time, and the others see their place in the queue."""
-_EYES = {"concurrency_id": "eyes", "concurrency_limit": 1}
+_EYES: dict[str, Any] = {"concurrency_id": "eyes", "concurrency_limit": 1}
 """Of calls that need the segmenter, which also answers while somebody trains."""
 _AT_ONCE: dict[str, Any] = {"concurrency_limit": None}
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -46,11 +46,12 @@ def build_page(settings: StudioSettings, visits: Visits) -> gr.Blocks:
         home = _home_step(settings, actions, gallery["words_here"])
         _reveal(picture["chosen"], words["section"])
         _reveal([words["found"], words["text"].input], training["section"])
-        for learned in training["learned"]:
+        for number, learned in enumerate(training["learned"]):
+            taking: dict[str, Any] = {"api_name": "take_home"} if number == 0 else {"api_visibility": "private"}
             later = learned.success(
                 lambda: [gr.update(visible=True)] * 2, None, [gallery["section"], home["section"]], **_PRIVATE
             )
-            later = later.success(told(actions.take_home), None, home["shown"], **_PRIVATE)
+            later = later.success(told(actions.take_home), None, home["shown"], **taking, **_AT_ONCE)
             later = later.success(told(actions.download), home["program"], home["file"], **_PRIVATE)
             later.success(
                 told(actions.draw_gallery), gallery["seed"], gallery["pictures"], **_MODEL, api_visibility="private"
@@ -101,16 +102,14 @@ def _picture_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
         chosen = [
             picture.upload(told(actions.open_picture), picture, shown, api_name="open_picture", **_EYES),
             *(
-                button.click(
-                    told(actions.open_example), gr.State(number), shown, api_visibility="private", **_EYES
-                )
+                button.click(told(actions.open_example), gr.State(number), shown, api_visibility="private", **_EYES)
                 for number, button in enumerate(examples)
             ),
         ]
         picture.clear(told(actions.forget_picture), None, shown[1:], api_name="forget_picture", **_AT_ONCE)
         picture.select(told(actions.click), meaning, shown, show_progress_on=crop, api_visibility="private", **_EYES)
         for trigger in (add.click, where.submit):
-            name = {"api_name": "add_point"} if trigger == add.click else {"api_visibility": "private"}
+            name: dict[str, Any] = {"api_name": "add_point"} if trigger == add.click else {"api_visibility": "private"}
             trigger(told(actions.add_point), [where, meaning], shown, show_progress_on=crop, **name, **_EYES)
         undo.click(told(actions.undo_point), None, shown, show_progress_on=crop, api_name="undo_point", **_EYES)
         clear.click(told(actions.clear_points), None, shown, show_progress_on=crop, api_name="clear_points", **_EYES)
@@ -123,9 +122,7 @@ def _examples(settings: StudioSettings) -> list[gr.Button]:
     gr.HTML('<p class="hint">No photo at hand? Try one of these:</p>')
     with gr.Row(elem_classes="examples"):
         return [
-            gr.Button(
-                path.stem.replace("_", " "), icon=path, size="lg", min_width=120, elem_id=f"example-{path.stem}"
-            )
+            gr.Button(path.stem.replace("_", " "), icon=path, size="lg", min_width=120, elem_id=f"example-{path.stem}")
             for path in settings.examples
         ]
 
@@ -134,7 +131,9 @@ def _words_step(actions: Actions) -> dict[str, Any]:
     with gr.Column(elem_classes="step", visible=False) as section:
         _heading(2, "Describe it")
         find = gr.Button("Find words for it", variant="primary", elem_id="find")
-        candidates = gr.Radio([], label="What the models see; a lower loss fits better", visible=False, elem_id="candidates")
+        candidates = gr.Radio(
+            [], label="What the models see; a lower loss fits better", visible=False, elem_id="candidates"
+        )
         sure = gr.HTML(elem_classes="hint", elem_id="sure")
         text = gr.Textbox(
             label="The words to start from",
@@ -181,7 +180,12 @@ def _training_step(settings: StudioSettings, actions: Actions, words: dict[str, 
                 )
             with gr.Row():
                 around = gr.Slider(
-                    0, 1, value=0.25, step=0.05, label="How much the surroundings count", info="If you clicked on a thing."
+                    0,
+                    1,
+                    value=0.25,
+                    step=0.05,
+                    label="How much the surroundings count",
+                    info="If you clicked on a thing.",
                 )
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0)
         with gr.Row():
@@ -224,7 +228,9 @@ def _gallery_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
             buttons=["download", "fullscreen"],
         )
         with gr.Row(equal_height=True):
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed draws the same picture.", elem_id="seed")
+            seed = gr.Number(
+                0, label="Seed", precision=0, minimum=0, info="The same seed draws the same picture.", elem_id="seed"
+            )
             another = gr.Button("Another seed", elem_id="another")
             again = gr.Button("Draw the six", elem_id="again")
         with gr.Row():
@@ -239,15 +245,20 @@ def _gallery_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
                 go = gr.Button("Draw it", variant="primary", elem_id="draw")
             with gr.Column(scale=2, min_width=240):
                 own = gr.Image(
-                    label="Your picture", interactive=False, type="filepath", format="png", height=280,
-                    buttons=["download", "fullscreen"], elem_id="own",
+                    label="Your picture",
+                    interactive=False,
+                    type="filepath",
+                    format="png",
+                    height=280,
+                    buttons=["download", "fullscreen"],
+                    elem_id="own",
                 )
         words_here = gr.HTML(elem_id="words-here")
         _others(actions, words_here)
         another.click(actions.another_seed, None, seed, **_PRIVATE)
         again.click(told(actions.draw_gallery), seed, pictures, api_name="draw_gallery", **_MODEL)
         for trigger in (go.click, prompt.submit):
-            name = {"api_name": "draw"} if trigger == go.click else {"api_visibility": "private"}
+            name: dict[str, Any] = {"api_name": "draw"} if trigger == go.click else {"api_visibility": "private"}
             trigger(told(actions.draw), [prompt, seed], own, **name, **_MODEL)
     return {"section": section, "pictures": pictures, "seed": seed, "words_here": words_here}
 
@@ -274,20 +285,23 @@ def _home_step(settings: StudioSettings, actions: Actions, words_here: gr.HTML) 
         with gr.Row(equal_height=False):
             with gr.Column(min_width=260):
                 program = gr.Dropdown(
-                    [one.name for one in PROGRAMS], value=PROGRAMS[0].name, label="For which program?", elem_id="program"
+                    [one.name for one in PROGRAMS],
+                    value=PROGRAMS[0].name,
+                    label="For which program?",
+                    elem_id="program",
                 )
                 file = gr.DownloadButton("Download", variant="primary", elem_id="download")
                 usage = gr.HTML(elem_classes="hint", elem_id="usage")
             with gr.Column(min_width=260):
-                report = gr.DownloadButton("Download the report", elem_id="report")
+                make = gr.Button("Write a report", elem_id="make-report")
+                report = gr.DownloadButton("Download the report", visible=False, elem_id="report")
                 gr.HTML('<p class="hint">Everything on one page: pictures, losses, words, settings.</p>')
         spent = gr.JSON(visible=False, label="Cost")
         code = gr.Code(label="Use it in Python", language="python", interactive=False, elem_id="code")
         _publishing(settings, actions)
-        shown = [spent, told_cost, report, code, words_here]
+        shown = [spent, told_cost, code, words_here]
         program.input(told(actions.download), program, [file, usage], api_name="download", **_AT_ONCE)
-        section_api = gr.Button(visible=False)
-        section_api.click(told(actions.take_home), None, shown, api_name="take_home", **_AT_ONCE)
+        make.click(told(actions.report), None, report, api_name="report", show_progress_on=make, **_MODEL)
     return {"section": section, "shown": shown, "program": program, "file": [file, usage]}
 
 

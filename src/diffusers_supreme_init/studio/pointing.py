@@ -124,9 +124,7 @@ def on_true_scale(visit: Visit, x: float, y: float) -> tuple[float, float]:
     return min((x + 0.5) * scale, picture.width - 1), min((y + 0.5) * scale, picture.height - 1)
 
 
-def point(
-    settings: StudioSettings, picture: Image.Image, clicks: Sequence[Click]
-) -> tuple[Mask | None, Pointed]:
+def point(settings: StudioSettings, picture: Image.Image, clicks: Sequence[Click]) -> tuple[Mask | None, Pointed]:
     """Find what clicks select: the mask, None for the whole picture, and what to show.
 
     Raises:
@@ -187,7 +185,8 @@ def _what_next(clicks: Sequence[Click]) -> str:
 
 
 def _what_was_found(found: SelectedPicture) -> str:
-    assert found.mask is not None and found.box is not None, "there is a region"
+    assert found.mask is not None, "there is a region"
+    assert found.box is not None, "a mask has a box"
     share, (left, top, right, bottom) = 100 * found.mask.mean(), found.box
     percent = f"{share:.0f}" if share >= 1 else f"{share:.1f}"
     return (

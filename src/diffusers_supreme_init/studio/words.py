@@ -15,8 +15,8 @@ from ..text.tokenization import tokenize_initializer
 from ..training.preparation import initializer_limits
 from ..training.proposals import InitializerProposal, propose_initializer
 from ..triggers import check_placeholder_token
-from .pointing import as_mask
 from .messages import VisitorError, heard
+from .pointing import as_mask
 from .settings import MAX_PROMPT_LETTERS, StudioSettings
 
 DEFAULT_NAME = "<my-thing>"
