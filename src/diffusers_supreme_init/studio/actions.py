@@ -14,7 +14,7 @@ from PIL import Image
 from . import drawing, fragments, home, pointing, words
 from .learning import learn, prepare, reporter_of, trainer_of
 from .messages import VisitorError, sentence_of
-from .settings import MAX_STEPS, MORE_STEPS, StudioSettings
+from .settings import MAX_STEPS, MORE_STEPS, NUM_PREVIEWS, StudioSettings
 from .visits import Visit, Visits
 
 
@@ -115,7 +115,7 @@ class Actions:
         proposal, notices = self._find(picture, mask)
         visit.proposal = proposal
         choices = [(_candidate_label(one), one.text) for one in proposal.candidates]
-        sure = fragments.sentences([words.how_sure(proposal), *notices])
+        sure = fragments.sentences([*words.how_sure(proposal), *notices])
         radio = gr.update(choices=choices, value=proposal.text, visible=True)
         return radio, proposal.text, words.proposed_name(proposal), sure, self._chips(proposal.text)
 
@@ -140,7 +140,7 @@ class Actions:
         seed: float,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Learn a word; yields a record, the progress, the curve and two pictures to compare."""
+        """Learn a word; yields a record, the progress, the curve and pairs of pictures to compare."""
         visit = self._visit(request)
         run = prepare(
             self._settings,
@@ -318,8 +318,8 @@ def _watched(watched: Any) -> tuple[Any, ...]:
         "words": run.lesson.words,
         "notices": list(watched.notices),
     }
-    pair = None if run.before is None else (run.before, run.after or run.before)
-    return record, fragments.progress(watched), fragments.curve(run.losses), pair
+    pairs: list[Any] = list(zip(run.before, run.after or run.before, strict=True)) or [None] * NUM_PREVIEWS
+    return record, fragments.progress(watched), fragments.curve(run.losses), *pairs
 
 
 def _words_here(visit: Visit) -> str:

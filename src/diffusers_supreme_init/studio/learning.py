@@ -315,22 +315,19 @@ def _config_of(lesson: Lesson, folder: Path, target: int) -> SupremeInitConfig:
 def _take(visit: Visit, learned: Learned, moment: Moment) -> None:
     learned.steps = max(learned.steps, moment.step)
     learned.losses += moment.losses
-    if moment.before is not None and learned.before is None:
-        learned.before = visit.show(side_by_side(moment.before), "words-alone")
+    if moment.before is not None:
+        learned.before = _shown(visit, moment.before, "words-alone")
     if moment.after is not None:
-        learned.after = visit.show(side_by_side(moment.after), f"learned-{moment.step}")
+        learned.after = _shown(visit, moment.after, f"learned-{moment.step}")
     if moment.validation is not None:
         learned.validation = moment.validation
 
 
-def side_by_side(pictures: tuple[Image.Image, ...]) -> Image.Image:
-    """Return pictures as one, enlarged to whole multiples of their pixels if they are small."""
+def _shown(visit: Visit, pictures: tuple[Image.Image, ...], name: str) -> tuple[str, ...]:
+    """Return paths of pictures, enlarged to whole multiples of their pixels if they are small."""
     factor = max(1, PREVIEW_SIDE // max(pictures[0].size))
-    width, height = (side * factor for side in pictures[0].size)
-    row = Image.new("RGB", (width * len(pictures), height))
-    for index, picture in enumerate(pictures):
-        row.paste(picture.resize((width, height), Image.Resampling.NEAREST), (index * width, 0))
-    return row
+    size = (pictures[0].width * factor, pictures[0].height * factor)
+    return tuple(visit.show(picture.resize(size, Image.Resampling.BICUBIC), name) for picture in pictures)
 
 
 def _is_whole(number: Any) -> bool:

@@ -1,6 +1,5 @@
 """The page: five steps from a picture to a word, and which action each button calls."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from ..config import SupremeInitConfig
 from .actions import Actions, told
 from .home import PROGRAMS
 from .pointing import MEANINGS
-from .settings import MORE_STEPS, StudioSettings
+from .settings import MORE_STEPS, NUM_PREVIEWS, StudioSettings
 from .visits import Visits
 from .words import DEFAULT_NAME
 
@@ -44,13 +43,11 @@ def build_page(settings: StudioSettings, visits: Visits) -> gr.Blocks:
         training = _training_step(settings, actions, words)
         gallery = _gallery_step(settings, actions)
         home = _home_step(settings, actions, gallery["words_here"])
-        _reveal(picture["chosen"], words["section"])
-        _reveal([words["found"], words["text"].input], training["section"])
+        for chosen in picture["chosen"]:
+            chosen.success(_both_visible, None, [words["section"], training["section"]], **_PRIVATE)
         for number, learned in enumerate(training["learned"]):
             taking: dict[str, Any] = {"api_name": "take_home"} if number == 0 else {"api_visibility": "private"}
-            later = learned.success(
-                lambda: [gr.update(visible=True)] * 2, None, [gallery["section"], home["section"]], **_PRIVATE
-            )
+            later = learned.success(_both_visible, None, [gallery["section"], home["section"]], **_PRIVATE)
             later = later.success(told(actions.take_home), None, home["shown"], **taking, **_AT_ONCE)
             later = later.success(told(actions.download), home["program"], home["file"], **_PRIVATE)
             later.success(
@@ -148,7 +145,7 @@ def _words_step(actions: Actions) -> dict[str, Any]:
             value=DEFAULT_NAME,
             elem_id="name",
         )
-        found = find.click(
+        find.click(
             told(actions.find_words), None, [candidates, text, name, sure, pieces], api_name="find_words", **_MODEL
         )
         candidates.input(lambda chosen: chosen, candidates, text, **_PRIVATE).then(
@@ -163,7 +160,7 @@ def _words_step(actions: Actions) -> dict[str, Any]:
             trigger_mode="always_last",
             **_AT_ONCE,
         )
-    return {"section": section, "found": found, "text": text, "name": name}
+    return {"section": section, "text": text, "name": name}
 
 
 def _training_step(settings: StudioSettings, actions: Actions, words: dict[str, Any]) -> dict[str, Any]:
@@ -190,27 +187,40 @@ def _training_step(settings: StudioSettings, actions: Actions, words: dict[str, 
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0)
         with gr.Row():
             start = gr.Button("Learn it", variant="primary", elem_id="learn")
-            more = gr.Button(f"{MORE_STEPS} more steps", elem_id="more")
-            stop = gr.Button("Stop, and keep what is there", variant="stop", elem_id="stop")
-        progress = gr.HTML(elem_id="progress")
-        pair = gr.ImageSlider(
-            label="The words alone (left), the learned word (right)",
-            interactive=False,
-            type="filepath",
-            buttons=[],
-            elem_id="pair",
-            max_height=300,
-        )
-        curve = gr.HTML(elem_id="curve")
+            more = gr.Button(f"{MORE_STEPS} more steps", visible=False, elem_id="more")
+            stop = gr.Button("Stop, and keep what is there", variant="stop", visible=False, elem_id="stop")
+        with gr.Column(visible=False) as watching:
+            progress = gr.HTML(elem_id="progress")
+            gr.HTML('<p class="hint">Drag the line: left of it what the words alone give, right what was learned.</p>')
+            with gr.Row():
+                pairs = [
+                    gr.ImageSlider(
+                        label=f"Before and after, {number + 1}",
+                        interactive=False,
+                        type="filepath",
+                        buttons=[],
+                        elem_id=f"pair-{number}",
+                        elem_classes="pair",
+                        min_width=220,
+                    )
+                    for number in range(NUM_PREVIEWS)
+                ]
+            curve = gr.HTML(elem_id="curve")
         record = gr.JSON(visible=False, label="Record")
-        shown = [record, progress, curve, pair]
+        shown = [record, progress, curve, *pairs]
         asked = [words["name"], words["text"], steps, preview_every, rate, batch, around, seed]
         options: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": progress, **_MODEL}
+        buttons = [watching, start, more, stop]
+        for button in (start, more):  # before the long call: the page makes the calls of a click one after the other
+            button.click(lambda: _buttons(is_learning=True), None, buttons, **_PRIVATE, **_AT_ONCE)
         learned = [
             start.click(told(actions.learn), asked, shown, api_name="learn", **options),
             more.click(told(actions.learn_more), None, shown, api_name="learn_more", **options),
         ]
-        stop.click(told(actions.stop), None, None, api_name="stop", queue=False, show_progress="hidden")
+        for event in learned:
+            event.success(lambda: _buttons(is_learning=False), None, buttons, **_PRIVATE)
+            event.failure(lambda: _buttons(is_learning=False, can_go_on=None), None, buttons, **_PRIVATE)
+        stop.click(told(actions.stop), None, None, api_name="stop", show_progress="hidden", **_AT_ONCE)
     return {"section": section, "learned": learned}
 
 
@@ -227,25 +237,25 @@ def _gallery_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
             elem_id="gallery",
             buttons=["download", "fullscreen"],
         )
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="low"):
             seed = gr.Number(
-                0, label="Seed", precision=0, minimum=0, info="The same seed draws the same picture.", elem_id="seed"
+                0, label="Seed", info="The same seed draws the same picture.", precision=0, minimum=0, elem_id="seed"
             )
             another = gr.Button("Another seed", elem_id="another")
-            again = gr.Button("Draw the six", elem_id="again")
+            again = gr.Button("Draw the six again", elem_id="again")
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
                 prompt = gr.Textbox(
                     label="Your own sentence",
                     info="Write the word, or {} in its place.",
                     placeholder="a photo of a {} on the moon",
-                    lines=2,
+                    lines=3,
                     elem_id="prompt",
                 )
                 go = gr.Button("Draw it", variant="primary", elem_id="draw")
             with gr.Column(scale=2, min_width=240):
                 own = gr.Image(
-                    label="Your picture",
+                    label="Your sentence, drawn",
                     interactive=False,
                     type="filepath",
                     format="png",
@@ -329,12 +339,15 @@ def _publishing(settings: StudioSettings, actions: Actions) -> None:
             go.click(told(actions.push), [*asked, token], published, api_name="push", **_AT_ONCE)
 
 
+def _buttons(*, is_learning: bool, can_go_on: bool | None = True) -> list[Any]:
+    """Return which of the watched part, "Learn it", "more steps" and "Stop" are there; None: as it was."""
+    more = gr.update() if can_go_on is None else gr.update(visible=can_go_on and not is_learning)
+    return [gr.update(visible=True), gr.update(visible=not is_learning), more, gr.update(visible=is_learning)]
+
+
 def _heading(number: int, text: str) -> None:
     gr.HTML(f'<h2><span class="number">{number}</span>{text}</h2>')
 
 
-def _reveal(events: list[Any], section: gr.Column) -> None:
-    """Show a section as soon as one of some events has happened."""
-    for event in events:
-        happened: Callable[..., Any] = event.success if hasattr(event, "success") else event
-        happened(lambda: gr.update(visible=True), None, section, **_PRIVATE)
+def _both_visible() -> list[Any]:
+    return [gr.update(visible=True)] * 2

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,12 @@ LOOPBACK = "127.0.0.1"
 _LARGEST_UPLOAD = "100mb"
 _FOLDERS = {"GRADIO_TEMP_DIR": "uploads", "GRADIO_EXAMPLES_CACHE": "uploads/examples"}
 """Where gradio keeps files. It serves all of its two folders, and by default one of them is in the current folder."""
+
+_SUBDUED = ("body_text_color_subdued", "block_info_text_color", "input_placeholder_color", "accordion_text_color")
+_LABELS = ("block_label_text_color", "block_title_text_color", "link_text_color")
+_LABEL_FILLS = ("block_label_background_fill", "block_title_background_fill")
+_FILLS = ("button_primary_background_fill", "checkbox_label_background_fill_selected", "slider_color")
+_FILLS_UNDER_POINTER = ("button_primary_background_fill_hover",)
 
 
 @dataclass(frozen=True)
@@ -111,9 +117,20 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 
 def _theme() -> Any:
     """Return colors and fonts; the fonts are the system's, so that no page asks another server for one."""
-    return gr.themes.Soft(
+    theme = gr.themes.Soft(
         primary_hue="teal",
         neutral_hue="slate",
         font=("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"),
         font_mono=("ui-monospace", "Consolas", "monospace"),
     )
+    # The theme's own labels, hints and buttons have too little contrast to be read by everybody.
+    return theme.set(**_in_both_modes(_SUBDUED, "*neutral_600", "*neutral_300")).set(
+        **_in_both_modes(_LABELS, "*primary_800", "*primary_200"),
+        **_in_both_modes(_LABEL_FILLS, "*primary_50", "*neutral_800"),
+        **_in_both_modes(_FILLS, "*primary_700", "*primary_700"),
+        **_in_both_modes(_FILLS_UNDER_POINTER, "*primary_800", "*primary_800"),
+    )
+
+
+def _in_both_modes(names: Sequence[str], light: str, dark: str) -> dict[str, str]:
+    return {name: light for name in names} | {f"{name}_dark": dark for name in names}

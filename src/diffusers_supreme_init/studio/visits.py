@@ -57,8 +57,8 @@ class Learned:
         steps: Steps made.
         seconds: How long it took, over all its calls.
         losses: Training loss of each step.
-        before: Path of the pictures that the words alone give.
-        after: Path of the pictures that the learned word gives, from the same noises.
+        before: Paths of the pictures that the words alone give.
+        after: Paths of the pictures that the learned word gives, from the same noises.
         validation: Mean fixed-noise loss after some steps.
         is_saved: Whether the files of the result are there.
     """
@@ -68,8 +68,8 @@ class Learned:
     steps: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
-    before: str | None = None
-    after: str | None = None
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     validation: dict[int, float] = field(default_factory=dict)
     is_saved: bool = False
 

@@ -10,6 +10,7 @@ from ..backbones import backbone_for
 from ..concepts import METHODS, Concept
 from ..config import SupremeInitConfig
 from ..describers import Mask, Region
+from ..describers.wording import tells_surroundings
 from ..inputs.paths import looks_like_path
 from ..text.tokenization import tokenize_initializer
 from ..training.preparation import initializer_limits
@@ -114,17 +115,24 @@ def proposed_name(proposal: InitializerProposal) -> str:
     return f"<{bare}>" if bare else DEFAULT_NAME
 
 
-def how_sure(proposal: InitializerProposal) -> str:
-    """Say how sure the choice of the first words is."""
-    count = len(proposal.candidates)
-    if count == 1:
-        return "Only one description was found, so there was nothing to compare."
+def how_sure(proposal: InitializerProposal) -> list[str]:
+    """Say how sure the choice of the first words is, and why words with a lower loss are not the first."""
+    first, *others = proposal.candidates
+    if not others:
+        return ["Only one description was found, so there was nothing to compare."]
     if proposal.num_tied > 1:
-        return (
+        told = [
             f"The first {proposal.num_tied} fit about equally well: their losses differ by less than chance. Take the "
             "one that you like best."
-        )
-    return "The first one fits clearly better than the others."
+        ]
+    else:
+        told = ["The first one fits best."]
+    lower = [one for one in others if one.loss is not None and first.loss is not None and one.loss < first.loss]
+    if any(one.source == "class" for one in lower):
+        told.append("A bare name learns less than a description, so it comes first only if it is far ahead.")
+    if any(tells_surroundings(one.text) for one in lower):
+        told.append("Words about the background would be learned along with the thing, so they come later.")
+    return told
 
 
 def check_length(text: str, what: str) -> None:
