@@ -26,7 +26,7 @@ from .drawing import draw_one
 from .messages import VisitorError, as_sentence, heard
 from .pointing import as_mask
 from .settings import MAX_STEPS, NUM_PREVIEWS, PREVIEW_SIDE, StudioSettings
-from .visits import Learned, Lesson, Visit
+from .visits import Learned, Lesson, Visit, is_here
 from .words import check_words_fit, named, read_words
 
 
@@ -143,7 +143,8 @@ def learn(train: Train, visit: Visit, learned: Learned) -> Iterator[Watched]:
             left = (time.monotonic() - began) / made * remaining if made else None
             yield Watched(doing=moment.doing, learned=learned, seconds_left=left, notices=tuple(notices))
         learned.is_saved = True
-        if learned.steps >= learned.target or learned.steps == first or visit.stop_file.exists():
+        has_ended = learned.steps >= learned.target or learned.steps == first or visit.stop_file.exists()
+        if has_ended or not is_here(visit.folder):
             break
     yield Watched(doing="", learned=learned, is_over=True, notices=tuple(notices))
 
@@ -164,7 +165,7 @@ def trainer_of(settings: StudioSettings) -> Train:
             except BaseException as error:  # raised again by whoever reads the moments
                 moments.put(error)
             finally:
-                if not (folder / "visit").exists():  # the visitor has left, and the files were deleted before
+                if not is_here(folder):  # the visitor has left, and the files were deleted before
                     shutil.rmtree(folder, ignore_errors=True)
                 moments.put(None)
 
@@ -175,7 +176,7 @@ def trainer_of(settings: StudioSettings) -> Train:
                     raise moment
                 yield moment
         except GeneratorExit:  # the page was closed: the step that is running ends, and is saved
-            if folder.exists():
+            if is_here(folder):
                 (folder / "stop").touch()
             raise
 
@@ -248,7 +249,7 @@ class _Call:
             self.tell(Moment(doing="Learning", step=step, losses=self._taken(), after=after))
             limit = self.settings.seconds_per_call
             is_late = limit is not None and time.monotonic() - self.began > limit
-            if is_late or not self.folder.exists() or (self.folder / "stop").exists():
+            if is_late or not is_here(self.folder) or (self.folder / "stop").exists():
                 trainer.stop()
 
         try:
@@ -309,7 +310,8 @@ def _config_of(lesson: Lesson, folder: Path, target: int) -> SupremeInitConfig:
             }
         )
     except ConfigError as error:
-        raise VisitorError(as_sentence(str(error))) from error
+        name, _, expected = str(error).partition(": ")
+        raise VisitorError(f"{name.replace('_', ' ').capitalize()}: {as_sentence(expected)}") from error
 
 
 def _take(visit: Visit, learned: Learned, moment: Moment) -> None:

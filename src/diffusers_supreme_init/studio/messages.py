@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 _HEARD: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 _FIELD = re.compile(r"^[a-z][a-z_-]*: (?=\w)")
+_PATH = re.compile(r"'(?:/|[A-Za-z]:\\)[^']*[/\\]([^'/\\]+)'")
+"""Of a file on the server; visitors know only its name."""
 _ADVICE_IN_PYTHON = re.compile(r"; (?:pass|call|see) [^;]*[=(][^;]*$")
 _FULL = "The memory of the graphics card is full. Choose fewer samples per step under Advanced, or try again later."
 _UNEXPECTED = "Something unexpected happened, and the details are in the server's log. Please try again."
@@ -42,7 +44,7 @@ def as_sentence(message: str) -> str:
     >>> as_sentence("region: expected a point, got none; pass points=(x, y)")
     'Expected a point, got none.'
     """
-    text = _ADVICE_IN_PYTHON.sub("", _FIELD.sub("", message.strip()))
+    text = _ADVICE_IN_PYTHON.sub("", _FIELD.sub("", _PATH.sub(r"“\1”", message.strip())))
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 

@@ -76,10 +76,10 @@ def _picture_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
                 picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
             with gr.Column(scale=2, min_width=260):
                 meaning = gr.Radio(list(MEANINGS), value="this", label="A click marks", elem_id="meaning")
-                with gr.Row():
+                with gr.Row(elem_classes="keep"):
                     undo = gr.Button("Undo", size="sm")
                     clear = gr.Button("Clear", size="sm")
-                found = gr.HTML(elem_classes="found", elem_id="found")
+                found = gr.HTML(elem_classes="found", elem_id="found", label="What was found")
                 crop = gr.Image(
                     label="What will be learned",
                     interactive=False,
@@ -131,14 +131,14 @@ def _words_step(actions: Actions) -> dict[str, Any]:
         candidates = gr.Radio(
             [], label="What the models see; a lower loss fits better", visible=False, elem_id="candidates"
         )
-        sure = gr.HTML(elem_classes="hint", elem_id="sure")
+        sure = gr.HTML(elem_classes="hint", elem_id="sure", label="How sure the choice is")
         text = gr.Textbox(
             label="The words to start from",
             info="Take the ones found, change them, or write your own.",
             placeholder="a red mug",
             elem_id="words",
         )
-        pieces = gr.HTML(elem_id="pieces")
+        pieces = gr.HTML(elem_id="pieces", label="Pieces")
         name = gr.Textbox(
             label="Name of the new word",
             info="You will write it in prompts, in angle brackets.",
@@ -147,9 +147,6 @@ def _words_step(actions: Actions) -> dict[str, Any]:
         )
         find.click(
             told(actions.find_words), None, [candidates, text, name, sure, pieces], api_name="find_words", **_MODEL
-        )
-        candidates.input(lambda chosen: chosen, candidates, text, **_PRIVATE).then(
-            told(actions.read_words), text, pieces, **_PRIVATE
         )
         text.input(
             told(actions.read_words),
@@ -160,6 +157,9 @@ def _words_step(actions: Actions) -> dict[str, Any]:
             trigger_mode="always_last",
             **_AT_ONCE,
         )
+        candidates.input(lambda chosen: chosen, candidates, text, **_PRIVATE).then(
+            told(actions.read_words), text, pieces, **_PRIVATE
+        )
     return {"section": section, "text": text, "name": name}
 
 
@@ -167,14 +167,12 @@ def _training_step(settings: StudioSettings, actions: Actions, words: dict[str, 
     defaults = SupremeInitConfig(**settings.training)
     with gr.Column(elem_classes="step", visible=False) as section:
         _heading(3, "Let the model learn it")
-        steps = gr.Slider(10, 300, value=100, step=10, label="Steps", info="100 usually suffice.", elem_id="steps")
+        steps = gr.Slider(1, 300, value=100, step=1, label="Steps", info="100 usually suffice.", elem_id="steps")
         with gr.Accordion("Advanced", open=False):
             with gr.Row():
-                preview_every = gr.Number(20, label="Look every … steps", precision=0, minimum=1, elem_id="every")
+                preview_every = gr.Number(20, label="Look every … steps", precision=0, elem_id="every")
                 rate = gr.Number(None, label="Learning rate", info="Empty: what suits the model.")
-                batch = gr.Number(
-                    defaults.train_batch_size, label="Samples per step", precision=0, minimum=1, maximum=64
-                )
+                batch = gr.Number(defaults.train_batch_size, label="Samples per step", precision=0)
             with gr.Row():
                 around = gr.Slider(
                     0,
@@ -184,13 +182,13 @@ def _training_step(settings: StudioSettings, actions: Actions, words: dict[str, 
                     label="How much the surroundings count",
                     info="If you clicked on a thing.",
                 )
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+                seed = gr.Number(0, label="Seed", precision=0)
         with gr.Row():
             start = gr.Button("Learn it", variant="primary", elem_id="learn")
             more = gr.Button(f"{MORE_STEPS} more steps", visible=False, elem_id="more")
             stop = gr.Button("Stop, and keep what is there", variant="stop", visible=False, elem_id="stop")
         with gr.Column(visible=False) as watching:
-            progress = gr.HTML(elem_id="progress")
+            progress = gr.HTML(elem_id="progress", label="Progress")
             gr.HTML('<p class="hint">Drag the line: left of it what the words alone give, right what was learned.</p>')
             with gr.Row():
                 pairs = [
@@ -205,7 +203,7 @@ def _training_step(settings: StudioSettings, actions: Actions, words: dict[str, 
                     )
                     for number in range(NUM_PREVIEWS)
                 ]
-            curve = gr.HTML(elem_id="curve")
+            curve = gr.HTML(elem_id="curve", label="Curve")
         record = gr.JSON(visible=False, label="Record")
         shown = [record, progress, curve, *pairs]
         asked = [words["name"], words["text"], steps, preview_every, rate, batch, around, seed]
@@ -239,7 +237,7 @@ def _gallery_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
         )
         with gr.Row(elem_classes="low"):
             seed = gr.Number(
-                0, label="Seed", info="The same seed draws the same picture.", precision=0, minimum=0, elem_id="seed"
+                0, label="Seed", info="The same seed draws the same picture.", precision=0, elem_id="seed"
             )
             another = gr.Button("Another seed", elem_id="another")
             again = gr.Button("Draw the six again", elem_id="again")
@@ -263,7 +261,7 @@ def _gallery_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
                     buttons=["download", "fullscreen"],
                     elem_id="own",
                 )
-        words_here = gr.HTML(elem_id="words-here")
+        words_here = gr.HTML(elem_id="words-here", label="Words here")
         _others(actions, words_here)
         another.click(actions.another_seed, None, seed, **_PRIVATE)
         again.click(told(actions.draw_gallery), seed, pictures, api_name="draw_gallery", **_MODEL)
@@ -291,7 +289,7 @@ def _others(actions: Actions, words_here: gr.HTML) -> None:
 def _home_step(settings: StudioSettings, actions: Actions, words_here: gr.HTML) -> dict[str, Any]:
     with gr.Column(elem_classes="step", visible=False) as section:
         _heading(5, "Take it home")
-        told_cost = gr.HTML(elem_id="cost")
+        told_cost = gr.HTML(elem_id="cost", label="Cost, for reading")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=260):
                 program = gr.Dropdown(
@@ -301,13 +299,13 @@ def _home_step(settings: StudioSettings, actions: Actions, words_here: gr.HTML) 
                     elem_id="program",
                 )
                 file = gr.DownloadButton("Download", variant="primary", elem_id="download")
-                usage = gr.HTML(elem_classes="hint", elem_id="usage")
+                usage = gr.HTML(elem_classes="hint", elem_id="usage", label="What to do with the file")
             with gr.Column(min_width=260):
                 make = gr.Button("Write a report", elem_id="make-report")
                 report = gr.DownloadButton("Download the report", visible=False, elem_id="report")
                 gr.HTML('<p class="hint">Everything on one page: pictures, losses, words, settings.</p>')
         spent = gr.JSON(visible=False, label="Cost")
-        code = gr.Code(label="Use it in Python", language="python", interactive=False, elem_id="code")
+        code = gr.Code(label="Use it in Python", language="python", interactive=False, wrap_lines=True, elem_id="code")
         _publishing(settings, actions)
         shown = [spent, told_cost, code, words_here]
         program.input(told(actions.download), program, [file, usage], api_name="download", **_AT_ONCE)
@@ -331,7 +329,7 @@ def _publishing(settings: StudioSettings, actions: Actions) -> None:
             info="Used once, never kept.",
         )
         go = gr.Button("Publish")
-        published = gr.HTML(elem_id="published")
+        published = gr.HTML(elem_id="published", label="Where it was published")
         asked = [repo, private, replace]
         if settings.login == "space":
             go.click(told(actions.push_logged_in), asked, published, api_name="push", **_AT_ONCE)

@@ -16,7 +16,7 @@ from ..errors import PictureError
 from ..inputs.picture_files import open_picture as opened
 from ..pictures import faded, load_subject
 from ..training.word_finding import tell_coverage
-from .messages import VisitorError, heard
+from .messages import VisitorError, as_sentence, heard
 from .settings import MAX_PICTURE_PIXELS, SHOWN_SIDE, StudioSettings
 from .visits import Click, Meaning, Visit
 
@@ -74,7 +74,7 @@ def open_upload(visit: Visit, path: str | None) -> None:
     try:
         image = load_subject(file).image
     except PictureError as error:
-        raise VisitorError(_without_path(str(error), file)) from error
+        raise VisitorError(f"This picture cannot be used. {as_sentence(str(error))}") from error
     forget_picture(visit)
     visit.picture = image
 
@@ -113,7 +113,7 @@ def read_point(text: str) -> tuple[float, float]:
     """
     numbers = _NUMBER.findall(text)
     if len(numbers) != 2 or _NUMBER.sub("", text).strip(" ,;()xX\t"):
-        raise VisitorError("Type a point as two numbers: how far from the left, how far from the top. Like 412, 230")
+        raise VisitorError("Type a point as two numbers: how far from the left, how far from the top. Like 412, 230.")
     return float(numbers[0]), float(numbers[1])
 
 
@@ -226,9 +226,3 @@ def _small(picture: Image.Image) -> Image.Image:
     small = picture.copy()
     small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
     return small
-
-
-def _without_path(message: str, file: Path) -> str:
-    """Leave out where the server keeps an upload."""
-    text = re.sub(r"^'?[^']*" + re.escape(file.name) + r"'?: ", "", message)
-    return f"This picture cannot be used: {text.replace(str(file), 'the file')}."

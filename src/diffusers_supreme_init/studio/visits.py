@@ -14,6 +14,9 @@ from PIL import Image
 from ..describers import Mask
 from ..training.proposals import InitializerProposal
 
+_MARK = "visit"
+"""Of folders whose visitor is here."""
+
 Meaning: TypeAlias = Literal["this", "not this", "corner"]
 
 
@@ -141,6 +144,11 @@ class Visit:
             path.unlink(missing_ok=True)
 
 
+def is_here(folder: Path) -> bool:
+    """Whether the visitor of a folder is still here; the folder itself may be there again, if training still writes."""
+    return (folder / _MARK).exists()
+
+
 class Visits:
     """All visitors who are here, by session; a session is one tab."""
 
@@ -170,7 +178,7 @@ class Visits:
                 name = secrets.token_urlsafe(24)
                 visit = self._of_session[session] = Visit(self._private / name, self._served / name)
                 visit.folder.mkdir(parents=True)
-                (visit.folder / "visit").touch()  # gone once the visitor is, even if training still writes
+                (visit.folder / _MARK).touch()
                 visit.shown.mkdir(parents=True)
             return visit
 
