@@ -311,7 +311,7 @@ def _config_of(lesson: Lesson, folder: Path, target: int) -> SupremeInitConfig:
         )
     except ConfigError as error:
         name, _, expected = str(error).partition(": ")
-        raise VisitorError(f"{name.replace('_', ' ').capitalize()}: {as_sentence(expected)}") from error
+        raise VisitorError(f"{name.replace('_', ' ').capitalize()}: {expected}.") from error
 
 
 def _take(visit: Visit, learned: Learned, moment: Moment) -> None:

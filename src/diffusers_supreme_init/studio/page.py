@@ -14,6 +14,12 @@ from .visits import Visits
 from .words import DEFAULT_NAME
 
 STYLE = Path(__file__).with_name("style.css")
+HEAD = """<script>
+// Gradio names its empty frames without a role, which screen readers then leave out.
+new MutationObserver(() => document.querySelectorAll(".empty[aria-label]:not([role])")
+    .forEach((frame) => frame.setAttribute("role", "img")))
+    .observe(document.documentElement, { childList: true, subtree: true });
+</script>"""
 TITLE = "The studio: show a picture, get a word"
 
 _MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -70,6 +76,7 @@ def _picture_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
                     height=420,
                     buttons=[],
                     elem_id="picture",
+                    alt_text="Your picture, with the clicks and what was found",
                     placeholder="Drop a photo here, or click to choose one",
                 )
                 # The file as it was uploaded. Gradio would decode it first, and fail without a sentence.
@@ -86,6 +93,7 @@ def _picture_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
                     height=200,
                     buttons=[],
                     elem_id="crop",
+                    alt_text="The part of your picture that will be learned",
                     type="filepath",
                 )
                 with gr.Accordion("Type a point instead", open=False):
@@ -104,7 +112,15 @@ def _picture_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
             ),
         ]
         picture.clear(told(actions.forget_picture), None, shown[1:], api_name="forget_picture", **_AT_ONCE)
-        picture.select(told(actions.click), meaning, shown, show_progress_on=crop, api_visibility="private", **_EYES)
+        picture.select(
+            told(actions.click),
+            meaning,
+            shown,
+            show_progress_on=crop,
+            api_visibility="private",
+            trigger_mode="multiple",  # nobody waits between two clicks
+            **_EYES,
+        )
         for trigger in (add.click, where.submit):
             name: dict[str, Any] = {"api_name": "add_point"} if trigger == add.click else {"api_visibility": "private"}
             trigger(told(actions.add_point), [where, meaning], shown, show_progress_on=crop, **name, **_EYES)
@@ -260,6 +276,7 @@ def _gallery_step(settings: StudioSettings, actions: Actions) -> dict[str, Any]:
                     height=280,
                     buttons=["download", "fullscreen"],
                     elem_id="own",
+                    alt_text="The picture of your sentence",
                 )
         words_here = gr.HTML(elem_id="words-here", label="Words here")
         _others(actions, words_here)

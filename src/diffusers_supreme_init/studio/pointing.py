@@ -120,8 +120,9 @@ def read_point(text: str) -> tuple[float, float]:
 def on_true_scale(visit: Visit, x: float, y: float) -> tuple[float, float]:
     """Return a click on the overview in pixels of the picture."""
     picture = picture_of(visit)
-    scale = max(1.0, max(picture.size) / SHOWN_SIDE)
-    return min((x + 0.5) * scale, picture.width - 1), min((y + 0.5) * scale, picture.height - 1)
+    shown = _shown_size(picture)
+    across, down = picture.width / shown[0], picture.height / shown[1]
+    return min((x + 0.5) * across, picture.width - 1), min((y + 0.5) * down, picture.height - 1)
 
 
 def point(settings: StudioSettings, picture: Image.Image, clicks: Sequence[Click]) -> tuple[Mask | None, Pointed]:
@@ -196,7 +197,9 @@ def _what_was_found(found: SelectedPicture) -> str:
 
 
 def _overview(picture: Image.Image, clicks: Sequence[Click], mask: Mask | None) -> Image.Image:
-    small = _small(picture)
+    size = _shown_size(picture)
+    is_larger = size[0] > picture.width
+    small = picture.resize(size, Image.Resampling.NEAREST if is_larger else Image.Resampling.LANCZOS)
     scale = small.width / picture.width
     if mask is not None:
         fitting = Image.fromarray(mask).convert("L").resize(small.size)
@@ -211,6 +214,19 @@ def _overview(picture: Image.Image, clicks: Sequence[Click], mask: Mask | None) 
         (left, right), (top, bottom) = (sorted(values) for values in zip(*corners, strict=True))
         pen.rectangle((left, top, right, bottom), outline=_COLORS["corner"], width=max(1, round(radius / 3)))
     return small
+
+
+def _shown_size(picture: Image.Image) -> tuple[int, int]:
+    """Return the size of the overview; small pictures become larger than any screen shows them.
+
+    Gradio computes clicks as if pictures were never shown larger than they are.
+    """
+    longest = max(picture.size)
+    if longest <= SHOWN_SIDE:
+        factor = SHOWN_SIDE // longest
+        return picture.width * factor, picture.height * factor
+    width, height = (max(1, round(side * SHOWN_SIDE / longest)) for side in picture.size)
+    return width, height
 
 
 def _outlined(picture: Image.Image, mask: Mask) -> Image.Image:

@@ -12,7 +12,7 @@ import gradio as gr
 
 from ..errors import ConfigError, one_line
 from .messages import listening
-from .page import STYLE, build_page
+from .page import HEAD, STYLE, build_page
 from .settings import StudioSettings
 from .visits import Visits
 
@@ -86,6 +86,7 @@ def open_studio(
                 inbrowser=inbrowser,
                 theme=_theme(),
                 css_paths=STYLE,
+                head=HEAD,
                 footer_links=["api"],
                 allowed_paths=[],
                 max_file_size=_LARGEST_UPLOAD,

@@ -145,7 +145,7 @@ class Visit:
 
 
 def is_here(folder: Path) -> bool:
-    """Whether the visitor of a folder is still here; the folder itself may be there again, if training still writes."""
+    """Whether the visitor of a folder is still here; training that still writes may have made the folder anew."""
     return (folder / _MARK).exists()
 
 
