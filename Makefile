@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-card reproduce real-parts test test-slow fuzz docs quality style clean
+.PHONY: help demo example-card reproduce real-parts test test-slow test-studio fuzz docs quality style clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,11 @@ test: $(INSTALLED)  ## the fast tests (minutes)
 
 test-slow: $(INSTALLED)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+# axe-core finds what keeps people with poor sight or without a mouse from using the page.
+test-studio: $(INSTALLED)  ## the studio in a real browser (minutes); needs chromium and npm
+	npm install --silent --no-save --prefix out/axe axe-core@4.11.0
+	$(BIN)/python -m pytest -m slow tests/test_studio.py tests/test_studio_in_a_browser.py
 
 fuzz: $(INSTALLED)  ## 20,000 damaged pictures, lists, settings, embedding files and prompts (minutes)
 	FUZZ_ROUNDS=20000 $(BIN)/python -m pytest -m slow tests/test_fuzz.py tests/test_fuzz_inputs.py

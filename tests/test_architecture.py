@@ -33,6 +33,7 @@ FLOORS = [
     ["sharing"],
     ["trainer"],
     ["__init__"],
+    ["studio"],
     ["commands"],
     ["__main__"],
 ]
@@ -107,7 +108,7 @@ LATER_NAMES = [
     "versions",
     "write_atomically",
 ]
-PUBLIC_ROOMS = ("backbones", "commands", "describers", "metrics")
+PUBLIC_ROOMS = ("backbones", "commands", "describers", "metrics", "studio")
 
 
 def name_of(path: Path) -> str:

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import pickle
 import re
+import runpy
 import shutil
 import struct
 import threading
@@ -11,14 +13,16 @@ import urllib.error
 import urllib.request
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT, TOYBOX, assert_same, build_tiny_pipeline, snapshot_of
 from diffusers import StableDiffusionPipeline
 from gradio_client import Client, handle_file
@@ -42,8 +46,10 @@ from diffusers_supreme_init.commands.parser import parse
 from diffusers_supreme_init.commands.ui import studio_settings
 from diffusers_supreme_init.studio import StudioServer, StudioSettings, actions, fragments, open_studio, server
 from diffusers_supreme_init.studio.home import PROGRAMS
+from diffusers_supreme_init.studio.learning import learn as learn_in_calls
+from diffusers_supreme_init.studio.learning import prepare, trainer_of
 from diffusers_supreme_init.studio.messages import as_sentence, heard, listening
-from diffusers_supreme_init.studio.pointing import read_point
+from diffusers_supreme_init.studio.pointing import open_upload, read_point
 from diffusers_supreme_init.studio.visits import Visits
 from diffusers_supreme_init.studio.words import Tokens
 
@@ -527,6 +533,65 @@ def studio_push(login, token):
     address = hub.run(f"{setup}result = studio_push('token', {WRITE_TOKEN!r})", token=None).check().value
     assert address.endswith("/user/mug")
     assert len(hub.server.commits("user/mug")) == 2
+
+
+# a host that lends its GPU for a minute at a time
+
+
+def in_another_process(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function get and give only what can be sent between processes, as ZeroGPU does."""
+
+    def copied(value: Any) -> Any:
+        return pickle.loads(pickle.dumps(value))
+
+    def called(*given: Any) -> Any:
+        answer = function(*copied(given))
+        return map(copied, answer) if isinstance(answer, Iterator) else copied(answer)
+
+    return called
+
+
+def test_training_goes_on_in_the_next_call(settings: StudioSettings, tmp_path: Path) -> None:
+    rows = []
+    for limit in (None, 0.0):
+        calls: list[int] = []
+        hosted = replace(settings, seconds_per_call=limit, on_gpu=in_another_process)
+        visit = Visits(tmp_path / f"{limit}", tmp_path / "shown", 1.0).of("tab")
+        open_upload(visit, str(SCENE))
+        run = prepare(
+            hosted,
+            visit,
+            name="mug",
+            words=WORDS,
+            steps=3,
+            preview_every=2,
+            learning_rate=None,
+            train_batch_size=2,
+            unmasked_weight=0.25,
+            seed=0,
+        )
+        train = hosted.on_gpu(trainer_of(hosted))
+
+        def counted(*given: Any) -> Any:
+            calls.append(1)  # noqa: B023
+            return train(*given)  # noqa: B023
+
+        *_, last = learn_in_calls(counted, visit, run)
+        assert (last.is_over, last.learned.steps, len(last.learned.losses)) == (True, 3, 3)
+        assert len(calls) == (1 if limit is None else 3)
+        rows.append(load_file(visit.result / "learned_embeds.safetensors")["<mug>"])
+    assert torch.equal(*rows)
+
+
+def test_the_space_is_a_studio(settings: StudioSettings) -> None:
+    folder = ROOT / "examples" / "space"
+    front = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    assert front["sdk_version"] == gradio.__version__
+    assert (front["sdk"], front["hf_oauth"], front["hf_oauth_scopes"]) == ("gradio", True, ["write-repos"])
+    app = runpy.run_path(str(folder / front["app_file"]))
+    made = app["studio_settings"](str(TOYBOX / "pipeline"), settings.describers)
+    assert made.login == "space"
+    assert (folder / "requirements.txt").read_text().splitlines() == ["diffusers-supreme-init[ui]", "spaces"]
 
 
 # sentences

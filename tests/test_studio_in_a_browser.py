@@ -23,7 +23,7 @@ from test_studio import MASK, SCENE, TOY, WORDS, pixels
 pytestmark = pytest.mark.slow
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-AXE = ROOT / ".real_parts" / "node_modules" / "axe-core" / "axe.min.js"
+AXE = ROOT / "out" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 GUIDANCE_SCALE, SAMPLER_STEPS = 2.0, 10
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -239,7 +239,7 @@ def test_what_somebody_types_is_shown_and_not_run(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_everybody_can_read_and_reach_it(browser: Browser, address: str, size: Any, scheme: Any) -> None:
-    required(AXE.is_file(), "axe-core: npm install --no-save --prefix .real_parts axe-core@4.11.0")
+    required(AXE.is_file(), "axe-core: npm install --no-save --prefix out/axe axe-core@4.11.0")
     for page in opened(browser, address, size, color_scheme=scheme):
         upload(page, SCENE)
         page.click("#find")
