@@ -322,7 +322,14 @@ def _home_step(settings: StudioSettings, actions: Actions, words_here: gr.HTML) 
                 report = gr.DownloadButton("Download the report", visible=False, elem_id="report")
                 gr.HTML('<p class="hint">Everything on one page: pictures, losses, words, settings.</p>')
         spent = gr.JSON(visible=False, label="Cost")
-        code = gr.Code(label="Use it in Python", language="python", interactive=False, wrap_lines=True, elem_id="code")
+        code = gr.Code(
+            label="Use it in Python",
+            language="python",
+            interactive=False,
+            wrap_lines=True,
+            show_line_numbers=False,
+            elem_id="code",
+        )
         _publishing(settings, actions)
         shown = [spent, told_cost, code, words_here]
         program.input(told(actions.download), program, [file, usage], api_name="download", **_AT_ONCE)
