@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-card reproduce real-parts test test-slow test-lowest fuzz docs quality style clean
+.PHONY: help demo example-card reproduce real-parts test test-slow test-studio test-lowest fuzz docs quality style clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,11 @@ test-lowest:  ## the fast tests with the oldest versions that pyproject.toml all
 	    --output-file .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal
+
+# axe-core finds what keeps people with poor sight or without a mouse from using the page.
+test-studio: $(INSTALLED)  ## the studio in a real browser (minutes); needs chromium and npm
+	npm install --silent --no-save --prefix out/axe axe-core@4.11.0
+	$(BIN)/python -m pytest -m slow tests/test_studio.py tests/test_studio_in_a_browser.py
 
 fuzz: $(INSTALLED)  ## 20,000 damaged pictures, lists, settings, embedding files and prompts (minutes)
 	FUZZ_ROUNDS=20000 $(BIN)/python -m pytest -m slow tests/test_fuzz.py tests/test_fuzz_inputs.py

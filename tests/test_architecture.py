@@ -34,6 +34,7 @@ FLOORS = [
     ["trainer"],
     ["catalogue"],
     ["__init__"],
+    ["studio"],
     ["commands"],
     ["__main__"],
 ]
@@ -113,7 +114,7 @@ LATER_NAMES = [
     "versions",
     "write_atomically",
 ]
-PUBLIC_ROOMS = ("backbones", "commands", "describers", "metrics")
+PUBLIC_ROOMS = ("backbones", "commands", "describers", "metrics", "studio")
 
 
 def name_of(path: Path) -> str:

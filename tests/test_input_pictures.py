@@ -261,6 +261,7 @@ def test_orientations_without_any_damage(tmp_path: Path) -> None:
         picture.save(tmp_path / "turned.png", exif=exif)
         turned = load_picture(tmp_path / "turned.png").image
         assert turned.size == ((16, 24) if orientation > 4 else (24, 16))
+        assert load_picture(turned).image.tobytes() == turned.tobytes()  # it is upright already
         assert (turned.tobytes() == picture.tobytes()) == (orientation < 2)
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
@@ -22,7 +23,7 @@ from .evaluation import Evaluation
 from .files import check_writable
 from .hub_connection import check_repo_id
 from .inputs.paths import local_path
-from .objective.phases import NO_PROMPT, check_trainable, ready_to_step
+from .objective.phases import NO_PROMPT, check_trainable, ready_to_draw, ready_to_step
 from .pictures import PictureSource
 from .sharing.concept_files import base_model_of, weight_names, write_snapshots
 from .sharing.publishing import Publication, push_to_hub
@@ -242,6 +243,34 @@ class SupremeInitTextualInversionTrainer:
         If called before `train`, training ends before its first step.
         """
         self._stop_requested.set()
+
+    @torch.no_grad()
+    def draw(self, prompts: Sequence[str], *, seed: int = 0, **sampling: Any) -> list[Any]:
+        """Draw prompts with the rows as they are now: in the callback of `train`, or after training.
+
+        No draw of the training depends on it, so a run that is looked at learns the same rows.
+
+        Args:
+            prompts: Prompts, as they are; each is drawn once, from the same noise.
+            seed: Seed of the noise, as in ``torch.Generator("cpu").manual_seed(seed)``.
+            sampling: Further arguments of the pipeline, such as ``num_inference_steps``.
+
+        Returns:
+            One picture for each prompt.
+
+        Raises:
+            TrainingError: Training has not begun.
+        """
+        if self.accelerator is None:
+            raise TrainingError("expected training to have begun; call draw() in the callback of train(), or after it")
+        backbone, device = self._backbone, self.accelerator.device
+        options = {**backbone.drawing_options, **sampling}
+        # Without prompts to remember: large text encoders stay where they are, beside the denoiser.
+        with ready_to_step(backbone, device, ()), ready_to_draw(backbone, device):
+            return [
+                backbone.drawing_pipe(text, generator=torch.Generator("cpu").manual_seed(seed), **options).images[0]
+                for text in prompts
+            ]
 
     def save(
         self,

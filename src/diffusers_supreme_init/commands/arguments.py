@@ -128,7 +128,25 @@ class CatalogueArguments:
 
 
 @dataclass(kw_only=True)
-class RegionArguments:
+class RefinerArguments:
+    """Who rewrites captions."""
+
+    _argument_group_name = "refiner"
+
+    refiner_base_url: str | None = field(
+        default=None,
+        metadata={"help": "OpenAI-compatible endpoint that rewrites captions; its key is read from OPENAI_API_KEY."},
+    )
+    refiner_model: str | None = field(
+        default=None, metadata={"help": "Model of that endpoint; without an endpoint a local model, id or folder."}
+    )
+    refiner_max_words: int = field(default=12, metadata={"help": "About how long a rewritten caption is."})
+    refiner_sentiment: str = field(default="natural", metadata={"help": "'positive', 'natural' or 'negative'."})
+    refiner_language: str = field(default="English", metadata={"help": "Its language."})
+
+
+@dataclass(kw_only=True)
+class RegionArguments(RefinerArguments):
     """What in the picture is meant, and who rewrites captions."""
 
     _argument_group_name = "object"
@@ -144,16 +162,6 @@ class RegionArguments:
         default=None, metadata={"help": "Picture of the same size, light where the object is."}
     )
     candidates: list[str] = field(default_factory=list, metadata={"help": "Your own words, for 'auto' to compare."})
-    refiner_base_url: str | None = field(
-        default=None,
-        metadata={"help": "OpenAI-compatible endpoint that rewrites captions; its key is read from OPENAI_API_KEY."},
-    )
-    refiner_model: str | None = field(
-        default=None, metadata={"help": "Model of that endpoint; without an endpoint a local model, id or folder."}
-    )
-    refiner_max_words: int = field(default=12, metadata={"help": "About how long a rewritten caption is."})
-    refiner_sentiment: str = field(default="natural", metadata={"help": "'positive', 'natural' or 'negative'."})
-    refiner_language: str = field(default="English", metadata={"help": "Its language."})
 
 
 @dataclass(kw_only=True)
@@ -320,6 +328,22 @@ class LibraryArguments:
     overwrite: bool = field(
         default=False, metadata={"help": "Of two concepts of one name with other rows, keep the last that is merged."}
     )
+
+
+@dataclass(kw_only=True)
+class UiArguments:
+    """Where the studio is opened."""
+
+    _argument_group_name = "page"
+
+    server_name: str = field(
+        default="127.0.0.1",
+        metadata={
+            "help": "Address to listen on; 0.0.0.0 lets other machines in, who then push with their own tokens."
+        },
+    )
+    server_port: int | None = field(default=None, metadata={"help": "Port; default: the first free one from 7860."})
+    inbrowser: bool = field(default=False, metadata={"help": "Open the page in a browser."})
 
 
 @dataclass(kw_only=True)

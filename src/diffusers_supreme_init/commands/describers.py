@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..describers import Describers, EndpointRefiner, LocalRefiner, RefinementStyle, Region
 from ..errors import ConfigError
-from .arguments import DescriberArguments, RegionArguments
+from .arguments import DescriberArguments, RefinerArguments, RegionArguments
 
 
 def requested_region(arguments: RegionArguments) -> Region | None:
@@ -24,7 +24,7 @@ def requested_region(arguments: RegionArguments) -> Region | None:
     )
 
 
-def requested_describers(arguments: RegionArguments, config: DescriberArguments) -> Describers:
+def requested_describers(arguments: RefinerArguments, config: DescriberArguments) -> Describers:
     """Return the describers that the options name.
 
     Raises:

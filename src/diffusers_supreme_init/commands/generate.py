@@ -1,7 +1,5 @@
 """`supreme-init generate`: draw prompts with learned words."""
 
-import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +10,16 @@ from PIL import Image
 
 from ..errors import ConfigError
 from ..files import check_writable
+from ..loading.named import check_named
 from ..loading.reading import read_sources
 from ..loading.sources import SourceOptions
 from ..sharing.sheet import SheetRow, draw_sheet, size_that_fits
 from ..text.prompt_cleaning import as_written
-from ..triggers import holds_trigger
 from ..version import __version__
 from .arguments import DrawingArguments, GenerateArguments, ModelArguments
 from .parser import Parsed
 from .pipelines import check_model, device, load_pipeline, sampling_of
 from .toybox import NAME
-
-_LIKE_A_TOKEN = re.compile(r"<[^<>\s]+>")
 
 
 def run(parsed: Parsed) -> None:
@@ -38,7 +34,7 @@ def run(parsed: Parsed) -> None:
     if model.pretrained_model_name_or_path is None:
         model = replace(model, pretrained_model_name_or_path=base_model_of(asked.concepts))
     check_model(model)
-    check_prompts(asked.prompts, _tokens_of(asked.concepts))
+    check_named(asked.prompts, _tokens_of(asked.concepts))
     check_writable(asked.output_dir)
     pipe = load_pipeline(model).to(device())
     if asked.concepts:
@@ -89,23 +85,6 @@ def _tokens_of(concepts: Sequence[str]) -> list[str]:
     """
     found = read_sources([*concepts], None, SourceOptions(), has_token=False)
     return [str(embeddings[0].placeholder_token) for _, embeddings in found]
-
-
-def check_prompts(prompts: Sequence[str], tokens: Sequence[str]) -> None:
-    """Check that prompts name only concepts that are loaded: a wrong name would silently draw something else.
-
-    Raises:
-        ConfigError: A prompt has a word like ``<mugg>`` that is no concept, or no prompt names any of the concepts.
-    """
-    for prompt in prompts:
-        for word in _LIKE_A_TOKEN.findall(prompt):
-            if not holds_trigger(word, tokens):
-                close = difflib.get_close_matches(word, tokens, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                loaded = ", ".join(tokens) or "none"
-                raise ConfigError(f"{prompt!r}: {word} is not a word that was loaded (loaded: {loaded}){hint}")
-    if tokens and not any(holds_trigger(prompt, tokens) for prompt in prompts):
-        raise ConfigError(f"expected a prompt with {' or '.join(tokens)}, got {', '.join(map(repr, prompts))}")
 
 
 def draw(pipe: Any, prompt: str, *, seed: int, num_images: int = 1, **options: Any) -> list[Image.Image]:

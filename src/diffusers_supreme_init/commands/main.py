@@ -33,9 +33,11 @@ from .arguments import (
     LibraryArguments,
     ModelArguments,
     PushArguments,
+    RefinerArguments,
     RegionArguments,
     ToyboxArguments,
     TrainingArguments,
+    UiArguments,
 )
 from .parser import Command, HelpRequested, parse
 from .terminal import FAILURE, INTERRUPTED, USAGE, lines_instead_of_bars, only_our_lines, our_messages
@@ -188,6 +190,16 @@ COMMANDS = {
             example="supreme-init library verify library",
             details="list FOLDER, verify FOLDER, merge FOLDER ... INTO, remove FOLDER TOKEN ...\n"
             "verify finds damaged files, concepts that the index does not list, and lines without a concept.",
+        ),
+        Command(
+            name="ui",
+            summary="Open a page on which you click on the thing, watch it learn, and take the word home.",
+            arguments=(UiArguments, ModelArguments, RefinerArguments, DescriberArguments, DrawingArguments),
+            module="ui",
+            usual=("pretrained_model_name_or_path", "num_inference_steps", "server_name", "server_port", "inbrowser"),
+            defaults=toybox_defaults,
+            example="supreme-init ui --model toybox --inbrowser",
+            details="Needs the extra ui: pip install 'diffusers-supreme-init[ui]'.",
         ),
         Command(
             name="completion",

@@ -24,6 +24,15 @@ with the paper's model, which predicts noise; and never mirrored, as its toys ne
 
 PROMPTS = ("a photo of a {}", "a photo of a {} with yellow trim", "a photo of a {} on a gray background")
 """Sentences that it has words for, instead of the usual ones on cards and in reports."""
+GALLERY_PROMPTS = (
+    "a photo of a {}",
+    "a photo of a {} on a gray background",
+    "a photo of a {} on a mint background",
+    "a photo of a {} with yellow trim",
+    "a photo of a {} with green trim",
+    "a photo of a {} with white spots",
+)
+"""Six of them for the studio, in place of `EDITING_PROMPTS`."""
 
 
 def toybox_folder() -> Path:

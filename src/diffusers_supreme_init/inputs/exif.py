@@ -22,6 +22,8 @@ _ORIENTATIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what makes a picture upright (EXIF 2.32, tag 0x0112)."""
+_ORIENTATION_KEYS = ("exif", "Raw profile type exif", "Raw profile type APP1", "xmp", "XML:com.adobe.xmp")
+"""Of ``Image.info``: where pillow looks for an orientation."""
 
 
 def turned_upright(image: Image.Image, name: str) -> Image.Image:
@@ -34,7 +36,12 @@ def turned_upright(image: Image.Image, name: str) -> Image.Image:
     except Exception as error:  # damaged EXIF data can make pillow raise almost anything
         warn_of_exif(name, error)
         return image
-    return image if method is None else image.transpose(method)
+    if method is None:
+        return image
+    turned = image.transpose(method)
+    for key in _ORIENTATION_KEYS:  # or whoever is given the upright picture would turn it once more
+        turned.info.pop(key, None)
+    return turned
 
 
 @contextlib.contextmanager

@@ -1,0 +1,209 @@
+"""`Visit`: what one visitor has done so far, in a folder of its own; `Visits`: all who are here."""
+
+import itertools
+import secrets
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from PIL import Image
+
+from ..describers import Mask
+from ..training.proposals import InitializerProposal
+
+_MARK = "visit"
+"""Of folders whose visitor is here."""
+
+Meaning: TypeAlias = Literal["this", "not this", "corner"]
+
+
+@dataclass(frozen=True)
+class Click:
+    """A click, in pixels of the upright picture."""
+
+    x: float
+    y: float
+    meaning: Meaning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What is trained, and how; a run goes on exactly only with an equal one.
+
+    Attributes:
+        token: The new word.
+        words: The words it starts from.
+        picture: The picture: upright, RGB.
+        mask: The thing in it, ``(height, width)``, bool; None: the whole picture.
+        settings: Settings of `SupremeInitConfig`.
+        preview_every: A preview is drawn after every so many steps.
+    """
+
+    token: str
+    words: str
+    picture: Image.Image = field(repr=False)
+    mask: Mask | None = field(repr=False)
+    settings: dict[str, Any]
+    preview_every: int
+
+
+@dataclass
+class Learned:
+    """What a visitor has learned so far.
+
+    Attributes:
+        lesson: How.
+        target: Steps asked for.
+        steps: Steps made.
+        seconds: How long it took, over all its calls.
+        losses: Training loss of each step.
+        before: Paths of the pictures that the words alone give.
+        after: Paths of the pictures that the learned word gives, from the same noises.
+        validation: Mean fixed-noise loss after some steps.
+        is_saved: Whether the files of the result are there.
+    """
+
+    lesson: Lesson
+    target: int
+    steps: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    validation: dict[int, float] = field(default_factory=dict)
+    is_saved: bool = False
+
+
+@dataclass(eq=False)
+class Visit:
+    """One visitor, from the first call to the closed page.
+
+    Attributes:
+        folder: The visitor's files; nothing in it is served.
+        shown: Copies of what the page shows; served to whoever knows its unguessable name.
+        picture: The picture: upright, RGB.
+        clicks: Clicks in their order.
+        mask: What the clicks select, ``(height, width)``, bool; None: the whole picture.
+        proposal: The words that were found.
+        learned: What was trained.
+        others: Further words: their names and where they are loaded from.
+        uploads: Files that the visitor uploaded.
+    """
+
+    folder: Path
+    shown: Path
+    picture: Image.Image | None = None
+    clicks: list[Click] = field(default_factory=list)
+    mask: Mask | None = None
+    proposal: InitializerProposal | None = None
+    learned: Learned | None = None
+    others: dict[str, Path | str] = field(default_factory=dict)
+    uploads: set[Path] = field(default_factory=set)
+    _numbers: itertools.count = field(default_factory=itertools.count)
+
+    @property
+    def result(self) -> Path:
+        """Folder of the learned word, as training saves it."""
+        return self.folder / "result"
+
+    @property
+    def run(self) -> Path:
+        """Folder of the checkpoint."""
+        return self.folder / "run"
+
+    @property
+    def stop_file(self) -> Path:
+        """Training ends after its step once this file exists. An event would not reach another process."""
+        return self.folder / "stop"
+
+    def show(self, picture: Image.Image, name: str) -> str:
+        """Write a picture for the page, exact to the pixel, and return its path; no two have the same."""
+        return self.show_file(f"{name}-{next(self._numbers)}.png", picture)
+
+    def show_file(self, name: str, content: Image.Image | bytes | Path) -> str:
+        """Write a file for the page under a name of our own, in a folder of its own, and return its path."""
+        folder = self.shown / str(next(self._numbers))
+        folder.mkdir(parents=True)
+        path = folder / name
+        if isinstance(content, Image.Image):
+            content.save(path)
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            shutil.copyfile(content, path)
+        return str(path)
+
+    def remove_files(self, kept: Sequence[Path] = ()) -> None:
+        """Delete everything of this visitor, but uploads that others use."""
+        for folder in (self.folder, self.shown):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in self.uploads.difference(kept):
+            path.unlink(missing_ok=True)
+
+
+def is_here(folder: Path) -> bool:
+    """Whether the visitor of a folder is still here; training that still writes may have made the folder anew."""
+    return (folder / _MARK).exists()
+
+
+class Visits:
+    """All visitors who are here, by session; a session is one tab."""
+
+    def __init__(self, private: Path, served: Path, grace_seconds: float) -> None:
+        """Keep files of visitors below two folders.
+
+        Args:
+            private: Nothing in it is served.
+            served: What is in it is served to whoever knows its path.
+            grace_seconds: See `StudioSettings`.
+        """
+        self._private, self._served, self._grace_seconds = private, served, grace_seconds
+        self._of_session: dict[str, Visit] = {}
+        self._leaving: dict[str, threading.Timer] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._of_session)
+
+    def of(self, session: str) -> Visit:
+        """Return the visit of a session; the first call begins it, and any call takes a farewell back."""
+        with self._lock:
+            if timer := self._leaving.pop(session, None):
+                timer.cancel()
+            visit = self._of_session.get(session)
+            if visit is None:
+                name = secrets.token_urlsafe(24)
+                visit = self._of_session[session] = Visit(self._private / name, self._served / name)
+                visit.folder.mkdir(parents=True)
+                (visit.folder / _MARK).touch()
+                visit.shown.mkdir(parents=True)
+            return visit
+
+    def leave(self, session: str) -> None:
+        """Note that a page was closed: its training stops now, and its files go after the grace period."""
+        with self._lock:
+            visit = self._of_session.get(session)
+            if visit is None or session in self._leaving:
+                return
+            visit.stop_file.touch()
+            timer = self._leaving[session] = threading.Timer(self._grace_seconds, self._close, [session])
+            timer.daemon = True
+            timer.start()
+
+    def close_all(self) -> None:
+        """End all visits at once."""
+        for session in list(self._of_session):
+            self._close(session)
+
+    def _close(self, session: str) -> None:
+        with self._lock:
+            if timer := self._leaving.pop(session, None):
+                timer.cancel()
+            visit = self._of_session.pop(session, None)
+            if visit is None:
+                return
+            kept = [path for other in self._of_session.values() for path in other.uploads]
+        visit.remove_files(kept)  # training that still runs notices it, see `train` in `learning.py`
