@@ -47,7 +47,8 @@ from diffusers_supreme_init.commands.ui import studio_settings
 from diffusers_supreme_init.studio import StudioServer, StudioSettings, actions, fragments, open_studio, server
 from diffusers_supreme_init.studio.home import PROGRAMS
 from diffusers_supreme_init.studio.learning import learn as learn_in_calls
-from diffusers_supreme_init.studio.learning import prepare, trainer_of
+from diffusers_supreme_init.studio.learning import prepare
+from diffusers_supreme_init.studio.lessons import trainer_of
 from diffusers_supreme_init.studio.messages import as_sentence, heard, listening
 from diffusers_supreme_init.studio.pointing import open_upload, read_point
 from diffusers_supreme_init.studio.visits import Visits
