@@ -1,5 +1,6 @@
 """The studio in a real browser: from a click to a word at home, by mouse and by keyboard, on a desk and on a phone."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -44,17 +45,17 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run `supreme-init ui` as anybody does; return where it is."""
+@contextlib.contextmanager
+def running_studio(folder: Path, *, sampler_steps: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run `supreme-init ui` as anybody does; yield where it is, and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["ui", "--model", "toybox", "--server_port", str(port), "--num_inference_steps", str(SAMPLER_STEPS)]
-    log = tmp_path_factory.mktemp("log") / "log"
+    words = ["ui", "--model", "toybox", "--server_port", str(port), "--num_inference_steps", str(sampler_steps)]
+    log = folder / "log"
     with log.open("w") as written:
         process = subprocess.Popen(
-            [sys.executable, "-m", "diffusers_supreme_init", *words], cwd=log.parent, stdout=written, stderr=written
+            [sys.executable, "-m", "diffusers_supreme_init", *words], cwd=folder, stdout=written, stderr=written
         )
     try:
         deadline = time.monotonic() + 120
@@ -62,11 +63,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
-        yield found[1]
+        yield found[1], process
     finally:
         process.terminate()
         process.wait(30)
     assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_studio(tmp_path_factory.mktemp("studio"), sampler_steps=SAMPLER_STEPS) as (url, _):
+        yield url
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import gradio as gr
 from PIL import Image
 
 from . import drawing, fragments, home, pointing, words
-from .learning import learn, prepare, reporter_of, trainer_of
+from .learning import learn, prepare
+from .lessons import reporter_of, trainer_of
 from .messages import VisitorError, sentence_of
 from .settings import MAX_STEPS, MORE_STEPS, NUM_PREVIEWS, StudioSettings
 from .visits import Visit, Visits

@@ -18,6 +18,8 @@ from .visits import Visits
 
 LOOPBACK = "127.0.0.1"
 _LARGEST_UPLOAD = "100mb"
+_MOST_SESSIONS = 200
+"""Of which gradio remembers what the page shows; it never forgets one by itself. Ours are in `Visits`."""
 _FOLDERS = {"GRADIO_TEMP_DIR": "uploads", "GRADIO_EXAMPLES_CACHE": "uploads/examples"}
 """Where gradio keeps files. It serves all of its two folders, and by default one of them is in the current folder."""
 
@@ -90,6 +92,7 @@ def open_studio(
                 footer_links=["api"],
                 allowed_paths=[],
                 max_file_size=_LARGEST_UPLOAD,
+                state_session_capacity=_MOST_SESSIONS,
                 ssr_mode=False,
                 share=False,
                 quiet=True,
