@@ -208,12 +208,12 @@ def test_more_steps_go_on_exactly(visitor: Client, monkeypatch: pytest.MonkeyPat
 
 def test_stop_keeps_what_is_there(visitor: Client) -> None:
     open_scene(visitor, None)
-    job = visitor.submit("<mug>", WORDS, 200, 100, None, 2, 0.25, 0, api_name="/learn")
+    job = visitor.submit("<mug>", WORDS, 300, 300, None, 2, 0.25, 0, api_name="/learn")
     for answer in job:
         if answer[0]["step"] == 1:
             visitor.predict(api_name="/stop")
     last = job.outputs()[-1]
-    assert last[0]["step"] < 20
+    assert 1 <= last[0]["step"] < 300
     assert "Stopped; everything learned so far is kept" in last[1]
     assert visitor.predict(api_name="/take_home")[0]["steps"] == last[0]["step"]
 
@@ -394,7 +394,8 @@ def test_a_token_made_of_tags_and_path_tricks(visitor: Client) -> None:
     assert repr(f"a photo of {token}") in code
 
 
-def test_words_from_elsewhere(visitor: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_words_from_elsewhere(visitor: Client, tmp_path: Path) -> None:
     open_scene(visitor, None)
     learn(visitor, 1, token="<bear>", words="a bear")
     file, _ = visitor.predict("Forge", api_name="/download")
@@ -409,6 +410,11 @@ def test_words_from_elsewhere(visitor: Client, tmp_path: Path, monkeypatch: pyte
     assert "&lt;bear&gt;" not in visitor.predict(api_name="/remove_others")
     (tmp_path / "bad.safetensors").write_bytes(b"x" * 100)
     assert refused(visitor, handle_file(str(tmp_path / "bad.safetensors")), api_name="/add_file")
+
+
+def test_an_id_on_the_hub_is_never_a_folder_of_the_server(
+    visitor: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(TOYBOX)
     for repo_id in ("concepts/masks", "../toybox", "/etc", str(tmp_path), "nobody"):
         assert re.search(
