@@ -7,6 +7,8 @@ import re
 import runpy
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -32,7 +34,7 @@ from hub.server import READ_TOKEN, WRITE_TOKEN
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffusers_supreme_init import SupremeInitTextualInversionTrainer, SupremeInitWarning
+from diffusers_supreme_init import Describers, SupremeInitTextualInversionTrainer, SupremeInitWarning
 from diffusers_supreme_init.commands import main as supreme_init
 from diffusers_supreme_init.commands.arguments import (
     DescriberArguments,
@@ -498,6 +500,27 @@ def test_it_listens_on_this_machine_only(studio: StudioServer) -> None:
     assert studio.url.startswith("http://127.0.0.1:")
     assert studio.page.server_name == "127.0.0.1"
     assert studio.page.allowed_paths == []
+
+
+@pytest.mark.parametrize(
+    ("server_name", "login"),
+    [("127.0.0.1", "machine"), ("::1", "machine"), ("localhost", "machine"), ("0.0.0.0", "token"), ("desk", "token")],
+)
+def test_the_login_of_this_machine_is_for_its_own_user(server_name: str, login: str) -> None:
+    drawing = DrawingArguments()
+    made = studio_settings(
+        ModelArguments(pretrained_model_name_or_path="toybox"), drawing, Describers(), server_name=server_name
+    )
+    assert made.login == login
+
+
+@pytest.mark.slow
+def test_without_gradio_the_extra_is_named() -> None:
+    code = "import sys; sys.modules['gradio'] = None; from diffusers_supreme_init.commands import main; "
+    command = [sys.executable, "-c", f"{code}sys.exit(main(['ui', '--model', 'toybox']))"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "pip install 'diffusers-supreme-init[ui]'" in ended.stderr
 
 
 def test_a_port_that_is_taken(studio: StudioServer) -> None:
