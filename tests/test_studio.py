@@ -7,6 +7,8 @@ import re
 import runpy
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -32,7 +34,7 @@ from hub.server import READ_TOKEN, WRITE_TOKEN
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffusers_supreme_init import SupremeInitTextualInversionTrainer, SupremeInitWarning
+from diffusers_supreme_init import Describers, SupremeInitTextualInversionTrainer, SupremeInitWarning
 from diffusers_supreme_init.commands import main as supreme_init
 from diffusers_supreme_init.commands.arguments import (
     DescriberArguments,
@@ -208,12 +210,16 @@ def test_more_steps_go_on_exactly(visitor: Client, monkeypatch: pytest.MonkeyPat
 
 def test_stop_keeps_what_is_there(visitor: Client) -> None:
     open_scene(visitor, None)
-    job = visitor.submit("<mug>", WORDS, 200, 100, None, 2, 0.25, 0, api_name="/learn")
+    job = visitor.submit("<mug>", WORDS, 300, 300, None, 2, 0.25, 0, api_name="/learn")
     for answer in job:
         if answer[0]["step"] == 1:
             visitor.predict(api_name="/stop")
     last = job.outputs()[-1]
+<<<<<<< HEAD
     assert last[0]["step"] < 200
+=======
+    assert 1 <= last[0]["step"] < 300
+>>>>>>> studio
     assert "Stopped; everything learned so far is kept" in last[1]
     assert visitor.predict(api_name="/take_home")[0]["steps"] == last[0]["step"]
 
@@ -394,7 +400,8 @@ def test_a_token_made_of_tags_and_path_tricks(visitor: Client) -> None:
     assert repr(f"a photo of {token}") in code
 
 
-def test_words_from_elsewhere(visitor: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_words_from_elsewhere(visitor: Client, tmp_path: Path) -> None:
     open_scene(visitor, None)
     learn(visitor, 1, token="<bear>", words="a bear")
     file, _ = visitor.predict("Forge", api_name="/download")
@@ -409,6 +416,11 @@ def test_words_from_elsewhere(visitor: Client, tmp_path: Path, monkeypatch: pyte
     assert "&lt;bear&gt;" not in visitor.predict(api_name="/remove_others")
     (tmp_path / "bad.safetensors").write_bytes(b"x" * 100)
     assert refused(visitor, handle_file(str(tmp_path / "bad.safetensors")), api_name="/add_file")
+
+
+def test_an_id_on_the_hub_is_never_a_folder_of_the_server(
+    visitor: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(TOYBOX)
     for repo_id in ("concepts/masks", "../toybox", "/etc", str(tmp_path), "nobody"):
         assert re.search(
@@ -492,6 +504,27 @@ def test_it_listens_on_this_machine_only(studio: StudioServer) -> None:
     assert studio.url.startswith("http://127.0.0.1:")
     assert studio.page.server_name == "127.0.0.1"
     assert studio.page.allowed_paths == []
+
+
+@pytest.mark.parametrize(
+    ("server_name", "login"),
+    [("127.0.0.1", "machine"), ("::1", "machine"), ("localhost", "machine"), ("0.0.0.0", "token"), ("desk", "token")],
+)
+def test_the_login_of_this_machine_is_for_its_own_user(server_name: str, login: str) -> None:
+    drawing = DrawingArguments()
+    made = studio_settings(
+        ModelArguments(pretrained_model_name_or_path="toybox"), drawing, Describers(), server_name=server_name
+    )
+    assert made.login == login
+
+
+@pytest.mark.slow
+def test_without_gradio_the_extra_is_named() -> None:
+    code = "import sys; sys.modules['gradio'] = None; from diffusers_supreme_init.commands import main; "
+    command = [sys.executable, "-c", f"{code}sys.exit(main(['ui', '--model', 'toybox']))"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "pip install 'diffusers-supreme-init[ui]'" in ended.stderr
 
 
 def test_a_port_that_is_taken(studio: StudioServer) -> None:

@@ -200,7 +200,7 @@ def _training_step(settings: StudioSettings, actions: Actions, words: dict[str, 
             more = gr.Button(f"{MORE_STEPS} more steps", visible=False, elem_id="more")
             stop = gr.Button("Stop, and keep what is there", variant="stop", visible=False, elem_id="stop")
         with gr.Column(visible=False) as watching:
-            progress = gr.HTML(elem_id="progress", label="Progress")
+            progress = gr.HTML(elem_id="progress", label="Progress", min_height=72)
             gr.HTML('<p class="hint">Drag the line: left of it what the words alone give, right what was learned.</p>')
             with gr.Row():
                 pairs = [
@@ -219,7 +219,7 @@ def _training_step(settings: StudioSettings, actions: Actions, words: dict[str, 
         record = gr.JSON(visible=False, label="Record")
         shown = [record, progress, curve, *pairs]
         asked = [words["name"], words["text"], steps, preview_every, rate, batch, around, seed]
-        options: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": progress, **MODEL}
+        options: dict[str, Any] = {"show_progress": "full", "show_progress_on": progress, **MODEL}
         buttons = [watching, start, more, stop]
         for button in (start, more):  # before the long call: the page makes the calls of a click one after the other
             button.click(lambda: _buttons(is_learning=True), None, buttons, **PRIVATE, **AT_ONCE)
