@@ -47,10 +47,12 @@ from diffusers_supreme_init import (
     CheckpointError,
     InitializerError,
     PlaceholderTokenError,
+    SupremeInitConfig,
     UnsupportedPipelineError,
 )
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.backbones.text_to_image import without_motion
+from diffusers_supreme_init.catalogue.facts import digest_of, facts_of_run
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 PICTURE = Image.new("RGB", (16, 16), "red")
@@ -273,6 +275,16 @@ def test_a_run_goes_on_with_its_own_loras_only(seed: int | None, weight: float, 
     with pytest.raises(CheckpointError, match=what):
         make_trainer(pipeline(seed, weight), max_train_steps=2, **settings).train()
     make_trainer(pipeline(0, 0.5), max_train_steps=2, **settings).train()
+
+
+def test_a_catalogue_knows_rows_of_another_lora() -> None:
+    pipe = TRAINING_FAMILY["stable_diffusion"].build()
+    found = [digest_of(facts_of_run(backbone_for(pipe), SupremeInitConfig()))]
+    pipe.unet.add_adapter(LORA, adapter_name="style")
+    for weight in (0.5, 1.0):
+        pipe.set_adapters("style", weight)
+        found.append(digest_of(facts_of_run(backbone_for(pipe), SupremeInitConfig())))
+    assert len(set(found)) == 3
 
 
 def ip_adapter_weights(unet: UNet2DConditionModel) -> dict[str, Any]:

@@ -16,14 +16,12 @@ from ..training.preparation import warn_of_unused_settings
 from ..training.rows import check_can_add
 
 _OF_SINGLE_RUNS = (
-    *(
-        "validation_prompt",
-        "snapshot_steps",
-        "report_to",
-        "resume_from_checkpoint",
-        "checkpointing_steps",
-        "logging_dir",
-    ),
+    "validation_prompt",
+    "snapshot_steps",
+    "report_to",
+    "resume_from_checkpoint",
+    "checkpointing_steps",
+    "logging_dir",
 )
 """Settings that make no sense for thousands of concepts."""
 

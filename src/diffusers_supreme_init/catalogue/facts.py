@@ -35,10 +35,11 @@ def digest_of(facts: Mapping[str, Any]) -> str:
 
 
 def facts_of_run(backbone: Backbone, config: SupremeInitConfig) -> dict[str, Any]:
-    """Return what determines the rows of all concepts: the model and the settings, as JSON values."""
+    """Return what determines the rows of all concepts: model, LoRAs and settings, as JSON values."""
     found = fingerprint(backbone, config, [])
+    del found["concepts"]
     settings = {**found["settings"], "max_train_steps": config.max_train_steps}
-    return {"generation": _GENERATION, "model": found["model"], "settings": settings}
+    return {**found, "generation": _GENERATION, "settings": settings}
 
 
 def facts_of_concept(concept: Concept, describers: Describers) -> dict[str, Any]:

@@ -46,7 +46,6 @@ _ARMED: "weakref.WeakSet[Any]" = weakref.WeakSet()
 _TOLD: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
 """Words that users were warned of, by tokenizer."""
 
-
 _ATTACHES: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
 _SPLITS: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
 """Answers of `attaches_spaces` and `splits_around_tokens`, which take longer to find than reading a prompt."""
@@ -187,7 +186,9 @@ class MultiTokenMixin:
         written = [with_stand_ins(one, self._read, self._ids_of) for one in texts]
         encoding = encode(written[0][0] if isinstance(text, str) else [one for one, _ in written], **kwargs)
         ids, text_of = encoding["input_ids"], encoding.get("overflow_to_sample_mapping", range(len(texts)))
-        is_flat = isinstance(ids, list) and not isinstance(ids[0], list)  # one text, and no tensors asked for
+        is_flat = isinstance(ids, list) and not (
+            ids and isinstance(ids[0], list)
+        )  # one text, and no tensors asked for
         for index, part in enumerate(encoding.encodings):
             for place, row_id in rows_at(part.offsets, written[text_of[index]][1]):
                 (ids if is_flat else ids[index])[place] = row_id
@@ -196,7 +197,9 @@ class MultiTokenMixin:
     def _needs_stand_ins(self, text: Any) -> bool:
         """Whether the text around rows would be read in another way than around words; False if there are no rows."""
         texts = [text] if isinstance(text, str) else text if isinstance(text, list | tuple) else ()
-        names = (name for one in texts if isinstance(one, str) for name in re.findall(ROW_NAME, one))
+        if not all(isinstance(one, str) for one in texts):
+            return False  # pairs, or words that were split already
+        names = (name for one in texts for name in re.findall(ROW_NAME, one))
         name = next((name for name in names if has_token(self, name)), None)  # type: ignore[arg-type]
         if name is None:
             return False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import SupremeInitConfig
 from ..errors import PublishError, SupremeInitError
 from ..file_names import WEIGHT_NAMES, folder_name
 from ..formats.conversion import convert_embedding
@@ -147,12 +148,11 @@ def cost(visit: Visit) -> dict[str, Any]:
     learned = saved(visit)
     weights = _weights(visit)
     embeddings = [read_embedding(path) for path in weights]
-    batch = learned.lesson.settings.get("train_batch_size", 2)
     losses = learned.validation
     return {
         "seconds": round(learned.seconds, 1),
         "steps": learned.steps,
-        "samples": int(learned.steps * batch),
+        "samples": learned.steps * SupremeInitConfig(**learned.lesson.settings).samples_per_step,
         "rows": sum(one.num_vectors for one in embeddings),
         "bytes": sum(path.stat().st_size for path in weights),
         "loss_before": losses[min(losses)] if losses else None,

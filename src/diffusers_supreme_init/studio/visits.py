@@ -206,4 +206,4 @@ class Visits:
             if visit is None:
                 return
             kept = [path for other in self._of_session.values() for path in other.uploads]
-        visit.remove_files(kept)  # training that still runs notices it, see `train` in `learning.py`
+        visit.remove_files(kept)  # training that still runs notices it, see `train` in `lessons.py`
