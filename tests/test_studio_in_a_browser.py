@@ -47,7 +47,8 @@ def axe() -> str:
 
 
 @pytest.mark.parametrize(
-    ("is_ci", "ending"), [("true", pytest.fail.Exception), ("false", pytest.skip.Exception), ("", pytest.skip.Exception)]
+    ("is_ci", "ending"),
+    [("true", pytest.fail.Exception), ("false", pytest.skip.Exception), ("", pytest.skip.Exception)],
 )
 def test_without_browser_or_axe_a_check_fails_and_a_user_skips(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_ci: str, ending: type[BaseException]
