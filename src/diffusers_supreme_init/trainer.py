@@ -18,6 +18,7 @@ from .backbones import backbone_for
 from .concepts import Concept
 from .config import DescriberConfig, SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
+from .describers.proposal import InitializerProposal
 from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError, one_line, shown
 from .evaluation import Evaluation
 from .files import check_writable
@@ -82,7 +83,7 @@ class SupremeInitTextualInversionTrainer:
         pipe: Any,
         images: PictureSource | Sequence[PictureSource] | None = None,
         placeholder_token: str | None = None,
-        initializer: str | os.PathLike[str] | None = None,
+        initializer: str | os.PathLike[str] | InitializerProposal | None = None,
         *,
         num_vectors: int | None = None,
         templates: Sequence[str] | None = None,

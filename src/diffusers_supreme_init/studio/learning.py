@@ -68,6 +68,7 @@ def prepare(
     lesson = Lesson(
         token=token,
         words=words.strip(),
+        proposal=None if visit.proposal is None else visit.proposal.choose(words.strip()),
         picture=visit.picture,
         mask=visit.mask,
         settings={**settings.training, **chosen},

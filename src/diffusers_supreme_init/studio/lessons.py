@@ -210,7 +210,7 @@ def _trainer(
         settings.pipe,
         lesson.picture,
         lesson.token,
-        lesson.words,
+        lesson.proposal or lesson.words,
         region=None if lesson.mask is None else Region(mask=as_mask(lesson.mask)),
         config=config,
     )

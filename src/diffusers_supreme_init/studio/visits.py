@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from PIL import Image
 
 from ..describers import Mask
-from ..training.proposals import InitializerProposal
+from ..describers.proposal import InitializerProposal
 
 _MARK = "visit"
 """Of folders whose visitor is here."""
@@ -36,6 +36,7 @@ class Lesson:
     Attributes:
         token: The new word.
         words: The words it starts from.
+        proposal: The proposal whose first candidate they are; None: nobody was asked for words.
         picture: The picture: upright, RGB.
         mask: The thing in it, ``(height, width)``, bool; None: the whole picture.
         settings: Settings of `SupremeInitConfig`.
@@ -44,6 +45,7 @@ class Lesson:
 
     token: str
     words: str
+    proposal: InitializerProposal | None = field(repr=False)
     picture: Image.Image = field(repr=False)
     mask: Mask | None = field(repr=False)
     settings: dict[str, Any]
@@ -87,7 +89,7 @@ class Visit:
         picture: The picture: upright, RGB.
         clicks: Clicks in their order.
         mask: What the clicks select, ``(height, width)``, bool; None: the whole picture.
-        proposal: The words that were found.
+        proposal: The words that were found, without the pictures in which.
         learned: What was trained.
         others: Further words: their names and where they are loaded from.
         uploads: Files that the visitor uploaded.

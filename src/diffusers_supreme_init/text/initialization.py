@@ -75,7 +75,7 @@ def initial_embeddings(pair: TextPair, token_ids: Sequence[int]) -> Tensor:
     return rows.to("cpu", torch.promote_types(rows.dtype, torch.float32), copy=True)
 
 
-def find_saved_embedding(initializer: str | os.PathLike[str]) -> list[Path]:
+def find_saved_embedding(initializer: object) -> list[Path]:
     """Return the embedding files that an initializer names, one per text encoder; empty if it is a description.
 
     A text that exists as a file or folder, or that looks like a path, is never a description: its letters would be
