@@ -46,13 +46,14 @@ from diffusers_supreme_init.commands.describers import requested_describers
 from diffusers_supreme_init.commands.main import COMMANDS
 from diffusers_supreme_init.commands.parser import parse
 from diffusers_supreme_init.commands.ui import studio_settings
-from diffusers_supreme_init.studio import StudioServer, StudioSettings, actions, fragments, open_studio, server
+from diffusers_supreme_init.studio import StudioServer, StudioSettings, fragments, open_studio, server
 from diffusers_supreme_init.studio.home import PROGRAMS
 from diffusers_supreme_init.studio.learning import learn as learn_in_calls
 from diffusers_supreme_init.studio.learning import prepare
 from diffusers_supreme_init.studio.lessons import trainer_of
 from diffusers_supreme_init.studio.messages import as_sentence, heard, listening
 from diffusers_supreme_init.studio.pointing import open_upload, read_point
+from diffusers_supreme_init.studio.steps import training
 from diffusers_supreme_init.studio.visits import Visits
 from diffusers_supreme_init.studio.words import Tokens
 
@@ -155,11 +156,12 @@ def take_a_mug_home(visitor: Client, settings: StudioSettings, tmp_path: Path) -
     assert records[-1]["doing"] == "Over"
     assert any(record["seconds_left"] for record in records)
 
+    gallery = visitor.predict(5, api_name="/draw_gallery")
     spent, told_cost, code, words_here = visitor.predict(api_name="/take_home")
     assert (spent["steps"], spent["samples"], spent["rows"]) == (4, 8, 6)
+    assert spent["seconds"] == pytest.approx(records[-1]["seconds"], abs=0.1)
     assert "&lt;mug&gt;" in told_cost
     assert "&lt;mug&gt;" in words_here
-    gallery = visitor.predict(5, api_name="/draw_gallery")
     assert [shown["caption"] for shown in gallery][:1] == ["a photo of <mug>"]
     assert len(gallery) == 6
     own = visitor.predict("a photo of a {} on a mint background", 7, api_name="/draw")
@@ -177,12 +179,16 @@ def take_a_mug_home(visitor: Client, settings: StudioSettings, tmp_path: Path) -
         ):
             generator = torch.Generator("cpu").manual_seed(seed)
             assert np.array_equal(pipe(prompt, generator=generator, **sampling).images[0], pixels(drawn)), load
-    exec(code.replace("'mug.safetensors'", repr(str(tmp_path / "mug.safetensors"))), {})
-    report = visitor.predict(api_name="/report")["value"]
-    page = Path(report).read_text()
+    *setting_up, drawing = code.replace("'mug.safetensors'", repr(str(tmp_path / "mug.safetensors"))).splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join([*setting_up, f"drawn = {drawing}"]), names)
+    assert np.array_equal(names["drawn"], pixels(gallery[0]["image"]))  # of the seed that the gallery shows
+    page = Path(visitor.predict(api_name="/report")["value"]).read_text()
     assert "<mug>" not in page
     assert "&lt;mug&gt;" in page
     assert re.search(r"\b4\b.{0,40}steps", page)
+    for label, text in candidates["choices"]:
+        assert re.search(rf"<td>{text}</td>.*\n.*{re.search(r'loss (0.[0-9]+)', label)[1][:-1]}", page), label
     assert_same(untouched, snapshot_of(settings.pipe))
 
 
@@ -195,7 +201,7 @@ def test_every_step_is_a_named_endpoint(visitor: Client) -> None:
 
 
 def test_more_steps_go_on_exactly(visitor: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "MORE_STEPS", 2)
+    monkeypatch.setattr(training, "MORE_STEPS", 2)
     open_scene(visitor, None)
     rows = {}
     for how, steps in (("at once", 4), ("in two", 2)):
@@ -250,7 +256,7 @@ def test_a_closed_page_ends_its_training_and_leaves_no_file(studio: StudioServer
         time.sleep(0.05)
     client.close()
     studio.visits.leave(client.session_hash)  # what the browser's last message does at once, and a lost line later
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (visit.folder.exists() or settings.using_model.locked()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not settings.using_model.locked()
@@ -488,8 +494,8 @@ def test_a_bug_is_a_sentence_too(
 def test_no_file_outside_is_served(visitor: Client, studio: StudioServer, path: str) -> None:
     open_scene(visitor, None)
     visit = studio.visits.of(visitor.session_hash)
-    (visit.result).mkdir(exist_ok=True)
-    (visit.result / "training.json").write_text("{}")
+    (visit.folder / "result").mkdir(exist_ok=True)
+    (visit.folder / "result" / "training.json").write_text("{}")
     asked = path.format(root=ROOT, private=visit.folder, served=visit.shown)
     for route in ("gradio_api/file=", "file=", "gradio_api/file/", "static/", "assets/"):
         with pytest.raises(urllib.error.HTTPError, match="40[0345]"):
@@ -542,13 +548,16 @@ from diffusers_supreme_init.studio.visits import Learned, Lesson, Visit
 pipe = build_tiny_pipeline()
 pipe.register_to_config(_name_or_path="user/base")
 visit = Visit(Path({str(tmp_path)!r}) / "visit", Path({str(tmp_path)!r}) / "shown")
-if not visit.result.exists():
+result = visit.folder / "lesson-0" / "result"
+if not result.exists():
     config = SupremeInitConfig(max_train_steps=1, validation_samples=0)
     trainer = SupremeInitTextualInversionTrainer(pipe, random_picture(), "<mug>", "a mug", config=config)
     trainer.train()
-    trainer.save(visit.result)
-lesson = Lesson(token="<mug>", words="a mug", picture=None, mask=None, settings={{}}, preview_every=1)
-visit.learned = Learned(lesson, target=1, steps=1, is_saved=True)
+    trainer.save(result)
+lesson = Lesson(
+    token="<mug>", words="a mug", proposal=None, picture=None, mask=None, settings={{}}, preview_every=1
+)
+visit.learned = Learned(lesson, target=1, steps=1)
 def studio_push(login, token):
     settings = StudioSettings(pipe=pipe, describers=None, model="user/base", login=login)
     return push(settings, visit, "user/mug", private=True, replace=False, token=token)
@@ -586,7 +595,7 @@ def test_training_goes_on_in_the_next_call(settings: StudioSettings, tmp_path: P
     for limit in (None, 0.0):
         calls: list[int] = []
         hosted = replace(settings, seconds_per_call=limit, on_gpu=in_another_process)
-        visit = Visits(tmp_path / f"{limit}", tmp_path / "shown", 1.0).of("tab")
+        visit = Visits(tmp_path / f"{limit}", tmp_path / "shown").of("tab")
         open_upload(visit, str(SCENE))
         run = prepare(
             hosted,
@@ -609,7 +618,7 @@ def test_training_goes_on_in_the_next_call(settings: StudioSettings, tmp_path: P
         *_, last = learn_in_calls(counted, visit, run)
         assert (last.is_over, last.learned.steps, len(last.learned.losses)) == (True, 3, 3)
         assert len(calls) == (1 if limit is None else 3)
-        rows.append(load_file(visit.result / "learned_embeds.safetensors")["<mug>"])
+        rows.append(load_file(visit.folder / "lesson-0" / "result" / "learned_embeds.safetensors")["<mug>"])
     assert torch.equal(*rows)
 
 
