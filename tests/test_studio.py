@@ -33,6 +33,7 @@ from hub.client import shared_worker
 from hub.server import READ_TOKEN, WRITE_TOKEN
 from PIL import Image
 from safetensors.torch import load_file
+from tiny.image_families import stable_diffusion_xl
 
 from diffusers_supreme_init import Describers, SupremeInitTextualInversionTrainer, SupremeInitWarning
 from diffusers_supreme_init.commands import main as supreme_init
@@ -227,6 +228,46 @@ def test_stop_keeps_what_is_there(visitor: Client) -> None:
 
 
 @pytest.mark.slow
+def test_a_failed_training_leaves_the_word_before(
+    visitor: Client, settings: StudioSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "MORE_STEPS", 1)
+    open_scene(visitor, None)
+    learn(visitor, 1)
+    before, _ = visitor.predict("diffusers", api_name="/download")
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for again in ((visitor.submit, "<cup>", "a bear", 2, 2, None, 2, 0.25, 0), (visitor.submit,)):
+        call, *given = again
+        with monkeypatch.context() as broken:
+            broken.setattr(settings.pipe.unet, "forward", breaks)
+            with pytest.raises(AppError, match="graphics card is full"):
+                call(*given, api_name="/learn" if given else "/learn_more").result()
+        spent, told_cost, _, _ = visitor.predict(api_name="/take_home")
+        assert (spent["steps"], "&lt;mug&gt;" in told_cost) == (1, True)
+        after, _ = visitor.predict("diffusers", api_name="/download")
+        assert Path(after["value"]).read_bytes() == Path(before["value"]).read_bytes()
+    *_, last = visitor.submit(api_name="/learn_more")
+    assert (last[0]["step"], last[0]["token"]) == (2, "<mug>")
+
+
+def test_words_of_another_selection_are_no_candidates_of_this_one(visitor: Client, studio: StudioServer) -> None:
+    visit = studio.visits.of(visitor.session_hash)
+    open_scene(visitor)
+    _, words, *_ = visitor.predict(api_name="/find_words")
+    assert visit.proposal is not None
+    assert not visit.proposal.pictures  # the visitor's picture is kept once
+    visitor.predict(api_name="/clear_points")
+    assert visit.proposal is None
+    assert words in visit.outdated_words
+    learn(visitor, 1, words=words)
+    record = json.loads((visit.folder / f"lesson-{visit.num_lessons - 1}" / "result" / "training.json").read_text())
+    assert (record["description"], record["initializer"]) == (words, None)
+
+
+@pytest.mark.slow
 def test_one_trains_and_the_other_sees_a_place_in_the_queue(visitor: Client, studio: StudioServer) -> None:
     other = Client(studio.url, verbose=False)
     open_scene(visitor, None)
@@ -286,6 +327,48 @@ def test_who_comes_back_in_time_keeps_everything(tmp_path: Path) -> None:
     visits.close_all()
     assert not upload.exists()
     assert len(visits) == 0
+
+
+@pytest.mark.slow
+def test_scripts_that_never_leave_are_forgotten(settings: StudioSettings) -> None:
+    """They speak HTTP, so nothing says when they end; an open page says every now and then that it is here."""
+    with open_studio(replace(settings, idle_seconds=2.0)) as opened:
+
+        def call(session: str, name: str, *given: Any) -> str:
+            asked = json.dumps({"data": given, "session_hash": session}).encode()
+            request = urllib.request.Request(
+                f"{opened.url}gradio_api/call/{name}", asked, {"Content-Type": "application/json"}
+            )
+            event = json.load(urllib.request.urlopen(request))["event_id"]
+            return urllib.request.urlopen(f"{opened.url}gradio_api/call/{name}/{event}").read().decode()
+
+        def upload() -> str:
+            body = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n%s\r\n--x--\r\n"
+            headers = {"Content-Type": "multipart/form-data; boundary=x"}
+            request = urllib.request.Request(f"{opened.url}gradio_api/upload", body % SCENE.read_bytes(), headers)
+            return json.load(urllib.request.urlopen(request))[0]
+
+        for session in ("idle", "busy"):
+            uploaded = {"path": upload(), "meta": {"_type": "gradio.FileData"}}
+            assert "event: complete" in call(session, "open_picture", uploaded)
+        idle, busy = (opened.visits.of(session) for session in ("idle", "busy"))
+        kept = [path for visit in (idle, busy) for path in (visit.folder, visit.shown, *visit.uploads)]
+        assert all(path.exists() for path in kept)
+        deadline = time.monotonic() + 30
+        while idle.folder.exists() and time.monotonic() < deadline:
+            opened.visits.stay("busy")
+            time.sleep(0.1)
+        assert not any(path.exists() for path in (idle.folder, idle.shown))
+        assert busy.folder.exists()
+        assert len(opened.visits) == 1
+        opened.visits.stay("idle")  # no visit begins
+        assert len(opened.visits) == 1
+        assert "event: complete" in call("busy", "undo_point")
+        assert "Choose a picture first" in call("idle", "undo_point")
+        deadline = time.monotonic() + 30
+        while len(opened.visits) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(path.exists() for path in kept)
 
 
 # what goes wrong
@@ -442,6 +525,37 @@ def test_every_program_gets_a_file_or_a_reason(visitor: Client) -> None:
         file, usage = visitor.predict(program.name, api_name="/download")
         assert Path(file["value"]).name == f"mug{program.suffix}"
         assert usage.startswith("<p>")
+
+
+@pytest.mark.slow
+def test_a_word_of_several_encoders_is_one_download(tmp_path: Path, settings: StudioSettings) -> None:
+    hosted = replace(settings, pipe=stable_diffusion_xl(), model="user/tiny-xl")
+    with open_studio(hosted) as opened:
+        visitor = Client(opened.url, verbose=False)
+        open_scene(visitor, None)
+        learn(visitor, 1)
+        picture = visitor.predict("a photo of <mug>", 3, api_name="/draw")
+        spent, _, code, _ = visitor.predict(api_name="/take_home")
+        file, usage = visitor.predict("diffusers", api_name="/download")
+        refusal = refused(visitor, "AUTOMATIC1111", api_name="/download")
+        visitor.close()
+    assert Path(file["value"]).name == "mug.zip"
+    assert "Unpack it" in usage
+    assert "load_multitoken_inversion('mug')" in code
+    assert refusal
+    shutil.unpack_archive(file["value"], tmp_path)
+    assert {path.name for path in (tmp_path / "mug").iterdir()} == {
+        "learned_embeds.safetensors",
+        "learned_embeds_2.safetensors",
+    }
+    files = sorted((tmp_path / "mug").iterdir())
+    assert spent["rows"] == sum(len(load_file(path)["<mug>"]) for path in files)
+    assert spent["bytes"] == sum(path.stat().st_size for path in files)
+    pipe = stable_diffusion_xl()
+    pipe.load_multitoken_inversion(str(tmp_path / "mug"))
+    generator = torch.Generator("cpu").manual_seed(3)
+    drawn = pipe("a photo of <mug>", generator=generator, **hosted.sampling).images[0]
+    assert np.array_equal(drawn, pixels(picture))
 
 
 def test_a_full_graphics_card_is_a_sentence(
