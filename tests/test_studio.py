@@ -676,7 +676,10 @@ def studio_push(login, token):
     settings = StudioSettings(pipe=pipe, describers=None, model="user/base", login=login)
     return push(settings, visit, "user/mug", private=True, replace=False, token=token)
 """
-    for login, sentence in (("token", "Paste an access token of yours first"), ("space", "Log in with the button")):
+    for login, sentence in (
+        ("token", "Paste an access token of yours first"),
+        ("space", "Log in with the link above"),
+    ):
         told = hub.run(f"{setup}result = studio_push({login!r}, None)")
         assert sentence in told.error  # though this machine is logged in
     told = hub.run(f"{setup}result = studio_push('token', {READ_TOKEN!r})")
