@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import torch
-from transformers import AutoConfig
 
 from ..config import DescriberConfig
 from .captioner import Captioner
@@ -83,6 +82,8 @@ class Describers:
             "captioner": self.config.captioner,
             "segmenter": self.config.segmenter,
         }
+        from transformers import AutoConfig
+
         for kind in kinds:
             with explained(names[kind], kind):
                 load_part(AutoConfig, names[kind])
