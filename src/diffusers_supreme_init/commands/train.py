@@ -121,7 +121,8 @@ def check_only_list(asked: ConceptArguments, region: Region | None) -> None:
         raise ConfigError("expected either --concepts or pictures and a --token, got both")
     if asked.mask or asked.num_vectors is not None or asked.train_on != "crop" or region is not None:
         raise ConfigError(
-            "expected mask_file_name, num_vectors, train_on, points and box as columns of --concepts, got options"
+            "expected mask_file_name, num_vectors, train_on, points, box and region_words as columns of --concepts, "
+            "got options"
         )
 
 
@@ -186,7 +187,12 @@ def _check(
         for concept in concepts
         for region in find_regions(concept, len(find_pictures(concept.images, quietly=True))) or ()
     ]
-    check_describers(describers, methods, finds_regions=any(region.mask is None for region in regions))
+    check_describers(
+        describers,
+        methods,
+        clicks=any(region.has_clicks for region in regions),
+        words=any(region.words is not None for region in regions),
+    )
 
 
 def check_model_and_hub(model: ModelArguments, hub: HubArguments) -> None:
