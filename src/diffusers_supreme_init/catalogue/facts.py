@@ -52,7 +52,7 @@ def facts_of_concept(concept: Concept, describers: Describers) -> dict[str, Any]
 
 
 def _region(region: Region) -> Any:
-    return [region.points, region.negative_points, region.box, region.mask and _digest(region.mask)]
+    return [region.points, region.negative_points, region.box, region.mask and _digest(region.mask), region.words]
 
 
 def _facts_of_describers(describers: Describers) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _train_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     token = given.get("placeholder_token")
     name = folder_name(token) if isinstance(token, str) else "concepts"
     paper = PAPER_SETTINGS if given.get("paper") else {}
-    has_region = any(given.get(option) for option in ("points", "box", "region_mask"))
+    has_region = any(given.get(option) for option in ("points", "box", "region_mask", "region_words"))
     is_masked = has_region and not paper and given.get("masked_loss", True)
     masked = {"masked_loss": True, "unmasked_weight": 0.25} if is_masked else {}
     return {**toybox_defaults(given), **masked, **paper, "output_dir": os.path.join("out", name)}

@@ -171,7 +171,12 @@ def _check(
         for concept in concepts
         for region in find_regions(concept, len(find_pictures(concept.images, quietly=True))) or ()
     ]
-    check_describers(describers, methods, finds_regions=any(region.mask is None for region in regions))
+    check_describers(
+        describers,
+        methods,
+        clicks=any(region.has_clicks for region in regions),
+        words=any(region.words is not None for region in regions),
+    )
 
 
 def check_model_and_hub(model: ModelArguments, hub: HubArguments) -> None:

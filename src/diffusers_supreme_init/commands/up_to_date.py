@@ -73,7 +73,8 @@ def _check_only_list(asked: ConceptArguments, region: Region | None) -> None:
         raise ConfigError("expected either --concepts or pictures and a --token, got both")
     if asked.mask or asked.num_vectors is not None or asked.train_on != "crop" or region is not None:
         raise ConfigError(
-            "expected mask_file_name, num_vectors, train_on, points and box as columns of --concepts, got options"
+            "expected mask_file_name, num_vectors, train_on, points, box and region_words as columns of --concepts, "
+            "got options"
         )
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..errors import DescriberError
 from .description import Description
-from .model_loading import answering, explained, load_part, place
+from .model_loading import answering, explained, load_part, load_picture_processor, place
 from .region import PixelBox
 
 CHAT_PROMPT = (
@@ -24,7 +24,7 @@ _LOCATION = re.compile(r"<loc_\d+>")
 
 
 class Captioner:
-    """Any `AutoModelForImageTextToText`: BLIP, BLIP-2, GIT, Florence-2, and chat models such as SmolVLM.
+    """Any `AutoModelForImageTextToText`: BLIP, BLIP-2, GIT, Florence-2, and chat models such as Qwen3-VL.
 
     Raises:
         DescriberError: The model cannot be loaded, or is not a captioner.
@@ -48,11 +48,11 @@ class Captioner:
             device: Device of the model; None: the GPU if there is one.
             dtype: Precision of the weights.
         """
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
         with explained(model, "captioner"):
             # The processor is small, and already fails for models of other kinds, before the weights are loaded.
-            self.processor = load_part(AutoProcessor, model)
+            self.processor = load_picture_processor(model)
             self.model = place(load_part(AutoModelForImageTextToText, model, dtype=dtype), device)
         self.name = model
         self.prompt = prompt
@@ -113,8 +113,12 @@ class Captioner:
 
     def _chat_inputs(self, image: Image.Image, box: PixelBox | None) -> Any:
         content = [{"type": "image", "image": image}, {"type": "text", "text": self.prompt or CHAT_PROMPT}]
+        # A model that thinks aloud would use up `max_new_tokens` for its thoughts. The option goes only to templates
+        # that know it: the processor would take it for one of its own.
+        options = {"enable_thinking": False} if "enable_thinking" in str(self.processor.chat_template) else {}
         return self.processor.apply_chat_template(
             [{"role": "user", "content": content}],
+            **options,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,

@@ -195,7 +195,7 @@ def _region_record(concept: Concept, num_pictures: int) -> dict[str, Any] | None
     found = find_regions(concept, num_pictures)
     if found is None:
         return None
-    names = ("points", "negative_points", "box")
+    names = ("points", "negative_points", "box", "words")
     regions = [
         {**{name: getattr(region, name) for name in names}, "mask": region.mask is not None} for region in found
     ]
