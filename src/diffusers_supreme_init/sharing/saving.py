@@ -38,7 +38,7 @@ class FinishedRun:
         concepts: The concepts, as the user asked for them.
         results: The result of each concept.
         config: Settings.
-        seconds: Duration of training; None if it was resumed.
+        seconds: Duration of training, over all parts of a resumed run; None if unknown.
         finished: End of training.
     """
 

@@ -12,7 +12,7 @@ from ..inputs.paths import expanded, looks_like_path
 _NEITHER = "expected a description, or an existing embedding file or folder"
 
 
-def find_saved_embedding(initializer: str | os.PathLike[str]) -> list[Path]:
+def find_saved_embedding(initializer: object) -> list[Path]:
     """Return the embedding files that an initializer names, one per text encoder; empty if it is a description.
 
     A text that exists as a file or folder, or that looks like a path, is never a description: its letters would be

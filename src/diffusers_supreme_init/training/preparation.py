@@ -193,6 +193,8 @@ def _check(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> I
 
 
 def _initialize(backbone: Backbone, concept: Concept) -> Initializations:
+    if concept.initializer_record is not None:  # words that were found, whatever file may be called so
+        return initialize_from_words(backbone, str(concept.initializer), concept.num_vectors)
     paths = find_saved_embedding(concept.initializer)
     if not paths:
         _warn_of_near_miss(str(concept.initializer))
