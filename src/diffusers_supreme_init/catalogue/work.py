@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..describers import Describers
+from ..describers.asking import Answers
 from ..errors import OutputError, SupremeInitError
 from ..objective.latents import PictureLatents
 from ..training.beginning import FoundWords
@@ -53,6 +54,7 @@ class Work:
 
     task: Task
     findings: Findings | None = None
+    answers: Answers | None = None
     latents: PictureLatents | None = None
     words: FoundWords | None = None
     start: ConceptProgress | None = None
