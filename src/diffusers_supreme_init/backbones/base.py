@@ -1,8 +1,10 @@
 """`Backbone`: the interface between the trainer and a model family."""
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -263,6 +265,10 @@ class Backbone(ABC):
             geometry: ``(batch, 6)``: height and width of the whole picture, top and left of the crop after scaling,
                 height and width of the crop, all in pixels.
         """
+
+    def passing_gradient(self) -> AbstractContextManager[None]:
+        """Return a context in which the denoiser, in evaluation mode, passes a gradient to what it is told."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -57,6 +57,12 @@ FLUX = FamilyDefaults(
     guidance_source="sd-scripts' advice for training on Flux.1-dev: at 1 the distilled model predicts the velocity of "
     "the data, not an extrapolated one",
 )
+HIDREAM = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source=f"{_SAME_CLIP}; not measured",
+    dtype="bfloat16",
+    dtype_source="that of diffusers' documentation of the model, also for Llama",
+)
 PIXART = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source=_NO_PUBLISHED_RATE,
