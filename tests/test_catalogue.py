@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import build_tiny_pipeline
 from filelock import FileLock
 from hub.client import shared_worker
 from hub.faults import Fault
+from PIL import Image
 from run_catalogue import draw_catalogue, library_files, read_list, write_list
 from test_publishing import SETUP, fresh
 from tiny.describers import build_blip, build_sam, build_vit
@@ -40,7 +42,6 @@ from diffusers_supreme_init import (
 from diffusers_supreme_init.catalogue import chunk
 from diffusers_supreme_init.catalogue import run as catalogue_run
 from diffusers_supreme_init.catalogue.ledger import read_ledgers
-from diffusers_supreme_init.file_names import WEIGHT_NAMES
 
 SETTINGS: dict[str, Any] = {"max_train_steps": 1, "validation_samples": 2}
 NUM_FAST = 12
@@ -360,6 +361,27 @@ def test_a_catalogue_in_python(pipe: Any, few: Path, tmp_path: Path) -> None:
     assert pipe.load_multitoken_inversion(tmp_path / "library", only=["<thing-1>"])[0].placeholder_token == "<thing-1>"
 
 
+def test_samples_are_drawn_together(pipe: Any, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    original = type(pipe).__call__
+
+    def counting(self: Any, prompt: Any, **options: Any) -> Any:
+        drawn.append(1 if isinstance(prompt, str) else len(prompt))
+        return original(self, prompt, **options)
+
+    monkeypatch.setattr(type(pipe), "__call__", counting)
+    prompts = ["a photo of a {}", "a {} on a table"]
+    for size, calls in ((1, [1] * 8), (3, [3, 3, 2])):
+        drawn.clear()
+        folder = tmp_path / str(size)
+        assert len(train(pipe, few, folder, sample_prompts=prompts, concepts_per_batch=size).trained) == 4
+        assert drawn == calls
+    for number, index in itertools.product(range(4), range(2)):
+        name = f"toy-{number}/images/{index}.png"
+        alone, together = (np.asarray(Image.open(tmp_path / size / name), dtype=int) for size in ("1", "3"))
+        assert abs(alone - together).max() <= 2
+
+
 # libraries
 
 
@@ -460,7 +482,7 @@ def test_a_library_loads_in_one_request_for_the_index_and_one_a_pack(
     hub.run(f"result = push({str(folder)!r}, 'user/toys')").check()
     loads = """
 from diffusers_supreme_init.loading.reading import read_sources
-from diffusers_supreme_init.loading.sources import SourceOptions
+from diffusers_supreme_init.loading.options import SourceOptions
 found = read_sources(["user/toys"], {only}, SourceOptions(cache_dir={cache!r}), has_token=False)
 result = [[one[0].placeholder_token, one[0].rows.sum().item()] for _, one in found]
 """
@@ -468,8 +490,7 @@ result = [[one[0].placeholder_token, one[0].rows.sum().item()] for _, one in fou
     everything = hub.run(loads.format(only=None, cache=str(tmp_path / "cache"))).check().value
     asked = [one.path.rpartition("/")[2] for one in hub.server.requests[before:] if one.method == "HEAD"]
     assert [token for token, _ in everything] == sorted((f"<toy-{n}>" for n in range(40)), key=lambda one: one[1:-1])
-    # First whether it is a single concept, for each of four text encoders.
-    assert asked == [*WEIGHT_NAMES, "training.json", "pack-0-of-1.safetensors"]
+    assert asked == ["training.json", "pack-0-of-1.safetensors"]
     some = hub.run(loads.format(only=["<toy-3>"], cache=str(tmp_path / "other"))).check().value
     assert some == [one for one in everything if one[0] == "<toy-3>"]
 

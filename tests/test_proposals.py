@@ -680,6 +680,58 @@ def test_training_starts_from_the_words_that_are_proposed(
         assert not any(folder.encode() in path.read_bytes() for folder in models.values())
 
 
+def test_a_concept_starts_from_a_proposal_and_its_files_tell_what_it_was_compared_with(
+    pipe: Any, other_pipe: Any, describers: Describers, models: dict[str, str], tmp_path: Path
+) -> None:
+    nobody = Describers(DescriberConfig(captioner="nobody/nothing", classifier="nobody/nothing"))
+    proposal = propose_initializer(PICTURE, "auto", pipe=other_pipe, describers=describers, config=CONFIG)
+
+    def trained(pipe: Any, initializer: Any, folder: str) -> tuple[Any, dict[str, Any], str]:
+        trainer = SupremeInitTextualInversionTrainer(
+            pipe, PICTURE, "<mug>", initializer, describers=nobody, config=CONFIG
+        )
+        (result,) = trainer.train()
+        trainer.save(tmp_path / folder)
+        trainer.write_report(tmp_path / folder, prompts=["a photo of a {}"], num_inference_steps=1)
+        record = json.loads((tmp_path / folder / "training.json").read_text())["initializer"]
+        assert read_embedding(tmp_path / folder / "learned_embeds.safetensors").training["initializer"] == record
+        return result, record, (tmp_path / folder / "report.html").read_text()
+
+    result, record, _ = trained(build_tiny_pipeline(), proposal, "first")
+    found = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "auto", describers=describers_of(models), config=CONFIG
+    )
+    (as_found,) = found.train()
+    assert record == as_found.initializer_record
+    assert "best one was taken" in (tmp_path / "first" / "README.md").read_text()
+    assert torch.equal(result.rows["text_encoder"], as_found.rows["text_encoder"])
+
+    own, texts = "a mug of my own", [one.text for one in proposal.candidates]
+    assert proposal.choose(texts[0]) is proposal
+    assert [one.text for one in proposal.choose(texts[-1]).candidates] == [texts[-1], *texts[:-1]]
+    assert proposal.choose(texts[-1]).candidates[0].losses
+    assert [one.text for one in proposal.choose(own).candidates] == [own, *texts]
+    result, by_hand, report = trained(build_tiny_pipeline(), proposal.choose(own), "own")
+    assert result.description == own
+    assert by_hand == {**record, "chosen": own}
+    assert f"`{own}` was chosen by hand" in (tmp_path / "own" / "README.md").read_text()
+    assert f"Chosen by hand: {own}." in report
+
+
+def test_words_of_a_proposal_are_words_whatever_they_are_called(
+    describers: Describers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposal = propose_initializer(PICTURE, "class", describers=describers)
+    monkeypatch.chdir(tmp_path)
+    Path("a mug").mkdir()
+    for words in ("auto", "a mug"):
+        concept = Concept(images=PICTURE, placeholder_token="<mug>", initializer=proposal.choose(words))
+        assert (concept.initializer, concept.method) == (words, None)
+        assert replace(concept, num_vectors=3).initializer_record == {**proposal.record, "chosen": words}
+        trainer = SupremeInitTextualInversionTrainer(build_tiny_pipeline(), concepts=[concept], config=CONFIG)
+        assert trainer.train()[0].description == words
+
+
 def test_nothing_is_loaded_before_training(pipe: Any, tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
     unchanged(pipe)
     describers = Describers(DescriberConfig(captioner=str(tmp_path / "nowhere")))

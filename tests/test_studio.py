@@ -33,6 +33,7 @@ from hub.client import shared_worker
 from hub.server import READ_TOKEN, WRITE_TOKEN
 from PIL import Image
 from safetensors.torch import load_file
+from tiny.image_families import stable_diffusion_xl
 
 from diffusers_supreme_init import Describers, SupremeInitTextualInversionTrainer, SupremeInitWarning
 from diffusers_supreme_init.commands import main as supreme_init
@@ -46,13 +47,14 @@ from diffusers_supreme_init.commands.describers import requested_describers
 from diffusers_supreme_init.commands.main import COMMANDS
 from diffusers_supreme_init.commands.parser import parse
 from diffusers_supreme_init.commands.ui import studio_settings
-from diffusers_supreme_init.studio import StudioServer, StudioSettings, actions, fragments, open_studio, server
+from diffusers_supreme_init.studio import StudioServer, StudioSettings, fragments, open_studio, server
 from diffusers_supreme_init.studio.home import PROGRAMS
 from diffusers_supreme_init.studio.learning import learn as learn_in_calls
 from diffusers_supreme_init.studio.learning import prepare
 from diffusers_supreme_init.studio.lessons import trainer_of
 from diffusers_supreme_init.studio.messages import as_sentence, heard, listening
 from diffusers_supreme_init.studio.pointing import open_upload, read_point
+from diffusers_supreme_init.studio.steps import training
 from diffusers_supreme_init.studio.visits import Visits
 from diffusers_supreme_init.studio.words import Tokens
 
@@ -155,11 +157,12 @@ def take_a_mug_home(visitor: Client, settings: StudioSettings, tmp_path: Path) -
     assert records[-1]["doing"] == "Over"
     assert any(record["seconds_left"] for record in records)
 
+    gallery = visitor.predict(5, api_name="/draw_gallery")
     spent, told_cost, code, words_here = visitor.predict(api_name="/take_home")
     assert (spent["steps"], spent["samples"], spent["rows"]) == (4, 8, 6)
+    assert spent["seconds"] == pytest.approx(records[-1]["seconds"], abs=0.1)
     assert "&lt;mug&gt;" in told_cost
     assert "&lt;mug&gt;" in words_here
-    gallery = visitor.predict(5, api_name="/draw_gallery")
     assert [shown["caption"] for shown in gallery][:1] == ["a photo of <mug>"]
     assert len(gallery) == 6
     own = visitor.predict("a photo of a {} on a mint background", 7, api_name="/draw")
@@ -177,12 +180,16 @@ def take_a_mug_home(visitor: Client, settings: StudioSettings, tmp_path: Path) -
         ):
             generator = torch.Generator("cpu").manual_seed(seed)
             assert np.array_equal(pipe(prompt, generator=generator, **sampling).images[0], pixels(drawn)), load
-    exec(code.replace("'mug.safetensors'", repr(str(tmp_path / "mug.safetensors"))), {})
-    report = visitor.predict(api_name="/report")["value"]
-    page = Path(report).read_text()
+    *setting_up, drawing = code.replace("'mug.safetensors'", repr(str(tmp_path / "mug.safetensors"))).splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join([*setting_up, f"drawn = {drawing}"]), names)
+    assert np.array_equal(names["drawn"], pixels(gallery[0]["image"]))  # of the seed that the gallery shows
+    page = Path(visitor.predict(api_name="/report")["value"]).read_text()
     assert "<mug>" not in page
     assert "&lt;mug&gt;" in page
     assert re.search(r"\b4\b.{0,40}steps", page)
+    for label, text in candidates["choices"]:
+        assert re.search(rf"<td>{text}</td>.*\n.*{re.search(r'loss (0.[0-9]+)', label)[1][:-1]}", page), label
     assert_same(untouched, snapshot_of(settings.pipe))
 
 
@@ -195,7 +202,7 @@ def test_every_step_is_a_named_endpoint(visitor: Client) -> None:
 
 
 def test_more_steps_go_on_exactly(visitor: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "MORE_STEPS", 2)
+    monkeypatch.setattr(training, "MORE_STEPS", 2)
     open_scene(visitor, None)
     rows = {}
     for how, steps in (("at once", 4), ("in two", 2)):
@@ -218,6 +225,46 @@ def test_stop_keeps_what_is_there(visitor: Client) -> None:
     assert 1 <= last[0]["step"] < 300
     assert "Stopped; everything learned so far is kept" in last[1]
     assert visitor.predict(api_name="/take_home")[0]["steps"] == last[0]["step"]
+
+
+@pytest.mark.slow
+def test_a_failed_training_leaves_the_word_before(
+    visitor: Client, settings: StudioSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "MORE_STEPS", 1)
+    open_scene(visitor, None)
+    learn(visitor, 1)
+    before, _ = visitor.predict("diffusers", api_name="/download")
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for again in ((visitor.submit, "<cup>", "a bear", 2, 2, None, 2, 0.25, 0), (visitor.submit,)):
+        call, *given = again
+        with monkeypatch.context() as broken:
+            broken.setattr(settings.pipe.unet, "forward", breaks)
+            with pytest.raises(AppError, match="graphics card is full"):
+                call(*given, api_name="/learn" if given else "/learn_more").result()
+        spent, told_cost, _, _ = visitor.predict(api_name="/take_home")
+        assert (spent["steps"], "&lt;mug&gt;" in told_cost) == (1, True)
+        after, _ = visitor.predict("diffusers", api_name="/download")
+        assert Path(after["value"]).read_bytes() == Path(before["value"]).read_bytes()
+    *_, last = visitor.submit(api_name="/learn_more")
+    assert (last[0]["step"], last[0]["token"]) == (2, "<mug>")
+
+
+def test_words_of_another_selection_are_no_candidates_of_this_one(visitor: Client, studio: StudioServer) -> None:
+    visit = studio.visits.of(visitor.session_hash)
+    open_scene(visitor)
+    _, words, *_ = visitor.predict(api_name="/find_words")
+    assert visit.proposal is not None
+    assert not visit.proposal.pictures  # the visitor's picture is kept once
+    visitor.predict(api_name="/clear_points")
+    assert visit.proposal is None
+    assert words in visit.outdated_words
+    learn(visitor, 1, words=words)
+    record = json.loads((visit.folder / f"lesson-{visit.num_lessons - 1}" / "result" / "training.json").read_text())
+    assert (record["description"], record["initializer"]) == (words, None)
 
 
 @pytest.mark.slow
@@ -250,7 +297,7 @@ def test_a_closed_page_ends_its_training_and_leaves_no_file(studio: StudioServer
         time.sleep(0.05)
     client.close()
     studio.visits.leave(client.session_hash)  # what the browser's last message does at once, and a lost line later
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (visit.folder.exists() or settings.using_model.locked()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not settings.using_model.locked()
@@ -280,6 +327,48 @@ def test_who_comes_back_in_time_keeps_everything(tmp_path: Path) -> None:
     visits.close_all()
     assert not upload.exists()
     assert len(visits) == 0
+
+
+@pytest.mark.slow
+def test_scripts_that_never_leave_are_forgotten(settings: StudioSettings) -> None:
+    """They speak HTTP, so nothing says when they end; an open page says every now and then that it is here."""
+    with open_studio(replace(settings, idle_seconds=2.0)) as opened:
+
+        def call(session: str, name: str, *given: Any) -> str:
+            asked = json.dumps({"data": given, "session_hash": session}).encode()
+            request = urllib.request.Request(
+                f"{opened.url}gradio_api/call/{name}", asked, {"Content-Type": "application/json"}
+            )
+            event = json.load(urllib.request.urlopen(request))["event_id"]
+            return urllib.request.urlopen(f"{opened.url}gradio_api/call/{name}/{event}").read().decode()
+
+        def upload() -> str:
+            body = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n%s\r\n--x--\r\n"
+            headers = {"Content-Type": "multipart/form-data; boundary=x"}
+            request = urllib.request.Request(f"{opened.url}gradio_api/upload", body % SCENE.read_bytes(), headers)
+            return json.load(urllib.request.urlopen(request))[0]
+
+        for session in ("idle", "busy"):
+            uploaded = {"path": upload(), "meta": {"_type": "gradio.FileData"}}
+            assert "event: complete" in call(session, "open_picture", uploaded)
+        idle, busy = (opened.visits.of(session) for session in ("idle", "busy"))
+        kept = [path for visit in (idle, busy) for path in (visit.folder, visit.shown, *visit.uploads)]
+        assert all(path.exists() for path in kept)
+        deadline = time.monotonic() + 30
+        while idle.folder.exists() and time.monotonic() < deadline:
+            opened.visits.stay("busy")
+            time.sleep(0.1)
+        assert not any(path.exists() for path in (idle.folder, idle.shown))
+        assert busy.folder.exists()
+        assert len(opened.visits) == 1
+        opened.visits.stay("idle")  # no visit begins
+        assert len(opened.visits) == 1
+        assert "event: complete" in call("busy", "undo_point")
+        assert "Choose a picture first" in call("idle", "undo_point")
+        deadline = time.monotonic() + 30
+        while len(opened.visits) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(path.exists() for path in kept)
 
 
 # what goes wrong
@@ -438,6 +527,37 @@ def test_every_program_gets_a_file_or_a_reason(visitor: Client) -> None:
         assert usage.startswith("<p>")
 
 
+@pytest.mark.slow
+def test_a_word_of_several_encoders_is_one_download(tmp_path: Path, settings: StudioSettings) -> None:
+    hosted = replace(settings, pipe=stable_diffusion_xl(), model="user/tiny-xl")
+    with open_studio(hosted) as opened:
+        visitor = Client(opened.url, verbose=False)
+        open_scene(visitor, None)
+        learn(visitor, 1)
+        picture = visitor.predict("a photo of <mug>", 3, api_name="/draw")
+        spent, _, code, _ = visitor.predict(api_name="/take_home")
+        file, usage = visitor.predict("diffusers", api_name="/download")
+        refusal = refused(visitor, "AUTOMATIC1111", api_name="/download")
+        visitor.close()
+    assert Path(file["value"]).name == "mug.zip"
+    assert "Unpack it" in usage
+    assert "load_multitoken_inversion('mug')" in code
+    assert refusal
+    shutil.unpack_archive(file["value"], tmp_path)
+    assert {path.name for path in (tmp_path / "mug").iterdir()} == {
+        "learned_embeds.safetensors",
+        "learned_embeds_2.safetensors",
+    }
+    files = sorted((tmp_path / "mug").iterdir())
+    assert spent["rows"] == sum(len(load_file(path)["<mug>"]) for path in files)
+    assert spent["bytes"] == sum(path.stat().st_size for path in files)
+    pipe = stable_diffusion_xl()
+    pipe.load_multitoken_inversion(str(tmp_path / "mug"))
+    generator = torch.Generator("cpu").manual_seed(3)
+    drawn = pipe("a photo of <mug>", generator=generator, **hosted.sampling).images[0]
+    assert np.array_equal(drawn, pixels(picture))
+
+
 def test_a_full_graphics_card_is_a_sentence(
     visitor: Client, settings: StudioSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,8 +608,8 @@ def test_a_bug_is_a_sentence_too(
 def test_no_file_outside_is_served(visitor: Client, studio: StudioServer, path: str) -> None:
     open_scene(visitor, None)
     visit = studio.visits.of(visitor.session_hash)
-    (visit.result).mkdir(exist_ok=True)
-    (visit.result / "training.json").write_text("{}")
+    (visit.folder / "result").mkdir(exist_ok=True)
+    (visit.folder / "result" / "training.json").write_text("{}")
     asked = path.format(root=ROOT, private=visit.folder, served=visit.shown)
     for route in ("gradio_api/file=", "file=", "gradio_api/file/", "static/", "assets/"):
         with pytest.raises(urllib.error.HTTPError, match="40[0345]"):
@@ -542,13 +662,16 @@ from diffusers_supreme_init.studio.visits import Learned, Lesson, Visit
 pipe = build_tiny_pipeline()
 pipe.register_to_config(_name_or_path="user/base")
 visit = Visit(Path({str(tmp_path)!r}) / "visit", Path({str(tmp_path)!r}) / "shown")
-if not visit.result.exists():
+result = visit.folder / "lesson-0" / "result"
+if not result.exists():
     config = SupremeInitConfig(max_train_steps=1, validation_samples=0)
     trainer = SupremeInitTextualInversionTrainer(pipe, random_picture(), "<mug>", "a mug", config=config)
     trainer.train()
-    trainer.save(visit.result)
-lesson = Lesson(token="<mug>", words="a mug", picture=None, mask=None, settings={{}}, preview_every=1)
-visit.learned = Learned(lesson, target=1, steps=1, is_saved=True)
+    trainer.save(result)
+lesson = Lesson(
+    token="<mug>", words="a mug", proposal=None, picture=None, mask=None, settings={{}}, preview_every=1
+)
+visit.learned = Learned(lesson, target=1, steps=1)
 def studio_push(login, token):
     settings = StudioSettings(pipe=pipe, describers=None, model="user/base", login=login)
     return push(settings, visit, "user/mug", private=True, replace=False, token=token)
@@ -586,7 +709,7 @@ def test_training_goes_on_in_the_next_call(settings: StudioSettings, tmp_path: P
     for limit in (None, 0.0):
         calls: list[int] = []
         hosted = replace(settings, seconds_per_call=limit, on_gpu=in_another_process)
-        visit = Visits(tmp_path / f"{limit}", tmp_path / "shown", 1.0).of("tab")
+        visit = Visits(tmp_path / f"{limit}", tmp_path / "shown").of("tab")
         open_upload(visit, str(SCENE))
         run = prepare(
             hosted,
@@ -609,7 +732,7 @@ def test_training_goes_on_in_the_next_call(settings: StudioSettings, tmp_path: P
         *_, last = learn_in_calls(counted, visit, run)
         assert (last.is_over, last.learned.steps, len(last.learned.losses)) == (True, 3, 3)
         assert len(calls) == (1 if limit is None else 3)
-        rows.append(load_file(visit.result / "learned_embeds.safetensors")["<mug>"])
+        rows.append(load_file(visit.folder / "lesson-0" / "result" / "learned_embeds.safetensors")["<mug>"])
     assert torch.equal(*rows)
 
 

@@ -36,9 +36,34 @@ def required(found: Any, what: str) -> Any:
     return found
 
 
+def browser_path() -> str:
+    return required(next(filter(None, map(shutil.which, BROWSERS)), None), "a browser: apt-get install chromium")
+
+
+def axe() -> str:
+    """Return the source of axe-core."""
+    required(AXE.is_file(), "axe-core: npm install --no-save --prefix out/axe axe-core@4.11.0")
+    return AXE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("is_ci", "ending"),
+    [("true", pytest.fail.Exception), ("false", pytest.skip.Exception), ("", pytest.skip.Exception)],
+)
+def test_without_browser_or_axe_a_check_fails_and_a_user_skips(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_ci: str, ending: type[BaseException]
+) -> None:
+    monkeypatch.setenv("CI", is_ci)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys.modules[__name__], "AXE", tmp_path / "axe.min.js")
+    for needed in (browser_path, axe):
+        with pytest.raises(ending, match="needs "):
+            needed()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = required(next(filter(None, map(shutil.which, BROWSERS)), None), "a browser: apt-get install chromium")
+    path = browser_path()
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
@@ -246,7 +271,7 @@ def test_what_somebody_types_is_shown_and_not_run(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_everybody_can_read_and_reach_it(browser: Browser, address: str, size: Any, scheme: Any) -> None:
-    required(AXE.is_file(), "axe-core: npm install --no-save --prefix out/axe axe-core@4.11.0")
+    source = axe()
     for page in opened(browser, address, size, color_scheme=scheme):
         upload(page, SCENE)
         page.click("#find")
@@ -257,7 +282,7 @@ def test_everybody_can_read_and_reach_it(browser: Browser, address: str, size: A
         expect(page.locator("#gallery .grid-wrap img")).to_have_count(6, timeout=120_000)
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-        page.evaluate(AXE.read_text())
+        page.evaluate(source)
         found = page.evaluate("axe.run()")["violations"]
         serious = {
             one["id"]: [node["html"][:200] for node in one["nodes"]][:5]

@@ -6,13 +6,14 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from .describers import Region
+from .describers.proposal import InitializerProposal
 from .errors import ConfigError, PictureError, RegionError, SupremeInitWarning, one_line, shown
 from .inputs.field_values import is_text, settle
 from .inputs.file_kinds import kind_of_file
@@ -28,7 +29,7 @@ TRAIN_ON = ("crop", "image")
 _REGION_COLUMNS = {"points": "points", "negative_points": "negative_points", "box": "box", "region_words": "words"}
 """Column of a list -> attribute of `Region`."""
 _COLUMNS = ("file_name", "placeholder_token", "mask_file_name", "num_vectors", "train_on", *_REGION_COLUMNS)
-_UNREAD_COLUMNS = ("images", "mask", "region", "templates", "candidates", "random_key")
+_UNREAD_COLUMNS = ("images", "mask", "region", "templates", "candidates", "random_key", "initializer_record")
 """Fields of `Concept` that the columns of a list do not have."""
 
 
@@ -42,8 +43,8 @@ class Concept:
         images: A picture (path or PIL image), a folder, or a sequence of both.
         placeholder_token: The word to use in prompts, preferably delimited: ``"<mug>"``.
         initializer: ``"class"``, ``"caption"`` or ``"auto"`` to find the words, see `propose_initializer`; the text
-            whose tokens start the rows (``"a skull and bones mug"``, ``"*"``); or the path of a saved embedding (file
-            or folder) to continue from.
+            whose tokens start the rows (``"a skull and bones mug"``, ``"*"``); the path of a saved embedding (file
+            or folder) to continue from; or an `InitializerProposal`, of which the text remains here.
         num_vectors: Number of rows; None: one per token of the initializer. A larger number repeats its tokens, a
             smaller one cuts them.
         templates: Training prompts, each with one ``{}``; None: those of the configured `learnable_property`.
@@ -57,6 +58,8 @@ class Concept:
         candidates: Your own words, which ``"auto"`` compares with those it finds.
         random_key: Identifies this concept in all random draws; None: `placeholder_token`. Concepts with the same key
             get the same noises, timesteps, templates and flips at every step, which allows paired comparisons.
+        initializer_record: How describers found the words of `initializer`, as JSON values for the concept's files;
+            a proposal brings its own. None: they were not found, or are still to be found.
 
     Raises:
         ConfigError: A value has the wrong type, or `train_on` is not one of `TRAIN_ON`.
@@ -65,7 +68,7 @@ class Concept:
 
     images: PictureSource | Sequence[PictureSource]
     placeholder_token: str
-    initializer: str | os.PathLike[str]
+    initializer: str | os.PathLike[str] | InitializerProposal
     num_vectors: int | None = None
     templates: Sequence[str] | None = None
     mask: PictureSource | Sequence[PictureSource] | None = None
@@ -73,8 +76,12 @@ class Concept:
     train_on: str = "crop"
     candidates: Sequence[str] = ()
     random_key: str | None = None
+    initializer_record: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.initializer, InitializerProposal):
+            object.__setattr__(self, "initializer_record", self.initializer.record)
+            object.__setattr__(self, "initializer", self.initializer.text)
         settle(self, choices={"train_on": TRAIN_ON}, names=("num_vectors", "train_on", "random_key"))
         for name in ("images", "mask", "region", "templates", "candidates"):
             value = getattr(self, name)
@@ -92,8 +99,10 @@ class Concept:
 
     @property
     def method(self) -> str | None:
-        """How describers find the words, one of `METHODS`; None if the initializer is a text or a saved embedding."""
-        return self.initializer if isinstance(self.initializer, str) and self.initializer in METHODS else None
+        """How describers find the words, one of `METHODS`; None if they are known, or a saved embedding continues."""
+        if self.initializer_record is not None or not isinstance(self.initializer, str):
+            return None
+        return self.initializer if self.initializer in METHODS else None
 
 
 def load_concepts(

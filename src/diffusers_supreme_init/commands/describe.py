@@ -6,11 +6,12 @@ from PIL import Image, ImageDraw, ImageOps
 
 from ..config import SupremeInitConfig
 from ..describers import Mask, Region
+from ..describers.proposal import InitializerProposal
 from ..errors import ConfigError
 from ..files import check_writable
 from ..pictures import faded, find_pictures, load_subject
 from ..sharing.sheet import SheetRow, draw_sheet, size_that_fits
-from ..training.proposals import InitializerProposal, propose_initializer
+from ..training.proposals import propose_initializer
 from .arguments import DescribeArguments, DescriberArguments, ModelArguments, RegionArguments
 from .describers import check_describers, requested_describers, requested_region
 from .parser import Parsed

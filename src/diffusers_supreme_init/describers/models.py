@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import torch
-from transformers import AutoConfig
 
 from ..config import DescriberConfig
 from .captioner import Captioner
@@ -96,6 +95,8 @@ class Describers:
             "segmenter": self.config.segmenter,
             "word_segmenter": self.config.segmenter,
         }
+        from transformers import AutoConfig
+
         for kind in kinds:
             with explained(names[kind], kind.removeprefix("word_")):
                 load_part(AutoConfig, names[kind])

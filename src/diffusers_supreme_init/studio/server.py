@@ -78,7 +78,13 @@ def open_studio(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="studio-", ignore_cleanup_errors=True)))
         stack.enter_context(_environment({name: str(folder / path) for name, path in _FOLDERS.items()}))
         stack.enter_context(listening())
-        visits = Visits(folder / "visits", folder / "uploads" / "shown", settings.grace_seconds)
+        visits = Visits(
+            folder / "visits",
+            folder / "uploads" / "shown",
+            grace_seconds=settings.grace_seconds,
+            idle_seconds=settings.idle_seconds,
+        )
+        stack.enter_context(visits.swept())
         page = build_page(settings, visits)
         page.queue(api_open=False, default_concurrency_limit=8)
         try:
