@@ -239,6 +239,16 @@ class Backbone(ABC):
             prompts of different lengths.
         """
 
+    def encoded(self, prompts: Sequence[str] | str, **options: Any) -> Any:
+        """Return what the pipeline's own `encode_prompt` makes of prompts, without the empty prompt of guidance."""
+        return self.drawing_pipe.encode_prompt(
+            prompts,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
+            **options,
+        )
+
     @abstractmethod
     def timestep_at(self, quantile: float, latent_size: tuple[int, int]) -> float:
         """Return a quantile, in [0, 1], of the density that timesteps are trained with.

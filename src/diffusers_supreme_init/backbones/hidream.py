@@ -59,12 +59,7 @@ class HiDreamBackbone(FlowBackbone):
                 layer.training, layer._force_inference_output = was_training, was_forced
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102 - see `Backbone`
-        t5, _, llama, _, pooled, _ = self.drawing_pipe.encode_prompt(
-            prompts,
-            device=self.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.max_sequence_length,
-        )
+        t5, _, llama, _, pooled, _ = self.encoded(prompts)
         return t5, llama.transpose(0, 1), pooled
 
     def predict(  # noqa: D102
