@@ -264,7 +264,7 @@ def sana(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _
 
 
 def hidream(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
-    """arXiv:2505.22705, section 3: CLIPs for a pooled vector; T5 and each layer of Llama join the image tokens."""
+    """arXiv:2505.22705: CLIPs for a pooled vector; T5 and each layer of Llama join the image tokens."""
     read = [
         token_ids(tokenizer, prompt, 128)
         for tokenizer in (pipe.tokenizer, pipe.tokenizer_2, pipe.tokenizer_3, pipe.tokenizer_4)
