@@ -1,19 +1,16 @@
-"""The catalogue at length: a hundred concepts killed everywhere, launchers, Slurm, memory, 10,000."""
+"""The catalogue at length: a hundred concepts killed everywhere, memory, 10,000."""
 
 import json
-import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import slurm
 import torch
-from conftest import HIDDEN_SIZE, ROOT, build_tiny_pipeline
+from conftest import HIDDEN_SIZE, build_tiny_pipeline
 from run_catalogue import PLACES, draw_catalogue, library_files
 from test_catalogue import check_kills
 from training_families import TRAINING_FAMILIES
@@ -107,77 +104,6 @@ def test_neighbours_change_no_byte_in_any_family(family: Any, tmp_path: Path, mo
         result = train_catalogue(family.build(), toys, tmp_path / str(size), config=config)
         assert len(result.trained) == 3, result.failed
     assert library_files(tmp_path / "32") == library_files(tmp_path / "1")
-
-
-# launchers: the recipes in examples/cluster
-
-
-QUICK = ("--max_train_steps", "2", "--validation_samples", "2")
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, bytes], dict[str, str]]:
-    """Return list, library and model as a recipe takes them, the undisturbed library, and an environment."""
-    base = tmp_path_factory.mktemp("recipe")
-    toys = draw_catalogue(base / "toys", range(12))
-    build_tiny_pipeline().save_pretrained(base / "model")
-    environment = os.environ | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
-    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "HF_HUB_OFFLINE": "1"}
-    plain = ["supreme-init", "train", "--concepts", str(toys), "--output_dir", str(base / "plain")]
-    subprocess.run([*plain, "--model", str(base / "model"), *QUICK], check=True, env=environment, capture_output=True)
-    return [str(toys), str(base / "library"), str(base / "model")], library_files(base / "plain"), environment
-
-
-def test_accelerate_launch_gives_the_same_library(recipe: Any, tmp_path: Path) -> None:
-    (toys, _, model), undisturbed, environment = recipe
-    command = [
-        str(ROOT / "examples" / "cluster" / "accelerate.sh"),
-        "2",
-        toys,
-        str(tmp_path / "library"),
-        model,
-        *QUICK,
-    ]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=600)
-    assert ended.returncode == 0, ended.stderr
-    assert {path.name for path in (tmp_path / "library").glob("ledger-*")} == {
-        "ledger-0-of-2.jsonl",
-        "ledger-1-of-2.jsonl",
-    }
-    assert library_files(tmp_path / "library") == undisturbed
-
-
-def test_a_slurm_array_with_a_killed_task_gives_the_same_library(recipe: Any, tmp_path: Path) -> None:
-    if missing := slurm.missing_programs():
-        assert os.environ.get("CI") != "true", (
-            f"expected Slurm (apt install slurmctld slurmd munge), lacking {missing}"
-        )
-        pytest.skip(f"Slurm is not installed: {', '.join(missing)}")
-    (toys, library, model), undisturbed, environment = recipe
-    (tmp_path / "cluster").mkdir()
-    script = str(ROOT / "examples" / "cluster" / "slurm.sh")
-    with slurm.cluster(tmp_path / "cluster", 2) as found:
-        environment = environment | {name: found[name] for name in ("PATH", "SLURM_CONF")}
-        environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
-        submitted = ["--array=0-3", "--chdir", str(tmp_path), script, toys, library, model, *QUICK]
-        job = slurm.submit(submitted, environment)
-        ledger = Path(library) / "ledger-2-of-4.jsonl"
-        wait(lambda: ledger.exists() and ledger.stat().st_size > 0)
-        subprocess.run(["scancel", "--signal=KILL", "--full", f"{job}_2"], check=True, env=environment)
-        wait(lambda: not slurm.states(job, environment))
-        assert len(library_files(Path(library))) < len(undisturbed), "the task had ended before it was killed"
-        again = slurm.submit(submitted, environment)
-        wait(lambda: not slurm.states(again, environment))
-        logs = "\n".join(path.read_text() for path in sorted(tmp_path.glob(f"catalogue-{again}_*.log")))
-    assert library_files(Path(library)) == undisturbed, logs
-    assert verify_library(library) == []
-
-
-def wait(is_so: Callable[[], bool], seconds: float = 300) -> None:
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
 
 
 # size

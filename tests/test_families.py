@@ -205,6 +205,7 @@ def choices() -> list[Any]:
         pytest.param("stable_diffusion_3", ["text_encoder", "text_encoder_2", "text_encoder_3"], id="all-of-sd3"),
         pytest.param("flux_dev", ["text_encoder_2"], id="t5-of-flux"),
         pytest.param("flux_dev", ["text_encoder_2", "text_encoder"], id="both-of-flux"),
+        pytest.param("hidream", ["text_encoder_3", "text_encoder_4"], id="t5-and-llama", marks=pytest.mark.slow),
     ]
 
 
@@ -700,7 +701,7 @@ def test_text_encoders_of_another_kind_are_refused(name: str) -> None:
         make_trainer(pipe)
 
 
-@pytest.mark.parametrize("name", ["lumina", "wan", "hidream"])
+@pytest.mark.parametrize("name", ["lumina", "wan", "glm_image"])
 def test_other_pipelines_are_refused_with_a_way_out(name: str) -> None:
     with pytest.raises(UnsupportedPipelineError, match=r"StableDiffusionXLPipeline.*SanaPipeline.*register_backbone"):
         make_trainer(FAMILY[name].build())

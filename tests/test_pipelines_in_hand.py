@@ -52,7 +52,8 @@ from diffusers_supreme_init import (
 )
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.backbones.text_to_image import without_motion
-from diffusers_supreme_init.catalogue.facts import digest_of, facts_of_run
+from diffusers_supreme_init.catalogue.facts import digest_of
+from diffusers_supreme_init.catalogue.model_facts import facts_of_run
 from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 PICTURE = Image.new("RGB", (16, 16), "red")

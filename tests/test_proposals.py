@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
 from PIL import Image
-from tiny.describers import build_blip, build_clip, build_language_model, build_sam, build_vit
+from tiny.describers import build_blip, build_clip, build_language_model, build_sam, build_sam3, build_vit
 from training_processes import run_forked
 
 from diffusers_supreme_init import (
@@ -917,8 +917,26 @@ def test_a_click_is_segmented_described_and_trained(
     assert result.description == proposal.text
     trainer.save(tmp_path)
     record = json.loads((tmp_path / "training.json").read_text())["region"]
-    selected = {"points": [[30, 20]], "negative_points": [], "box": None, "mask": False}
+    selected = {"points": [[30, 20]], "negative_points": [], "box": None, "words": None, "mask": False}
     assert record == {"train_on": "crop", "regions": [selected]}
+
+
+def test_words_say_what_is_meant_in_every_picture(pipe: Any, models: dict[str, str], tmp_path: Path) -> None:
+    describers = Describers(
+        DescriberConfig(classifier=models["classifier"], segmenter=str(build_sam3(tmp_path / "sam3")))
+    )
+    region = Region(words="the mug")
+    proposal = propose_initializer([PICTURE, PICTURE], "class", region=region, describers=describers)
+    assert [picture.mask is not None for picture in proposal.pictures] == [True, True]
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe, [PICTURE, PICTURE], "<mug>", "class", region=region, describers=describers, config=CONFIG
+    )
+    (result,) = trainer.train()
+    assert result.description == proposal.text
+    trainer.save(tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "training.json").read_text())["region"]
+    said = {"points": [], "negative_points": [], "box": None, "words": "the mug", "mask": False}
+    assert record == {"train_on": "crop", "regions": [said, said]}
 
 
 def test_a_region_that_lies_outside_is_found_before_a_model_is_loaded(pipe: Any) -> None:
@@ -1003,21 +1021,25 @@ def test_lists_of_concepts_with_regions(tmp_path: Path) -> None:
         {"file_name": "a.png", "placeholder_token": "<a>", "points": [[40, 22]], "negative_points": [[1, 2]]},
         {"file_name": "b.png", "placeholder_token": "<b>", "box": [1, 2, 30, 40]},
         {"file_name": "c.png", "placeholder_token": "<c>"},
+        {"file_name": "d.png", "placeholder_token": "<d>", "region_words": "the mug"},
     ]
     path = tmp_path / "metadata.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    first, second, third = load_concepts(path, initializer="auto")
+    first, second, third, fourth = load_concepts(path, initializer="auto")
     assert first.region == [Region(points=(40, 22), negative_points=(1, 2))]
     assert second.region == [Region(box=(1, 2, 30, 40))]
     assert third.region is None
+    assert fourth.region == [Region(words="the mug")]
     assert {concept.initializer for concept in (first, second, third)} == {"auto"}
     path.write_text(json.dumps(rows[0] | {"points": None}))
-    with pytest.raises(RegionError, match="<a>, a.png: region: expected a point, a box or a mask, got none"):
+    with pytest.raises(RegionError, match="<a>, a.png: region: expected a point, a box, a mask or words, got none"):
         load_concepts(path, initializer="auto")
     path.write_text(json.dumps(rows[0] | {"train_on": "image", "negative_points": None}))
     assert load_concepts(path, initializer="auto")[0].train_on == "image"
     path.write_text("\n".join(json.dumps(row | {"placeholder_token": "<a>"}) for row in rows))
-    with pytest.raises(ConfigError, match="<a>: expected points or a box for all of its 3 pictures .*, got 2"):
+    with pytest.raises(
+        ConfigError, match="<a>: expected points, a box or region_words for all of its 4 pictures .*, got 3"
+    ):
         load_concepts(path, initializer="auto")
 
 

@@ -3,7 +3,8 @@
 
 from . import backbones, describers, metrics
 from .catalogue.library import merge_libraries, remove_concepts, verify_library
-from .catalogue.run import CatalogueResult, train_catalogue
+from .catalogue.result import CatalogueResult
+from .catalogue.run import train_catalogue
 from .concepts import Concept, load_concepts
 from .config import PAPER_SETTINGS, DescriberConfig, SupremeInitConfig
 from .describers import Describers, EndpointRefiner, LocalRefiner, RefinementStyle, Region

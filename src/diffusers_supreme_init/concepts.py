@@ -26,7 +26,8 @@ METHODS = ("class", "caption", "auto")
 """Initializers that find the words with describers."""
 TRAIN_ON = ("crop", "image")
 
-_REGION_COLUMNS = ("points", "negative_points", "box")
+_REGION_COLUMNS = {"points": "points", "negative_points": "negative_points", "box": "box", "region_words": "words"}
+"""Column of a list -> attribute of `Region`."""
 _COLUMNS = ("file_name", "placeholder_token", "mask_file_name", "num_vectors", "train_on", *_REGION_COLUMNS)
 _UNREAD_COLUMNS = ("images", "mask", "region", "templates", "candidates", "random_key", "initializer_record")
 """Fields of `Concept` that the columns of a list do not have."""
@@ -50,7 +51,8 @@ class Concept:
         mask: One mask per picture for `masked_loss`, white (or true) where the loss counts: a picture or an array
             ``(height, width)``, or a folder with masks that are named like the pictures (``mug_mask.png``); None: the
             pictures' alpha.
-        region: The object to learn, one region per picture; None: the whole picture.
+        region: The object to learn, one region per picture; a single one with words serves all pictures; None: the
+            whole picture.
         train_on: Used with a region. ``"crop"`` trains on a crop around the object. ``"image"`` trains on the whole
             picture and weights the loss with the object's mask, so that nothing around the object is learned.
         candidates: Your own words, which ``"auto"`` compares with those it finds.
@@ -110,8 +112,8 @@ def load_concepts(
 
     Each line is a JSON object with ``file_name``, ``placeholder_token`` and the initializer in `initializer_column`.
     Optional keys are ``mask_file_name``, ``num_vectors``, ``train_on`` and, for a region, ``points``,
-    ``negative_points`` and ``box`` in pixels. File names are relative to the metadata file. Lines that share a
-    placeholder token are pictures of the same concept; what they say of it must agree.
+    ``negative_points`` and ``box`` in pixels, or ``region_words``. File names are relative to the metadata file. Lines
+    that share a placeholder token are pictures of the same concept; what they say of it must agree.
 
     Args:
         metadata_path: The metadata file, or the folder that holds it.
@@ -291,7 +293,7 @@ def _one(lines: Sequence[_Line], column: str) -> Any:
 def _to_concept(token: str, lines: Sequence[_Line], initializer: str, folder: Path) -> Concept:
     masks = [folder / line.row["mask_file_name"] for line in lines if line.row.get("mask_file_name")]
     regions = [_to_region(line) for line in lines if _has_region(line)]
-    for what, found in (("a mask", masks), ("points or a box", regions)):
+    for what, found in (("a mask", masks), ("points, a box or region_words", regions)):
         if found and len(found) != len(lines):
             raise ConfigError(
                 f"{lines[0].where}: expected {what} for all of its {len(lines)} pictures or for none, got {len(found)}"
@@ -316,7 +318,8 @@ def _has_region(line: _Line) -> bool:
 
 def _to_region(line: _Line) -> Region:
     try:
-        return Region(**{name: line.row[name] for name in _REGION_COLUMNS if line.row.get(name) is not None})
+        said = {name: line.row.get(column) for column, name in _REGION_COLUMNS.items()}
+        return Region(**{name: value for name, value in said.items() if value is not None})
     except RegionError as error:
         raise RegionError(f"{line.where}, {one_line(line.row['file_name'], 80)}: {error}") from error
 
@@ -404,6 +407,8 @@ def find_regions(concept: Concept, num_pictures: int) -> list[Region] | None:
         return None
     given: Any = concept.region
     regions = list(given) if isinstance(given, list | tuple) else [given]
+    if isinstance(given, Region) and given.words is not None:
+        regions *= num_pictures
     if not all(isinstance(region, Region) for region in regions):
         raise RegionError(
             f"{token}: expected a Region for each picture, got {shown(concept.region)}; pass Region(points=...)"

@@ -161,6 +161,10 @@ class RegionArguments(RefinerArguments):
     region_mask: str | None = field(
         default=None, metadata={"help": "Picture of the same size, light where the object is."}
     )
+    region_words: str | None = field(
+        default=None,
+        metadata={"help": "Words for the object, 'the mug', in place of clicks; needs --segmenter facebook/sam3."},
+    )
     candidates: list[str] = field(default_factory=list, metadata={"help": "Your own words, for 'auto' to compare."})
 
 

@@ -37,7 +37,12 @@ def run(parsed: Parsed) -> None:
     region = requested_region(region_arguments)
     if asked.output_dir is not None:
         check_writable(asked.output_dir)
-    check_describers(describers, [asked.initializer], finds_regions=region is not None and region.mask is None)
+    check_describers(
+        describers,
+        [asked.initializer],
+        clicks=region is not None and region.has_clicks,
+        words=region is not None and region.words is not None,
+    )
     pipe = None
     if model.pretrained_model_name_or_path is not None:
         check_model(model)
@@ -74,7 +79,8 @@ def report(proposal: InitializerProposal) -> str:
     for picture in proposal.pictures:
         if picture.mask is not None:
             size, corners = int(picture.mask.sum()), "left, top, right, bottom"
-            lines.append(f"region:  {size} pixels, ({corners}) = {picture.box}, score {picture.score:.2f}")
+            several = f", the likeliest of {picture.num_found} found" if picture.num_found > 1 else ""
+            lines.append(f"region:  {size} pixels, ({corners}) = {picture.box}, score {picture.score:.2f}{several}")
     lines += [f"note:    {note}" for note in proposal.notes]
     if len(proposal.candidates) > 1:
         lines += ["", proposal.table()]
@@ -95,7 +101,11 @@ def draw_region(proposal: InitializerProposal, mask: Mask, region: Region) -> Im
     found = faded(image, Image.fromarray(mask).convert("L"))
     side = size_that_fits(max(256, *image.size), 3)
     panels = [ImageOps.pad(panel, (side, side), color="white") for panel in (clicked, found, proposal.crop)]
-    titles = ("where you pointed", "what was found there", "what is described")
+    titles = (
+        "where you pointed" if region.words is None else f"looking for {region.words}",
+        "what was found there",
+        "what is described",
+    )
     row = SheetRow(title=proposal.text, note=f"from the {proposal.candidates[0].source}", pictures=panels)
     return draw_sheet([row], columns=titles, picture_size=side)
 

@@ -9,6 +9,7 @@ from .models import Describers
 from .refiner import Refinement, RefinementStyle, Refiner, refine
 from .region import Mask, Region, Segmentation, crop_region, find_mask, grow_box, mask_to_box, without_specks
 from .segmenter import Segmenter
+from .word_segmenter import WordSegmenter
 from .wording import Wording, clean_caption, clean_label, is_latin
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Region",
     "Segmentation",
     "Segmenter",
+    "WordSegmenter",
     "Wording",
     "ZeroShotClassifier",
     "clean_caption",

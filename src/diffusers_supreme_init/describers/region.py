@@ -1,4 +1,4 @@
-"""A part of a picture: the user's clicks, the mask of the pixels they select, and the crop around it."""
+"""A part of a picture: the user's clicks or words, the mask of the pixels they select, and the crop around it."""
 
 import logging
 import math
@@ -39,30 +39,47 @@ class Region:
         points: Clicks ``(x, y)`` on the object: one, or a sequence of them.
         negative_points: Clicks on parts that do not belong to the object.
         box: ``(left, top, right, bottom)``; right and bottom lie just outside.
-        mask: Picture or array ``(height, width)`` of the same size, light (or true) where the object is; replaces
-            points and box.
+        mask: Picture or array ``(height, width)`` of the same size, light (or true) where the object is.
+        words: A short noun phrase that names the object, ``"the mug"``; needs a segmenter that takes words (SAM 3).
 
     Raises:
-        RegionError: Nothing is selected, a value is of another kind, or a mask comes with points or a box.
+        RegionError: Nothing is selected, a value is of another kind, or points and a box, a mask and words come
+            together.
     """
 
     points: Point | Sequence[Point] = ()
     negative_points: Point | Sequence[Point] = ()
     box: Box | None = None
     mask: PictureSource | None = None
+    words: str | None = None
+
+    @property
+    def has_clicks(self) -> bool:
+        """Whether it is given by points or a box."""
+        return bool(self.points or self.box)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", _to_points(self.points, "points"))
         object.__setattr__(self, "negative_points", _to_points(self.negative_points, "negative_points"))
         if self.box is not None:
             object.__setattr__(self, "box", _to_box(self.box))
-        prompts = bool(self.points or self.box or self.negative_points)
         if self.mask is not None and not isinstance(self.mask, str | os.PathLike | Image.Image):
             object.__setattr__(self, "mask", _mask_of(self.mask))
-        if self.mask is not None and prompts:
-            raise RegionError("region: expected either a mask, or points and a box, got both; pass one of them")
-        if self.mask is None and not (self.points or self.box):
-            raise RegionError("region: expected a point, a box or a mask, got none; pass points=(x, y)")
+        if self.words is not None and not (isinstance(self.words, str) and self.words.strip()):
+            raise RegionError(f"words: expected a text such as 'the mug', got {shown(self.words)}")
+        kinds = {
+            "points or a box": self.has_clicks or bool(self.negative_points),
+            "a mask": self.mask is not None,
+            "words": self.words is not None,
+        }
+        given = [kind for kind, is_given in kinds.items() if is_given]
+        if len(given) > 1:
+            raise RegionError(
+                f"region: expected either points and a box, or a mask, or words, got {' and '.join(given)}; pass one "
+                "of them"
+            )
+        if not (self.has_clicks or self.mask is not None or self.words is not None):
+            raise RegionError("region: expected a point, a box, a mask or words, got none; pass points=(x, y)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +88,18 @@ class Segmentation:
 
     Attributes:
         mask: ``(height, width)``, bool.
-        score: The segmenter's own estimate of the mask's intersection over union, about [0, 1]; 1 for a given mask.
+        score: The segmenter's own estimate of the mask's intersection over union, about [0, 1]; of words, the
+            probability that they name the object; 1 for a given mask.
+        num_found: Number of objects that the words name; the mask is that of the likeliest.
     """
 
     mask: Mask
     score: float
+    num_found: int = 1
 
 
 class Segments(Protocol):
-    """A segmenter: turns clicks or a box into a mask."""
+    """A segmenter: turns clicks, a box or words into a mask."""
 
     def segment(self, image: Image.Image, region: Region) -> Segmentation:
         """Return the mask of the object that `region` selects in an RGB image."""
@@ -103,13 +123,22 @@ def find_mask(image: Image.Image, region: Region, get_segmenter: Callable[[], Se
     else:
         found = get_segmenter().segment(image, region)
     left, top, right, bottom = mask_to_box(found.mask)
+    if found.num_found > 1:
+        logger.warning(
+            "region: %d objects are %s; took the likeliest (score %.2f), in (left, top, right, bottom) = %s; for "
+            "another one, say what only it is, or click on it",
+            found.num_found,
+            shown(region.words),
+            found.score,
+            (left, top, right, bottom),
+        )
     for x, y in _to_points(region.points, "points"):
         if not found.mask[int(y), int(x)]:
             logger.warning("region: the point (%g, %g) is not on the object that was found; look at its mask", x, y)
     if min(right - left, bottom - top) < MIN_SIDE:
         raise RegionError(
             f"region: expected an object of at least {MIN_SIDE} x {MIN_SIDE} pixels, got {right - left} x "
-            f"{bottom - top}; move the point, add points, or give a box"
+            f"{bottom - top}; move the point, add points, give a box, or say other words"
         )
     return found
 
@@ -122,7 +151,10 @@ def mask_to_box(mask: Mask) -> PixelBox:
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
-        raise RegionError("region: expected a mask with something in it, got an empty one; move the point or the box")
+        raise RegionError(
+            "region: expected a mask with something in it, got an empty one; move the point or the box, or say "
+            "other words"
+        )
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 

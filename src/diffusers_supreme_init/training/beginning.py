@@ -15,7 +15,8 @@ from ..backbones import Backbone
 from ..concepts import Concept, find_regions
 from ..config import SupremeInitConfig
 from ..describers import Describers
-from ..describers.candidates import Candidates, initializer_record_of
+from ..describers.candidates import Candidates
+from ..describers.finding import initializer_record_of
 from ..describers.proposal import candidate_table
 from ..errors import DescriberError, PictureError, RegionError
 from ..objective.latents import PictureLatents
@@ -196,7 +197,7 @@ def _region_record(concept: Concept, num_pictures: int) -> dict[str, Any] | None
     found = find_regions(concept, num_pictures)
     if found is None:
         return None
-    names = ("points", "negative_points", "box")
+    names = ("points", "negative_points", "box", "words")
     regions = [
         {**{name: getattr(region, name) for name in names}, "mask": region.mask is not None} for region in found
     ]
