@@ -234,6 +234,46 @@ def test_from_a_click_to_a_word_at_home(page: Page, tmp_path: Path) -> None:
             assert np.array_equal(pipe(prompt, generator=generator, **sampling).images[0], drawn), load
 
 
+def test_code_and_gallery_are_of_the_same_seed(page: Page) -> None:
+    upload(page, SCENE)
+    page.fill("#words textarea, #words input", WORDS)
+    page.fill("#steps input[type=number]", "1")
+    page.keyboard.press("Tab")
+    page.click("#learn")
+    pictures, seed = page.locator("#gallery .grid-wrap img"), page.locator("#seed input")
+    expect(page.locator("#code")).to_contain_text("manual_seed(0)", timeout=120_000)
+    expect(pictures).to_have_count(6, timeout=60_000)
+    seed.fill("7")
+    page.keyboard.press("Tab")
+    expect(page.locator("#code")).to_contain_text("manual_seed(0)")  # nothing was drawn from it yet
+    page.click("#again")
+    expect(page.locator("#code")).to_contain_text("manual_seed(7)", timeout=60_000)
+    page.click("#another")
+    expect(page.locator("#code")).not_to_contain_text("manual_seed(7)", timeout=60_000)
+    expect(page.locator("#code")).to_contain_text(f"manual_seed({seed.input_value()})")
+    expect(pictures).to_have_count(6, timeout=60_000)
+
+
+def test_words_go_with_the_thing_that_they_were_found_for(page: Page) -> None:
+    words, candidates = page.locator("#words textarea, #words input"), page.locator("#candidates label")
+    upload(page, SCENE)
+    click_on(page, *TOY["click"], (256, 256))
+    expect(page.locator("#found")).to_contain_text("13 % of the picture", timeout=30_000)
+    page.click("#find")
+    expect(candidates.first).to_be_visible(timeout=60_000)
+    expect(words).not_to_have_value("")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(words).to_have_value("", timeout=30_000)
+    expect(candidates).to_have_count(0)
+    words.fill("my own words")
+    click_on(page, *TOY["click"], (256, 256))
+    expect(page.locator("#found")).to_contain_text("13 % of the picture", timeout=30_000)
+    page.wait_for_timeout(500)
+    expect(words).to_have_value("my own words")
+    page.click("#example-scene_2")
+    expect(words).to_have_value("", timeout=30_000)
+
+
 def test_a_photo_that_lies_on_its_side_is_clicked_where_it_is_seen(page: Page, tmp_path: Path) -> None:
     scene = Image.open(SCENE).convert("RGB").resize((2048, 2048), Image.Resampling.LANCZOS)
     turned = scene.transpose(Image.Transpose.ROTATE_90)  # a viewer has to turn it by 90° clockwise
