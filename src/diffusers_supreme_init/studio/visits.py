@@ -7,7 +7,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -163,7 +163,7 @@ class Visit:
             shutil.copyfile(content, path)
         return str(path)
 
-    def remove_files(self, kept: Sequence[Path] = ()) -> None:
+    def remove_files(self, kept: Collection[Path] = ()) -> None:
         """Delete everything of this visitor, but uploads that others use."""
         for folder in (self.folder, self.shown):
             shutil.rmtree(folder, ignore_errors=True)
@@ -200,6 +200,7 @@ class Visits:
         self._private, self._served, self._forget = private, served, forget
         self._grace_seconds, self._idle_seconds = grace_seconds, idle_seconds
         self._of_session: dict[str, Visit] = {}
+        self._not_uploaded: frozenset[Path] = frozenset()
         self._seen: dict[str, float] = {}
         self._leaving: dict[str, threading.Timer] = {}
         self._lock = threading.Lock()
@@ -221,6 +222,13 @@ class Visits:
                 (visit.folder / _MARK).touch()
                 visit.shown.mkdir(parents=True)
             return visit
+
+    def keep_what_is_in(self, folder: Path) -> None:
+        """Never delete the files that are in a folder now, such as pictures of the page.
+
+        Gradio stores files by their content, so an upload may be the same file as one of these.
+        """
+        self._not_uploaded = frozenset(folder.rglob("*"))
 
     def stay(self, session: str) -> None:
         """Note that a visitor is still here; nothing begins, and no farewell is taken back."""
@@ -276,5 +284,5 @@ class Visits:
             self._forget(session)
             if visit is None:
                 return
-            kept = [path for other in self._of_session.values() for path in other.uploads]
+            kept = {path for other in self._of_session.values() for path in other.uploads} | self._not_uploaded
         visit.remove_files(kept)  # training that still runs notices it, see `train` in `lessons.py`
