@@ -169,6 +169,8 @@ class Visit:
             shutil.rmtree(folder, ignore_errors=True)
         for path in self.uploads.difference(kept):
             path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # unless gradio has put another file of the same content there
+                path.parent.rmdir()
 
 
 def is_here(folder: Path) -> bool:
