@@ -52,7 +52,7 @@ from diffusers_supreme_init.studio.home import PROGRAMS
 from diffusers_supreme_init.studio.learning import learn as learn_in_calls
 from diffusers_supreme_init.studio.learning import prepare
 from diffusers_supreme_init.studio.lessons import trainer_of
-from diffusers_supreme_init.studio.messages import as_sentence, heard, listening
+from diffusers_supreme_init.studio.messages import VisitorError, as_sentence, heard, listening
 from diffusers_supreme_init.studio.pointing import open_upload, read_point
 from diffusers_supreme_init.studio.steps import training
 from diffusers_supreme_init.studio.visits import Visits
@@ -344,6 +344,11 @@ def test_who_comes_back_in_time_keeps_everything(tmp_path: Path) -> None:
     visits.leave("tab")
     time.sleep(0.4)
     assert not visit.folder.exists()
+    with pytest.raises(
+        VisitorError, match="your files were deleted"
+    ):  # training that is still running shows a picture
+        visit.show(Image.new("RGB", (8, 8)), "late")
+    assert not visit.shown.exists()
     assert upload.exists()  # the other tab shows the same photo
     assert over == ["tab"]
     visits.leave("a tab in which nothing was done")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..describers import Mask
 from ..describers.proposal import InitializerProposal
+from .messages import VisitorError
 
 RUN, RESULT, REPORT = "run", "result", "report"
 """Folders of a lesson: its checkpoint, its word as training saves it, and the latter with a report."""
@@ -151,9 +152,16 @@ class Visit:
         return self.show_file(f"{name}-{next(self._numbers)}.png", picture)
 
     def show_file(self, name: str, content: Image.Image | bytes | Path) -> str:
-        """Write a file for the page under a name of our own, in a folder of its own, and return its path."""
+        """Write a file for the page under a name of our own, in a folder of its own, and return its path.
+
+        Raises:
+            VisitorError: The visit is over; nothing is left behind.
+        """
         folder = self.shown / str(next(self._numbers))
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir()
+        except FileNotFoundError as error:
+            raise VisitorError("You have left, and your files were deleted. Please begin again.") from error
         path = folder / name
         if isinstance(content, Image.Image):
             content.save(path)
