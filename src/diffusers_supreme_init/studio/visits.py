@@ -173,8 +173,12 @@ class Visit:
 
     def remove_files(self, kept: Collection[Path] = ()) -> None:
         """Delete everything of this visitor, but uploads that others use."""
-        for folder in (self.folder, self.shown):
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.shown, self.folder):
+            gone = folder.with_name(f"{folder.name}-gone")
+            with contextlib.suppress(OSError):  # renamed first, so that nothing can be written into it meanwhile
+                folder.rename(gone)
+            for path in (gone, folder):
+                shutil.rmtree(path, ignore_errors=True)
         for path in self.uploads.difference(kept):
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # unless gradio has put another file of the same content there
