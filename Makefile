@@ -59,7 +59,7 @@ test-lowest:  ## the fast tests with the oldest versions that pyproject.toml all
 # tests fail with CI=true; elsewhere they are skipped, and -rs says so.
 test-studio: $(INSTALLED)  ## the studio in a real browser (minutes); needs chromium and npm
 	-npm install --silent --no-save --prefix out/axe axe-core@4.11.0
-	$(BIN)/python -m pytest -m slow -rs tests/test_studio.py tests/test_studio_in_a_browser.py
+	$(BIN)/python -m pytest -m slow -rs tests/test_studio.py tests/test_studio_in_a_browser.py tests/test_studio_login.py
 
 fuzz: $(INSTALLED)  ## 20,000 damaged pictures, lists, settings, embedding files and prompts (minutes)
 	FUZZ_ROUNDS=20000 $(BIN)/python -m pytest -m slow tests/test_fuzz.py tests/test_fuzz_inputs.py

@@ -29,6 +29,7 @@ from diffusers_supreme_init import (
     Concept,
     ConfigError,
     DescriberConfig,
+    DescriberError,
     Describers,
     EmbeddingFileError,
     OutputError,
@@ -42,6 +43,7 @@ from diffusers_supreme_init import (
 from diffusers_supreme_init.catalogue import chunk
 from diffusers_supreme_init.catalogue import run as catalogue_run
 from diffusers_supreme_init.catalogue.ledger import read_ledgers
+from diffusers_supreme_init.describers import Captioner
 
 SETTINGS: dict[str, Any] = {"max_train_steps": 1, "validation_samples": 2}
 NUM_FAST = 12
@@ -215,6 +217,75 @@ def test_words_are_kept_as_they_are_found(
     monkeypatch.setattr(Describers, "classifier", None)
     train(pipe, toys, tmp_path / "library", config=SupremeInitConfig(**SETTINGS), describers=config)
     assert library_files(tmp_path / "library") == undisturbed
+
+
+def test_words_of_several_concepts_are_found_together(
+    pipe: Any, describers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = draw_catalogue(tmp_path / "toys", range(6))
+    methods = ["caption", "auto", "class", "caption", "auto", "caption"]
+    write_list(toys, [line | {"initializer": how} for line, how in zip(read_list(toys), methods, strict=True)])
+    config = DescriberConfig(**describers, max_caption_tokens=5, score_samples=2)
+    asked: list[int] = []
+    original = Captioner.describe_each
+
+    def counting(self: Any, images: Any, **options: Any) -> Any:
+        asked.append(len(images))
+        if len(images) > 1 and is_broken:
+            raise DescriberError("it fails on one of them")
+        return original(self, images, **options)
+
+    monkeypatch.setattr(Captioner, "describe_each", counting)
+    found = []
+    for per_batch, is_broken, numbers in (
+        (1, False, [1] * 5),
+        (6, False, [3, 2]),
+        (4, False, [2, 1, 1, 1]),
+        (6, True, [3, *[1] * 5]),  # then each asks for itself
+    ):
+        asked.clear()
+        folder = tmp_path / f"{per_batch}{is_broken}"
+        made = train(pipe, toys, folder, config=UNTRAINED, describers=config, concepts_per_batch=per_batch)
+        assert len(made.trained) == 6
+        assert asked == numbers
+        found.append([read_embedding(path).description for path in sorted(folder.glob("*/*.safetensors"))])
+    assert found[1:] == found[:1] * 3
+
+
+def test_fewer_go_together_when_memory_is_full(
+    pipe: Any, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second step of more than two concepts, and a picture of more than one, do not fit."""
+    step, draw = chunk.TrainingLoop.train_step, type(pipe).__call__
+    together: list[int] = []
+
+    def training(loop: Any, number: int) -> Any:
+        together.append(len(loop.progress))
+        if number == 1 and len(loop.progress) > 2:
+            raise torch.OutOfMemoryError
+        return step(loop, number)
+
+    def drawing(self: Any, prompt: Any, **options: Any) -> Any:
+        if isinstance(prompt, list) and len(prompt) > 1:
+            raise torch.OutOfMemoryError
+        return draw(self, prompt, **options)
+
+    config, prompts = SupremeInitConfig(**SETTINGS | {"max_train_steps": 2}), ["a photo of a {}"]
+    train(pipe, few, tmp_path / "one", config=config, sample_prompts=prompts)
+    monkeypatch.setattr(chunk.TrainingLoop, "train_step", training)
+    monkeypatch.setattr(type(pipe), "__call__", drawing)
+    made = train(pipe, few, tmp_path / "four", config=config, sample_prompts=prompts, concepts_per_batch=4)
+    assert len(made.trained) == 4
+    assert together == [4, 4, 2, 2, 1, 1, 1, 1]  # two of them, then drawing them does not fit either
+    assert [line for line in caplog.messages if "memory is full" in line] == [
+        "memory is full; going on with concepts_per_batch=2",
+        "memory is full; going on with concepts_per_batch=1",
+    ]
+    for number in range(4):
+        file = f"toy-{number}/learned_embeds.safetensors"
+        rows = [read_embedding(tmp_path / name / file).rows for name in ("one", "four")]
+        torch.testing.assert_close(*rows, rtol=0, atol=1e-5)
+    monkeypatch.setattr(type(pipe), "__call__", draw)
 
 
 def test_what_failed_is_tried_again_only_when_asked(pipe: Any, few: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -84,6 +84,19 @@ def test_every_captioner_gives_several_captions(family: str, prompt: str | None,
     assert captioner.describe(IMAGE, max_new_tokens=6)[0].text
 
 
+@pytest.mark.parametrize("family", EVERY_CAPTIONER)
+def test_pictures_that_are_captioned_together_keep_their_captions(family: str, checkpoint: Any) -> None:
+    captioner = Captioner(checkpoint(EVERY_CAPTIONER[family]), prompt="a red" if family == "git" else None)
+    pictures = [random_picture(size, seed=seed) for seed, size in enumerate([(64, 48), (32, 80), (50, 50)])]
+    boxes = [(4, 4, 40, 40), None, (0, 10, 30, 40)] if captioner.describes_boxes else []
+    together = captioner.describe_each(pictures, num_captions=2, max_new_tokens=5, boxes=boxes)
+    assert len(together) == 3
+    for picture, box, found in zip(pictures, boxes or [None] * 3, together, strict=True):
+        alone = captioner.describe(picture, num_captions=2, max_new_tokens=5, box=box)
+        assert [one.text for one in found] == [one.text for one in alone]
+        assert [one.score for one in found] == pytest.approx([one.score for one in alone], abs=1e-3)
+
+
 @pytest.mark.parametrize("family", ["blip", *CHAT_CAPTIONERS])
 def test_captions_depend_on_the_picture(family: str, checkpoint: Any) -> None:
     captioner = Captioner(checkpoint(EVERY_CAPTIONER[family]))
@@ -122,7 +135,7 @@ def test_models_that_can_think_are_asked_not_to(checkpoint: Any, monkeypatch: py
     captioner = Captioner(checkpoint(build_qwen3_vl))
 
     def asked() -> str:
-        return str(captioner.processor.tokenizer.decode(captioner._chat_inputs(IMAGE, None)["input_ids"][0]))
+        return str(captioner.processor.tokenizer.decode(captioner._chat_inputs([IMAGE], [None])["input_ids"][0]))
 
     assert asked().endswith("assistant\n")
     thinks = "{% if enable_thinking is defined and not enable_thinking %}no thoughts{% else %}thoughts{% endif %}"
@@ -172,6 +185,18 @@ def test_more_pictures_than_one_batch(checkpoint: Any) -> None:
     (often,) = classifier.describe([IMAGE] * 17, num_labels=1)
     assert often.text == once.text
     assert often.score == pytest.approx(once.score, abs=1e-5)
+
+
+def test_things_that_are_classified_together_keep_their_labels(checkpoint: Any) -> None:
+    classifier = Classifier(checkpoint(build_vit))
+    things = [
+        [random_picture((48, 48), seed=10 * thing + k) for k in range(number)]
+        for thing, number in enumerate((1, 7, 12))
+    ]
+    for found, pictures in zip(classifier.describe_each(things), things, strict=True):
+        alone = classifier.describe(pictures)
+        assert [one.text for one in found] == [one.text for one in alone]
+        assert [one.score for one in found] == pytest.approx([one.score for one in alone], abs=1e-5)
 
 
 def test_labels_of_your_own(checkpoint: Any) -> None:

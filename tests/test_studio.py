@@ -118,6 +118,26 @@ def open_scene(visitor: Client, point: str | None = CLICK) -> Any:
     return answer if point is None else visitor.predict(point, "this", api_name="/add_point")
 
 
+def call(url: str, session: str, name: str, *given: Any) -> str:
+    """Call an endpoint as any program does that speaks HTTP; return its events."""
+    asked = json.dumps({"data": given, "session_hash": session}).encode()
+    request = urllib.request.Request(f"{url}gradio_api/call/{name}", asked, {"Content-Type": "application/json"})
+    event = json.load(urllib.request.urlopen(request))["event_id"]
+    return urllib.request.urlopen(f"{url}gradio_api/call/{name}/{event}").read().decode()
+
+
+def upload(url: str, name: str) -> str:
+    """Upload the scene under a name; return where the server has put it."""
+    body = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    request = urllib.request.Request(f"{url}gradio_api/upload", body + SCENE.read_bytes() + b"\r\n--x--\r\n", headers)
+    return json.load(urllib.request.urlopen(request))[0]
+
+
+def as_file(path: str | Path) -> dict[str, Any]:
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+
+
 def pixels(path: str | Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
@@ -333,24 +353,9 @@ def test_who_comes_back_in_time_keeps_everything(tmp_path: Path) -> None:
 def test_scripts_that_never_leave_are_forgotten(settings: StudioSettings) -> None:
     """They speak HTTP, so nothing says when they end; an open page says every now and then that it is here."""
     with open_studio(replace(settings, idle_seconds=2.0)) as opened:
-
-        def call(session: str, name: str, *given: Any) -> str:
-            asked = json.dumps({"data": given, "session_hash": session}).encode()
-            request = urllib.request.Request(
-                f"{opened.url}gradio_api/call/{name}", asked, {"Content-Type": "application/json"}
-            )
-            event = json.load(urllib.request.urlopen(request))["event_id"]
-            return urllib.request.urlopen(f"{opened.url}gradio_api/call/{name}/{event}").read().decode()
-
-        def upload() -> str:
-            body = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n%s\r\n--x--\r\n"
-            headers = {"Content-Type": "multipart/form-data; boundary=x"}
-            request = urllib.request.Request(f"{opened.url}gradio_api/upload", body % SCENE.read_bytes(), headers)
-            return json.load(urllib.request.urlopen(request))[0]
-
         for session in ("idle", "busy"):
-            uploaded = {"path": upload(), "meta": {"_type": "gradio.FileData"}}
-            assert "event: complete" in call(session, "open_picture", uploaded)
+            uploaded = as_file(upload(opened.url, "a.png"))
+            assert "event: complete" in call(opened.url, session, "open_picture", uploaded)
         idle, busy = (opened.visits.of(session) for session in ("idle", "busy"))
         kept = [path for visit in (idle, busy) for path in (visit.folder, visit.shown, *visit.uploads)]
         assert all(path.exists() for path in kept)
@@ -363,8 +368,8 @@ def test_scripts_that_never_leave_are_forgotten(settings: StudioSettings) -> Non
         assert len(opened.visits) == 1
         opened.visits.stay("idle")  # no visit begins
         assert len(opened.visits) == 1
-        assert "event: complete" in call("busy", "undo_point")
-        assert "Choose a picture first" in call("idle", "undo_point")
+        assert "event: complete" in call(opened.url, "busy", "undo_point")
+        assert "Choose a picture first" in call(opened.url, "idle", "undo_point")
         deadline = time.monotonic() + 30
         while len(opened.visits) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -616,6 +621,37 @@ def test_no_file_outside_is_served(visitor: Client, studio: StudioServer, path: 
             urllib.request.urlopen(f"{studio.url}{route}{asked}")
 
 
+def test_no_file_of_the_server_is_taken_for_an_upload(visitor: Client, studio: StudioServer, tmp_path: Path) -> None:
+    """Neither a picture nor a word: only what was uploaded is opened."""
+    open_scene(visitor, None)
+    learn(visitor, 1)
+    visit = studio.visits.of(visitor.session_hash)
+    own = next(visit.folder.rglob("learned_embeds.safetensors"))
+    picture = tmp_path / "photo.png"
+    shutil.copy(SCENE, picture)
+    stranger = studio.visits.of("stranger")
+    for name, paths in (
+        ("open_picture", [picture, SCENE, "/etc/passwd", f"{visit.shown}/../../../{picture}"]),
+        ("add_file", [own, "/etc/passwd"]),
+    ):
+        for path in paths:
+            told = call(studio.url, "stranger", name, as_file(path))
+            assert "event: error" in told, (path, told)
+            assert "Traceback" not in told
+    assert (stranger.picture, stranger.others) == (None, {})
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../evil.png", "/tmp/evil.png", "..\\..\\evil.png", "<img src=x>.png", "a" * 300 + ".png"]
+)
+def test_names_of_uploads_are_only_names(studio: StudioServer, name: str) -> None:
+    path = Path(upload(studio.url, name))
+    served = Path(studio.visits.of("names").shown).parents[1]
+    assert path.resolve().is_relative_to(served)
+    assert path.read_bytes() == SCENE.read_bytes()
+    assert "event: complete" in call(studio.url, "names", "open_picture", as_file(path))
+
+
 def test_it_listens_on_this_machine_only(studio: StudioServer) -> None:
     assert studio.url.startswith("http://127.0.0.1:")
     assert studio.page.server_name == "127.0.0.1"
@@ -676,7 +712,10 @@ def studio_push(login, token):
     settings = StudioSettings(pipe=pipe, describers=None, model="user/base", login=login)
     return push(settings, visit, "user/mug", private=True, replace=False, token=token)
 """
-    for login, sentence in (("token", "Paste an access token of yours first"), ("space", "Log in with the button")):
+    for login, sentence in (
+        ("token", "Paste an access token of yours first"),
+        ("space", "Log in with the link above"),
+    ):
         told = hub.run(f"{setup}result = studio_push({login!r}, None)")
         assert sentence in told.error  # though this machine is logged in
     told = hub.run(f"{setup}result = studio_push('token', {READ_TOKEN!r})")

@@ -18,7 +18,7 @@ import torch
 from conftest import ROOT, TOYBOX, random_picture
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 from test_studio import MASK, SCENE, TOY, WORDS, pixels
 
 pytestmark = pytest.mark.slow
@@ -83,16 +83,21 @@ def running_studio(folder: Path, *, sampler_steps: int) -> Iterator[tuple[str, s
             [sys.executable, "-m", "diffusers_supreme_init", *words], cwd=folder, stdout=written, stderr=written
         )
     try:
-        deadline = time.monotonic() + 120
-        while not (found := re.search(r"open at (http\S+)", log.read_text())):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield found[1], process
+        yield address_in(log, process), process
     finally:
         process.terminate()
         process.wait(30)
     assert "Traceback" not in log.read_text()
+
+
+def address_in(log: Path, process: subprocess.Popen[bytes]) -> str:
+    """Return where a studio is, once its log says so."""
+    deadline = time.monotonic() + 120
+    while not (found := re.search(r"open at (http\S+)", log.read_text())):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    return found[1]
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +116,20 @@ def opened(browser: Browser, address: str, size: Any, **options: Any) -> Iterato
     page = browser.new_page(viewport=size, accept_downloads=True, **options)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
+    page.on("dialog", lambda dialog: answer(dialog, wrong))
     page.on("request", lambda asked: wrong.append(asked.url) if not is_ours(asked.url, address) else None)
     page.goto(address)
     page.wait_for_selector("#picture input[type=file]", state="attached")
     yield page
     page.close()
     assert not wrong
+
+
+def answer(dialog: Dialog, wrong: list[str]) -> None:
+    """Leave the page if the browser asks whether to; any other dialog is a script that should not have run."""
+    if dialog.type != "beforeunload":
+        wrong.append(f"dialog: {dialog.message}")
+    dialog.accept()
 
 
 def is_ours(url: str, address: str) -> bool:
@@ -243,7 +255,9 @@ def test_undo_box_and_a_reload(page: Page) -> None:
     expect(page.locator("#found")).to_contain_text("the opposite corner")
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.locator("#found")).to_contain_text("The whole picture will be learned")
-    page.reload()
+    with page.expect_event("dialog") as asked:  # the picture would be lost
+        page.reload()
+    assert asked.value.type == "beforeunload"
     page.wait_for_selector("#picture input[type=file]", state="attached")
     expect(page.locator("#crop img")).to_have_count(0)
     expect(page.locator("#learn")).to_have_count(0)

@@ -1,11 +1,15 @@
 """Some tasks -> saved concepts: words, latents and rows, one kind of model at a time; one failure stops no other."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from ..describers.candidates import initializer_record_of
-from ..errors import TrainingError
+import torch
+
+from ..describers.asking import Question, ask_together
+from ..describers.finding import initializer_record_of
+from ..errors import DescriberError, TrainingError
 from ..objective.latents import PictureLatents, encode_concept
 from ..objective.losses import autocast_dtype
 from ..objective.phases import NO_PROMPT, ready_to_encode, ready_to_step
@@ -19,7 +23,8 @@ from ..training.word_finding import (
     Findings,
     choose_among,
     comparison_prompts,
-    describe_concept,
+    find_regions_of,
+    find_words,
     given_masks,
     is_undecided,
     tell_coverage,
@@ -36,7 +41,9 @@ def train_chunk(shop: Workshop, tasks: Sequence[Task]) -> None:
         OutputError: Nothing can be written, so that no other concept could be saved either.
     """
     at_work = [Work(task) for task in tasks]
-    at_work = [one for one in at_work if succeeds(shop, one, _describe)]
+    at_work = [one for one in at_work if succeeds(shop, one, _find_regions)]
+    _ask_together(shop, at_work)
+    at_work = [one for one in at_work if succeeds(shop, one, _find_words)]
     device = shop.accelerator.device
     with shop.describers.set_aside():
         with ready_to_encode(shop.backbone, device):
@@ -48,12 +55,36 @@ def train_chunk(shop: Workshop, tasks: Sequence[Task]) -> None:
             _train(shop, at_work)
 
 
-def _describe(shop: Workshop, one: Work) -> None:
+def _find_regions(shop: Workshop, one: Work) -> None:
     one.words = shop.known_words.get(one.task.key)
     is_known = one.words is not None
-    one.findings = describe_concept(
-        one.task.concept, shop.backbone, shop.describers, shop.config, words_are_known=is_known
-    )
+    one.findings = find_regions_of(one.task.concept, shop.describers, shop.config, words_are_known=is_known)
+
+
+def _has_to_ask(one: Work) -> bool:
+    return one.words is None and one.task.concept.method is not None
+
+
+def _ask_together(shop: Workshop, at_work: Sequence[Work]) -> None:
+    """Ask captioner and classifier about `concepts_per_batch` concepts at once, if they go through models together."""
+    asked = [one for one in at_work if _has_to_ask(one)]
+    for first in range(0, len(asked), shop.concepts_per_batch) if shop.concepts_per_batch > 1 else ():
+        together = asked[first : first + shop.concepts_per_batch]
+        questions = [Question(str(one.task.concept.method), _found(one).selected) for one in together]
+        started = time.monotonic()
+        # If the models fail, each concept asks for itself: only those fail that are to blame.
+        with contextlib.suppress(DescriberError):
+            for one, answers in zip(together, ask_together(questions, shop.describers), strict=True):
+                one.answers = answers
+        for one in together:
+            one.seconds += (time.monotonic() - started) / len(together)
+
+
+def _find_words(shop: Workshop, one: Work) -> None:
+    if _has_to_ask(one):
+        one.findings = find_words(
+            _found(one), one.task.concept, shop.backbone, shop.describers, shop.config, answers=one.answers
+        )
 
 
 def _encode(shop: Workshop, one: Work) -> None:
@@ -98,19 +129,24 @@ def _train(shop: Workshop, at_work: Sequence[Work]) -> None:
             compiling=config.compile,
         ),
     ):
-        for first in range(0, len(at_work), shop.concepts_per_batch):
-            together = at_work[first : first + shop.concepts_per_batch]
-            started = time.monotonic()
+        waiting = list(at_work)
+        while waiting:
+            together, started = waiting[: shop.concepts_per_batch], time.monotonic()
             try:
                 results = _learned(shop, [_start(one) for one in together])
+            except torch.OutOfMemoryError:
+                if not shop.takes_fewer():
+                    raise
+                continue
             except TrainingError as error:
                 for one in together:
                     fail(shop, one, error)
-                continue
-            seconds = (time.monotonic() - started) / len(together)
-            for one, result in zip(together, results, strict=True):
-                one.seconds, one.result = one.seconds + seconds, result
-            save_concepts(shop, together)
+            else:
+                seconds = (time.monotonic() - started) / len(together)
+                for one, result in zip(together, results, strict=True):
+                    one.seconds, one.result = one.seconds + seconds, result
+                save_concepts(shop, together)
+            del waiting[: len(together)]
 
 
 def _prompts(shop: Workshop, starts: Sequence[ConceptProgress]) -> list[str]:

@@ -77,8 +77,8 @@ def train_catalogue(
         num_shards: Train only one of so many parts of the list. Parts are taken by the hash of the concepts' names, so
             that no process has to know of another. `accelerate launch` divides the part among its processes.
         shard_index: Which part, from 0.
-        concepts_per_batch: How many concepts go through the model together: faster on a GPU that one does not fill,
-            but their rows then differ by rounding.
+        concepts_per_batch: How many concepts go through the model, captioner and classifier together: faster on a GPU
+            that one does not fill, but rows, losses and scores then differ by rounding, and so may close words.
         retry_failed: Try again what failed.
         overwrite: Train anew what is there with other settings, or was not trained by this function.
         dry_run: Only say what would be done.

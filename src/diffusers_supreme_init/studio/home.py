@@ -106,7 +106,7 @@ def push(
     """
     folder = _result(visit)
     if settings.login != "machine" and not token:
-        how = "Log in with the button" if settings.login == "space" else "Paste an access token of yours"
+        how = "Log in with the link above" if settings.login == "space" else "Paste an access token of yours"
         raise VisitorError(f"{how} first, so that the word is published under your name.")
     try:
         check_repo_id(repo_id.strip())

@@ -8,7 +8,7 @@ import gradio as gr
 from .calls import AT_ONCE, PRIVATE
 from .settings import StudioSettings
 from .steps.gallery import GalleryStep
-from .steps.home import HomeStep
+from .steps.home import ACCOUNT, HomeStep
 from .steps.picture import PictureStep
 from .steps.training import TrainingStep
 from .steps.words import WordsStep
@@ -20,6 +20,8 @@ HEAD = """<script>
 new MutationObserver(() => document.querySelectorAll(".empty[aria-label]:not([role])")
     .forEach((frame) => frame.setAttribute("role", "img")))
     .observe(document.documentElement, { childList: true, subtree: true });
+// A reload or a slip of the finger would lose the picture and the word: the browser asks first.
+addEventListener("beforeunload", (event) => document.querySelector("#crop img") && event.preventDefault());
 </script>"""
 TITLE = "The studio: show a picture, get a word"
 _UPLOADS_NOBODY_OPENED = (3600, 86400)
@@ -68,7 +70,20 @@ def build_page(settings: StudioSettings, visits: Visits) -> gr.Blocks:
             home.renew_code_after(drawn)
         gr.Timer(settings.idle_seconds / _CALLS_WHILE_IDLE).tick(stay, None, None, **PRIVATE, **AT_ONCE)
         page.unload(leave)
+    if settings.login == "space":
+        _lay_out_login(page)
     return page
+
+
+def _lay_out_login(page: gr.Blocks) -> None:
+    """Add a page to log in on, for a tab of its own: logging in leaves the page, and the studio would be forgotten."""
+    with page.route("Your account", ACCOUNT, show_in_navbar=False):
+        gr.HTML(
+            "<h1>Log in to Hugging Face</h1><p>Words that you publish will be under your name. Once you are logged "
+            "in, close this tab, and go on where you were.</p>",
+            elem_classes="intro",
+        )
+        gr.LoginButton()
 
 
 def _both_visible() -> list[Any]:

@@ -15,7 +15,8 @@ from ..backbones import Backbone
 from ..concepts import Concept, find_regions
 from ..config import SupremeInitConfig
 from ..describers import Describers
-from ..describers.candidates import Candidates, initializer_record_of
+from ..describers.candidates import Candidates
+from ..describers.finding import initializer_record_of
 from ..describers.proposal import candidate_table
 from ..errors import DescriberError, PictureError, RegionError
 from ..objective.latents import PictureLatents

@@ -7,7 +7,8 @@ from ..backbones import backbone_for
 from ..concepts import METHODS, Concept, find_regions
 from ..config import DescriberConfig, SupremeInitConfig
 from ..describers import Describers, Region
-from ..describers.candidates import Candidates, find_candidates, initializer_record_of
+from ..describers.candidates import Candidates
+from ..describers.finding import find_candidates, initializer_record_of
 from ..describers.proposal import InitializerProposal
 from ..describers.selection import SelectedPicture, select_pictures
 from ..errors import ConfigError, shown

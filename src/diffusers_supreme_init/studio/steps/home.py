@@ -12,6 +12,9 @@ from ..lessons import reporter_of
 from ..settings import StudioSettings
 from ..visits import Visits
 
+ACCOUNT = "account"
+"""Path of the page on which visitors of a Space log in."""
+
 
 class HomeStep(Step):
     """What the visitor takes home.
@@ -119,7 +122,7 @@ class HomeStep(Step):
         with gr.Accordion("Publish it on the Hugging Face Hub", open=False):
             gr.HTML('<p class="hint">The word and a card that tells how it was made; your photo stays with you.</p>')
             if login == "space":
-                gr.LoginButton()
+                gr.HTML(f'<p><a href="{ACCOUNT}" target="_blank">Log in to Hugging Face</a>, in another tab.</p>')
             with gr.Row():
                 repo = gr.Textbox(label="Your name and the word’s", placeholder="user/mug", elem_id="repo")
                 private = gr.Checkbox(True, label="Only I can see it")
