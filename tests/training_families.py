@@ -54,8 +54,6 @@ class TrainingFamily:
         decoding: What its pipeline does to latents before it decodes them.
         exact_everywhere: Whether a concept is its description to the last bit also at the beginning of a prompt and
             before a mark, not only between spaces.
-        is_fast: Whether `make test` runs every test on it, and not only those of the objective, of step 0 and of what
-            moves.
     """
 
     name: str
@@ -65,7 +63,6 @@ class TrainingFamily:
     build: Callable[[], Any]
     decoding: Decoding = scaled
     exact_everywhere: bool = True
-    is_fast: bool = True
 
     @property
     def is_flow(self) -> bool:
@@ -663,7 +660,7 @@ def _case(
 
 def _language_model(name: str, objective: Objective, **options: Any) -> TrainingFamily:
     """Return the case of a family whose vocabulary attaches spaces to words."""
-    case = _case(name, name, objective, exact_everywhere=False, is_fast=False, **options)
+    case = _case(name, name, objective, exact_everywhere=False, **options)
     # The tiny pipelines of the loader's tests choose other layers and fewer tokens than the real ones.
     call = {key: value for key, value in case.family.call.items() if key not in _ALTERED}
     return replace(case, family=replace(case.family, call=call))
@@ -699,14 +696,13 @@ TRAINING_FAMILIES = [
         IDEOGRAM4.build,
         channels_last_by_square,
         exact_everywhere=False,
-        is_fast=False,
     ),
     _language_model("lumina2", lumina2),
     _language_model("cogview4", cogview4),
     _language_model("kolors", kolors, change=_scaled_linear),
-    _case("chroma", "chroma", chroma, exact_everywhere=False, is_fast=False),
-    _case("hunyuan_dit", "hunyuan_dit", hunyuan_dit, is_fast=False),
-    _case("aura_flow", "aura_flow", aura_flow, change=_calm_aura, exact_everywhere=False, is_fast=False),
-    _case("pixart_alpha", "pixart_alpha", pixart_alpha, exact_everywhere=False, is_fast=False),
+    _case("chroma", "chroma", chroma, exact_everywhere=False),
+    _case("hunyuan_dit", "hunyuan_dit", hunyuan_dit),
+    _case("aura_flow", "aura_flow", aura_flow, change=_calm_aura, exact_everywhere=False),
+    _case("pixart_alpha", "pixart_alpha", pixart_alpha, exact_everywhere=False),
 ]
 TRAINING_FAMILY = {case.name: case for case in TRAINING_FAMILIES}

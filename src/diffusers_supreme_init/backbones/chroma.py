@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import ChromaImg2ImgPipeline, ChromaPipeline
+from diffusers import ChromaImg2ImgPipeline, ChromaInpaintPipeline, ChromaPipeline
 from torch import Tensor
 
 from . import defaults
@@ -17,7 +17,11 @@ _POSITION_AXES = 3
 class ChromaBackbone(FlowBackbone):
     """See `Backbone`."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (ChromaPipeline, ChromaImg2ImgPipeline)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        ChromaPipeline,
+        ChromaImg2ImgPipeline,
+        ChromaInpaintPipeline,
+    )
     defaults = defaults.CHROMA
     max_sequence_length = 512
 
