@@ -3,19 +3,22 @@
 import copy
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import disk_offload
 from conftest import ROOT, random_picture
-from family_runs import make_trainer
+from family_runs import each_family_in_turn, make_trainer
 from tiny.every_family import FAMILY
-from training_families import TRAINING_FAMILY
+from training_families import TRAINING_FAMILY, TrainingFamily
 
 from diffusers_supreme_init import (
     Concept,
     ConfigError,
     InitializerError,
+    PlaceholderTokenError,
     SupremeInitWarning,
     UnsupportedPipelineError,
     backbones,
@@ -48,24 +51,85 @@ def test_a_description_that_fits_clip_but_not_t5_is_refused(
     make_trainer(TRAINING_FAMILY["stable_diffusion_3_without_t5"].build(), initializer=words)
 
 
-@pytest.mark.parametrize(
-    ("name", "component", "message"),
-    [
-        ("stable_diffusion_xl", "text_encoder_2", "got one without text_encoder_2"),
-        ("stable_diffusion_3", "text_encoder", "got one without text_encoder"),
-        ("flux_dev", "text_encoder_2", "got one without text_encoder_2"),
-        ("pixart_sigma", "text_encoder", "got one without text_encoder"),
-        ("sana", "vae", "got one without vae"),
-        ("z_image", "tokenizer", "got one without tokenizer"),
-        ("qwen_image21", "processor", "got one without processor"),
-        ("flux2", "tokenizer", "got one without tokenizer"),
-    ],
-)
-def test_pipelines_that_lack_a_part_are_refused(name: str, component: str, message: str) -> None:
-    pipe = TRAINING_FAMILY[name].build()
-    pipe.register_modules(**{component: None})
+@each_family_in_turn("stable_diffusion_xl", "z_image", "qwen_image21")
+def test_pipelines_that_lack_a_part_are_refused(case: TrainingFamily) -> None:
+    """Also a text encoder without the tokenizer that it needs."""
+    pipe = case.build()
+    for component in backbone_for(pipe).required:
+        part = getattr(pipe, component)
+        pipe.register_modules(**{component: None})
+        with pytest.raises(UnsupportedPipelineError, match=f"got one without {component}"):
+            make_trainer(pipe)
+        pipe.register_modules(**{component: part})
+    make_trainer(pipe)
+
+
+def test_a_t5_without_its_tokenizer_is_refused() -> None:
+    """Stable Diffusion 3 works without both."""
+    pipe = TRAINING_FAMILY["stable_diffusion_3"].build()
+    pipe.register_modules(tokenizer_3=None)
+    message = "text_encoder_3: expected a text encoder .* with its tokenizer, got T5EncoderModel with no tokenizer_3"
     with pytest.raises(UnsupportedPipelineError, match=message):
         make_trainer(pipe)
+
+
+@each_family_in_turn("stable_diffusion", "z_image")
+def test_text_encoders_that_are_offloaded_to_disk_are_refused(case: TrainingFamily, tmp_path: Path) -> None:
+    for name in case.trained:
+        pipe = case.build()
+        disk_offload(getattr(pipe, name), tmp_path / name, execution_device=torch.device("cpu"))
+        with pytest.raises(UnsupportedPipelineError, match=f"{name}: expected a pipeline without offloading hooks"):
+            make_trainer(pipe)
+
+
+@each_family_in_turn("stable_diffusion_3", "z_image")
+def test_placeholder_tokens_that_a_vocabulary_has_already_are_refused(
+    case: TrainingFamily, unchanged: Callable[[Any], None]
+) -> None:
+    """Special tokens and added ones, also of a text encoder that is not trained."""
+    pipe = case.build()
+    pairs = find_text_pairs(pipe)
+    pairs[-1].tokenizer.add_tokens(["<mug>"])
+    unchanged(pipe)
+    with pytest.raises(PlaceholderTokenError, match="<mug>' was added to the tokenizer by somebody else"):
+        make_trainer(pipe)
+    for pair in pairs:
+        own = sorted({*pair.tokenizer.all_special_tokens, *pair.tokenizer.get_added_vocab()} - {"<mug>"})
+        for token in own[:: 1 + len(own) // 10]:  # T5 has a hundred
+            with pytest.raises(PlaceholderTokenError, match=re.escape(repr(token))):
+                make_trainer(pipe, token=token)
+
+
+@each_family_in_turn("qwen_image")
+def test_descriptions_with_special_tokens_are_refused(case: TrainingFamily) -> None:
+    pipe = case.build()
+    tokenizer = find_text_pairs(pipe)[0].tokenizer
+    words = f"a red mug{tokenizer.eos_token or tokenizer.sep_token}"
+    ids = tokenizer(words, add_special_tokens=False).input_ids
+    if case.name == "kolors":  # whose tokenizer reads the letters
+        assert tokenizer.eos_token_id not in ids
+        make_trainer(pipe, initializer=words)
+    else:
+        with pytest.raises(InitializerError, match="special tokens"):
+            make_trainer(pipe, initializer=words)
+
+
+@each_family_in_turn("z_image", "pixart_sigma")
+def test_tokens_that_a_user_added_keep_their_ids_beside_a_concept(case: TrainingFamily) -> None:
+    """More of them than the embedding matrix has rows to spare: it grows, and none of them is a row of the concept."""
+    pipe = case.build()
+    added = [f"<extra-{number}>" for number in range(120)]
+    chosen = [pair for pair in find_text_pairs(pipe) if pair.encoder_name in case.trained]
+    ids = {}
+    for pair in chosen:
+        pair.tokenizer.add_tokens(added)
+        ids[pair.encoder_name] = pair.tokenizer.convert_tokens_to_ids(added)
+    make_trainer(pipe).train()
+    for pair in find_text_pairs(pipe):
+        if pair.encoder_name in case.trained:
+            assert pair.tokenizer.convert_tokens_to_ids(added) == ids[pair.encoder_name]
+            assert not set(ids[pair.encoder_name]) & set(pair.row_ids("<mug>"))
+            assert len(pair.embedding.weight) > max(pair.row_ids("<mug>"))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +187,7 @@ def test_settings_that_a_family_lacks_are_refused(name: str, options: dict[str, 
         make_trainer(TRAINING_FAMILY[name].build(), **options)
 
 
-@pytest.mark.parametrize("name", ["z_image", "flux2_klein", "flux2"])
+@pytest.mark.parametrize("name", ["z_image", "flux2_klein", "flux2", "ideogram4"])
 def test_chat_templates_that_lose_the_prompt_are_refused(name: str) -> None:
     pipe = TRAINING_FAMILY[name].build()
     tokenizer = pipe.tokenizer
@@ -139,9 +203,26 @@ def test_chat_templates_that_lose_the_prompt_are_refused(name: str) -> None:
         make_trainer(pipe)
 
 
-def test_a_template_that_is_not_the_one_that_is_cut_off_is_refused() -> None:
-    pipe = TRAINING_FAMILY["qwen_image"].build()
-    pipe.prompt_template_encode = "<|im_start|>user\n{}<|im_end|>\n"
+@pytest.mark.parametrize(
+    ("name", "attribute"), [("qwen_image", "prompt_template_encode"), ("qwen_image21", "prompt_template_t2i")]
+)
+def test_templates_of_pipelines_that_lose_the_prompt_are_refused(name: str, attribute: str) -> None:
+    pipe = TRAINING_FAMILY[name].build()
+    setattr(pipe, attribute, "Draw what you like.")
+    with pytest.raises(UnsupportedPipelineError, match=r"that holds the prompt .* 'Draw what you like\.' for"):
+        make_trainer(pipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "template"),
+    [
+        ("qwen_image", "prompt_template_encode", "<|im_start|>user\n{}<|im_end|>\n"),
+        ("krea2", "prompt_template_encode_prefix", "<|im_start|>user\n"),
+    ],
+)
+def test_a_template_that_is_not_the_one_that_is_cut_off_is_refused(name: str, attribute: str, template: str) -> None:
+    pipe = TRAINING_FAMILY[name].build()
+    setattr(pipe, attribute, template)
     with pytest.raises(UnsupportedPipelineError, match="a template with 34 tokens before the prompt, .* got 3;"):
         make_trainer(pipe)
 

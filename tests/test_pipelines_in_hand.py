@@ -1,6 +1,5 @@
 """Trainers made from what users have in hand: pipelines for other tasks, adapters, checkpoint files."""
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import disk_offload
 from diffusers import (
     UNet2DConditionModel,
 )
@@ -20,14 +18,10 @@ from training_families import TRAINING_FAMILY
 
 from diffusers_supreme_init import (
     CheckpointError,
-    InitializerError,
-    PlaceholderTokenError,
     SupremeInitConfig,
-    UnsupportedPipelineError,
 )
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.catalogue.facts import digest_of, facts_of_run
-from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 
 def in_turn(names: Iterable[str], *fast: str) -> list[Any]:
@@ -171,36 +165,3 @@ def test_a_transformer_from_a_checkpoint_file_trains(name: str, tmp_path: Path) 
     pipe.register_modules(transformer=loaded)
     (result,) = make_trainer(pipe).train()
     assert torch.equal(result.rows["text_encoder"], expected.rows["text_encoder"])
-
-
-# Bad input
-
-
-def test_a_language_model_that_is_offloaded_to_disk_is_refused(tmp_path: Path) -> None:
-    pipe = TRAINING_FAMILY["z_image"].build()
-    disk_offload(pipe.text_encoder, tmp_path, execution_device=torch.device("cpu"))
-    with pytest.raises(UnsupportedPipelineError, match="text_encoder: expected a pipeline without offloading hooks"):
-        make_trainer(pipe)
-
-
-def test_a_placeholder_token_that_the_vocabulary_has_already_is_refused(unchanged: Callable[[Any], None]) -> None:
-    pipe = TRAINING_FAMILY["z_image"].build()
-    unchanged(pipe)
-    for token in ("<|im_start|>", "<think>", "<tool_call>"):
-        with pytest.raises(PlaceholderTokenError, match=re.escape(token)):
-            make_trainer(pipe, token=token)
-    with pytest.raises(InitializerError, match="special tokens"):
-        make_trainer(pipe, initializer="a red mug<|im_end|>")
-
-
-def test_tokens_that_a_user_added_keep_their_ids_beside_a_concept() -> None:
-    """More of them than the embedding matrix has rows to spare: it grows, and none of them is a row of the concept."""
-    pipe = TRAINING_FAMILY["z_image"].build()
-    added = [f"<extra_{number}>" for number in range(60)]
-    pipe.tokenizer.add_tokens(added)
-    ids = pipe.tokenizer.convert_tokens_to_ids(added)
-    make_trainer(pipe).train()
-    (pair,) = find_text_pairs(pipe)
-    assert pipe.tokenizer.convert_tokens_to_ids(added) == ids
-    assert not set(ids) & set(pair.row_ids("<mug>"))
-    assert len(pair.embedding.weight) > max(pair.row_ids("<mug>"))
