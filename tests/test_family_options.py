@@ -76,12 +76,12 @@ def test_mixed_precision_and_gradient_checkpointing(case: TrainingFamily) -> Non
 def test_recomputed_layers_of_a_text_encoder_change_no_bit_and_drop_nothing(
     case: TrainingFamily, unchanged: Callable[[Any], None]
 ) -> None:
-    """CLIPs are too small for it to be worth anything; the transformer of HunyuanDiT cannot, so nothing does."""
+    """CLIPs are too small for it to be worth anything; Kolors' ChatGLM and HunyuanDiT's transformer cannot."""
     if case.name == "hunyuan_dit":
         pytest.skip("its settings are refused: `test_settings_that_a_family_lacks_are_refused`")
     pipe, passes = case.build(), []
     for part in pipe.text_encoder.modules():
-        if hasattr(part, "attention_dropout"):
+        if isinstance(getattr(part, "attention_dropout", None), float):
             part.attention_dropout = 0.5
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.5
@@ -98,8 +98,8 @@ def test_recomputed_layers_of_a_text_encoder_change_no_bit_and_drop_nothing(
         num_passes.append(len(passes))
     for hook in hooks:
         hook.remove()
-    is_clip = type(pipe.text_encoder).__name__.startswith("CLIP")
-    assert num_passes[1] == num_passes[0] if is_clip else num_passes[1] > num_passes[0]
+    recomputes = not type(pipe.text_encoder).__name__.startswith(("CLIP", "ChatGLM"))
+    assert num_passes[1] > num_passes[0] if recomputes else num_passes[1] == num_passes[0]
     assert torch.equal(*rows)
 
 
