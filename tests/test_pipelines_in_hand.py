@@ -1,4 +1,4 @@
-"""Trainers made from what users have in hand: pipelines for other tasks, adapters, checkpoint files."""
+"""Trainers made from what users have in hand: adapters and checkpoint files (pipelines: `test_other_tasks.py`)."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +14,7 @@ from family_runs import CAPTION, make_trainer
 from peft import LoraConfig
 from safetensors.torch import save_file
 from tiny.families import run
+from tiny.original_layout import stable_diffusion_file, stable_diffusion_xl_file, z_image
 from training_families import TRAINING_FAMILY
 
 from diffusers_supreme_init import (
@@ -29,22 +30,38 @@ def in_turn(names: Iterable[str], *fast: str) -> list[Any]:
     return [pytest.param(name, marks=[] if name in fast else pytest.mark.slow) for name in names]
 
 
+FILES = {"stable_diffusion": stable_diffusion_file, "stable_diffusion_xl": stable_diffusion_xl_file}
+"""Published checkpoint files of whole pipelines."""
+
+
 # Adapters
 
 
 LORA = LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=["to_q", "to_k", "q_proj", "v_proj"])
 
 
+@pytest.mark.parametrize(
+    ("name", "components"),
+    [
+        ("stable_diffusion", ["unet", "text_encoder"]),
+        pytest.param("stable_diffusion_xl", ["unet", "text_encoder", "text_encoder_2"], marks=pytest.mark.slow),
+        pytest.param("stable_diffusion_3", ["transformer", "text_encoder"], marks=pytest.mark.slow),
+        pytest.param("flux_dev", ["transformer", "text_encoder"], marks=pytest.mark.slow),
+        ("z_image", ["transformer"]),
+        pytest.param("qwen_image", ["transformer"], marks=pytest.mark.slow),
+        pytest.param("flux2_klein", ["transformer"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_lora_takes_part_in_training_and_is_named_on_the_card(
-    tmp_path: Path, unchanged: Callable[[Any], None]
+    name: str, components: list[str], tmp_path: Path, unchanged: Callable[[Any], None]
 ) -> None:
-    case = TRAINING_FAMILY["stable_diffusion"]
+    case = TRAINING_FAMILY[name]
     (plain,) = make_trainer(case.build()).train()
     pipe = case.build()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        pipe.unet.add_adapter(LORA, adapter_name="style")
-        pipe.text_encoder.add_adapter(LORA, adapter_name="style")
+        for component in components:
+            getattr(pipe, component).add_adapter(LORA, adapter_name="style")
     pipe.set_adapters("style", 0.5)
     run(case.family, pipe, "a dog")
     unchanged(pipe)
@@ -57,7 +74,7 @@ def test_a_lora_takes_part_in_training_and_is_named_on_the_card(
     assert not torch.equal(result.rows["text_encoder"], plain.rows["text_encoder"])
     trainer.save(tmp_path, sample_prompts=())
     card = (tmp_path / "README.md").read_text()
-    for component in ("unet", "text_encoder"):
+    for component in components:
         assert f"The LoRA `style` (weight 0.5) was loaded in `{component}` during training" in card
     pipe.unload_multitoken_inversion("<mug>")
 
@@ -107,10 +124,11 @@ def ip_adapter_weights(unet: UNet2DConditionModel) -> dict[str, Any]:
     return {"image_proj": projection, "ip_adapter": attention}
 
 
+@pytest.mark.parametrize("name", in_turn(["stable_diffusion", "stable_diffusion_xl", "kolors"], "stable_diffusion"))
 def test_an_ip_adapter_is_set_aside_in_training_and_back_afterwards(
-    tmp_path: Path, unchanged: Callable[[Any], None]
+    name: str, tmp_path: Path, unchanged: Callable[[Any], None]
 ) -> None:
-    case = TRAINING_FAMILY["stable_diffusion"]
+    case = TRAINING_FAMILY[name]
     (plain,) = make_trainer(case.build(), validation_samples=2).train()
     pipe = case.build()
     pipe.unet._load_ip_adapter_weights([ip_adapter_weights(pipe.unet)], low_cpu_mem_usage=False)
@@ -153,12 +171,43 @@ def test_a_pipeline_from_a_checkpoint_file_trains(tmp_path: Path) -> None:
     assert np.array_equal(run(case.family, fresh, prompt), run(case.family, pipe, prompt))
 
 
+@pytest.mark.parametrize("name", in_turn(FILES, "stable_diffusion"))
+def test_a_pipeline_from_a_published_checkpoint_file_trains(name: str, tmp_path: Path) -> None:
+    """Denoiser, autoencoder and text encoders in one file, under the names of the original programs."""
+    case = TRAINING_FAMILY[name]
+    plain = case.build()
+    (expected,) = make_trainer(case.build()).train()
+    plain.save_pretrained(tmp_path / "configuration")
+    save_file(FILES[name](plain), tmp_path / "model.safetensors")
+    pipe = type(plain).from_single_file(
+        str(tmp_path / "model.safetensors"), config=str(tmp_path / "configuration"), local_files_only=True
+    )
+    trainer = make_trainer(pipe)
+    (result,) = trainer.train()
+    for key in case.trained:
+        assert torch.equal(result.rows[key], expected.rows[key])
+    trainer.save(tmp_path / "mug", sample_prompts=())
+    fresh = case.build()
+    fresh.load_multitoken_inversion(tmp_path / "mug")
+    prompt = "a photo of <mug>"
+    assert np.array_equal(run(case.family, fresh, prompt), run(case.family, pipe, prompt))
+
+
+def test_a_transformer_from_a_published_checkpoint_file_trains(tmp_path: Path) -> None:
+    """Of Z-Image; diffusers takes Flux' original names for Flux' own width only."""
+    train_from_file("z_image", z_image, tmp_path)
+
+
 @pytest.mark.parametrize("name", in_turn(["z_image", "flux2_klein"], "z_image"))
 def test_a_transformer_from_a_checkpoint_file_trains(name: str, tmp_path: Path) -> None:
+    train_from_file(name, torch.nn.Module.state_dict, tmp_path)
+
+
+def train_from_file(name: str, layout: Callable[[Any], dict[str, torch.Tensor]], tmp_path: Path) -> None:
     pipe = TRAINING_FAMILY[name].build()
     (expected,) = make_trainer(TRAINING_FAMILY[name].build()).train()
     pipe.transformer.save_pretrained(tmp_path / "configuration")
-    save_file(pipe.transformer.state_dict(), tmp_path / "model.safetensors")
+    save_file(layout(pipe.transformer), tmp_path / "model.safetensors")
     loaded = type(pipe.transformer).from_single_file(
         str(tmp_path / "model.safetensors"), config=str(tmp_path / "configuration"), local_files_only=True
     )
