@@ -309,6 +309,7 @@ def test_a_closed_page_ends_its_training_and_leaves_no_file(studio: StudioServer
     client = Client(studio.url, verbose=False)
     client.predict(handle_file(str(SCENE.with_name("scene_2.png"))), api_name="/open_picture")
     client.predict("79, 195", "this", api_name="/add_point")
+    assert client.session_hash in studio.page.state_holder
     visit = studio.visits.of(client.session_hash)
     (upload,) = visit.uploads
     assert upload.is_file()
@@ -324,11 +325,13 @@ def test_a_closed_page_ends_its_training_and_leaves_no_file(studio: StudioServer
     assert not visit.folder.exists()
     assert not visit.shown.exists()
     assert not upload.exists()
+    assert client.session_hash not in studio.page.state_holder
     assert "<cup>" not in str(snapshot_of(settings.pipe)["tokenizer"])
 
 
 def test_who_comes_back_in_time_keeps_everything(tmp_path: Path) -> None:
-    visits = Visits(tmp_path / "private", tmp_path / "served", grace_seconds=0.2)
+    over: list[str] = []
+    visits = Visits(tmp_path / "private", tmp_path / "served", grace_seconds=0.2, forget=over.append)
     visit = visits.of("tab")
     upload = tmp_path / "photo.jpg"
     upload.touch()
@@ -344,6 +347,10 @@ def test_who_comes_back_in_time_keeps_everything(tmp_path: Path) -> None:
     time.sleep(0.4)
     assert not visit.folder.exists()
     assert upload.exists()  # the other tab shows the same photo
+    assert over == ["tab"]
+    visits.leave("a tab in which nothing was done")
+    time.sleep(0.4)
+    assert over[1:] == ["a tab in which nothing was done"]
     visits.close_all()
     assert not upload.exists()
     assert len(visits) == 0
@@ -725,6 +732,18 @@ def studio_push(login, token):
     address = hub.run(f"{setup}result = studio_push('token', {WRITE_TOKEN!r})", token=None).check().value
     assert address.endswith("/user/mug")
     assert len(hub.server.commits("user/mug")) == 2
+    # It is private: the owner of this machine may draw with it, a visitor may not with the machine's login.
+    drawn = f"""{setup}
+from diffusers_supreme_init.studio.drawing import add_from_hub, draw, filled, sources_of
+guest = Visit(Path({str(tmp_path)!r}) / "guest", Path({str(tmp_path)!r}) / "shown")
+def studio_draw(login):
+    settings = StudioSettings(pipe=pipe, describers=None, model="user/base", login=login)
+    name = add_from_hub(settings, guest, "user/mug")
+    (picture,) = draw(settings, sources_of(guest), filled(guest, ["a photo of a {{}}"]), 0)
+    return name, picture.size
+"""
+    assert hub.run(f"{drawn}result = studio_draw('machine')").check().value == ["<mug>", [32, 32]]
+    assert "user/mug" in hub.run(f"{drawn}result = studio_draw('token')").error
 
 
 # a host that lends its GPU for a minute at a time

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -180,7 +180,13 @@ class Visits:
     """All visitors who are here, by session; a session is one tab."""
 
     def __init__(
-        self, private: Path, served: Path, *, grace_seconds: float = 30.0, idle_seconds: float = 3600.0
+        self,
+        private: Path,
+        served: Path,
+        *,
+        grace_seconds: float = 30.0,
+        idle_seconds: float = 3600.0,
+        forget: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Keep files of visitors below two folders.
 
@@ -189,8 +195,9 @@ class Visits:
             served: What is in it is served to whoever knows its path.
             grace_seconds: See `StudioSettings`.
             idle_seconds: See `StudioSettings`.
+            forget: Called with a session that is over, to delete what others remember of it.
         """
-        self._private, self._served = private, served
+        self._private, self._served, self._forget = private, served, forget
         self._grace_seconds, self._idle_seconds = grace_seconds, idle_seconds
         self._of_session: dict[str, Visit] = {}
         self._seen: dict[str, float] = {}
@@ -240,9 +247,10 @@ class Visits:
         """Note that a page was closed: its training stops now, and its files go after the grace period."""
         with self._lock:
             visit = self._of_session.get(session)
-            if visit is None or session in self._leaving:
+            if session in self._leaving:
                 return
-            visit.stop_file.touch()
+            if visit is not None:
+                visit.stop_file.touch()
             timer = self._leaving[session] = threading.Timer(self._grace_seconds, self._close, [session])
             timer.daemon = True
             timer.start()
@@ -265,6 +273,7 @@ class Visits:
             if timer := self._leaving.pop(session, None):
                 timer.cancel()
             visit = self._of_session.pop(session, None)
+            self._forget(session)
             if visit is None:
                 return
             kept = [path for other in self._of_session.values() for path in other.uploads]
