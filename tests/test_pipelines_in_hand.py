@@ -20,6 +20,7 @@ from training_families import TRAINING_FAMILY
 from diffusers_supreme_init import (
     CheckpointError,
     SupremeInitConfig,
+    UnsupportedPipelineError,
 )
 from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.catalogue.facts import digest_of
@@ -78,6 +79,18 @@ def test_a_lora_takes_part_in_training_and_is_named_on_the_card(
     for component in components:
         assert f"The LoRA `style` (weight 0.5) was loaded in `{component}` during training" in card
     pipe.unload_multitoken_inversion("<mug>")
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("stable_diffusion", "token_embedding"), ("pixart_sigma", "shared"), ("z_image", "embed_tokens")],
+)
+def test_a_lora_on_the_embeddings_is_refused(name: str, layer: str, unchanged: Callable[[Any], None]) -> None:
+    pipe = TRAINING_FAMILY[name].build()
+    pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=[layer]), adapter_name="style")
+    unchanged(pipe)
+    with pytest.raises(UnsupportedPipelineError, match=r"text_encoder: expected plain embeddings, .*pipe\.fuse_lora"):
+        make_trainer(pipe)
 
 
 @pytest.mark.parametrize(("seed", "weight", "what"), [(1, 0.5, "denoiser"), (0, 1.0, "loras"), (None, 0.5, "loras")])
