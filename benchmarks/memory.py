@@ -187,9 +187,16 @@ def _large(backbone: Backbone) -> list[nn.Module]:
 def _remembering(encoder: Any) -> Any:
     """Replace a text encoder by one that takes no memory but that of its result."""
 
-    def look_up(input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> BaseModelOutput:
+    def look_up(
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        **options: Any,
+    ) -> BaseModelOutput:
         shape = (*input_ids.shape, encoder.config.hidden_size)
-        return BaseModelOutput(last_hidden_state=torch.empty(shape, dtype=encoder.dtype, device=input_ids.device))
+        num_layers = encoder.config.num_hidden_layers + 1 if output_hidden_states else 1
+        layers = [torch.empty(shape, dtype=encoder.dtype, device=input_ids.device) for _ in range(num_layers)]
+        return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=tuple(layers))
 
     return mock.patch.object(encoder, "forward", look_up)
 

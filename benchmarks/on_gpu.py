@@ -14,6 +14,7 @@ Parts:
 - ``memory``: what training takes, beside what `memory.py` computes;
 - ``speed_sd15``, ``speed_sdxl``, ``speed_flux``: `training.py` in bfloat16, batch 4, eager and compiled;
 - ``throughput``: concepts an hour, from 1 to 16 together;
+- ``catalogue``: concepts an hour of a list, by the size of its batches, beside a process for each concept;
 - ``toybox``: builds the models of the toybox in a copy of its folder, stage by stage, and measures each.
 
 A part has a time limit, under 9 minutes. Its commands run one after the other, each in a process of its own. If one
@@ -116,6 +117,7 @@ def parts(toybox: Path, *, dry: bool = False) -> dict[str, Part]:
             "speed_sdxl": Part(500, (_speed("compiled", *common, *compiled),)),
             "speed_flux": Part(200, (_speed("checkpointed", *common, "--gradient_checkpointing"),)),
             "throughput": Part(200, (_throughput(*few_concepts),)),
+            "catalogue": Part(200, (_catalogue("--size", "toybox", "--listed", "2", "--steps", "1"),)),
             "toybox": Part(200, tuple(_toybox(toybox, ("text_encoder", "concepts"), "--text-encoder-steps", "2"))),
         }
     families = ("SD 1.5", "SDXL", "Flux.1-dev", "SD 3 medium", "SD 2.1", "Sana 1.6B", "PixArt-Sigma", "SD 3.5 large")
@@ -126,12 +128,13 @@ def parts(toybox: Path, *, dry: bool = False) -> dict[str, Part]:
     stages = ("vae", "text_encoder", "judge", "classifier", "denoiser", "captioner", "segmenter")
     return {
         "tests": Part(200, (Command("tests", tests, is_markdown=False),)),
-        "memory": Part(260, tuple(_memory(name, "--measure") for name in families)),
+        "memory": Part(220, tuple(_memory(name, "--measure") for name in families)),
         "speed_sd15": Part(150, (_speed("eager", *sd15), _speed("compiled", *sd15, *compiled))),
         "speed_sdxl": Part(230, (_speed("eager", *sdxl), _speed("compiled", *sdxl, *compiled))),
-        "speed_flux": Part(300, (_speed("eager", *flux, *some), _speed("compiled", *flux, *compiled))),
+        "speed_flux": Part(260, (_speed("eager", *flux, *some), _speed("compiled", *flux, *compiled))),
         "throughput": Part(90, (_throughput("--dtype", "bfloat16"),)),
-        "toybox": Part(270, tuple(_toybox(toybox, stages))),
+        "catalogue": Part(150, (_catalogue("--size", "sd15", "--dtype", "bfloat16"),)),
+        "toybox": Part(200, tuple(_toybox(toybox, stages))),
     }
 
 
@@ -145,6 +148,10 @@ def _speed(name: str, *words: str) -> Command:
 
 def _throughput(*words: str) -> Command:
     return Command("throughput", ("benchmarks/throughput.py", *words))
+
+
+def _catalogue(*words: str) -> Command:
+    return Command("catalogue", ("benchmarks/catalogue.py", *words))
 
 
 def _toybox(folder: Path, stages: Sequence[str], *words: str) -> Iterator[Command]:

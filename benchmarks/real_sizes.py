@@ -6,6 +6,7 @@ What is not said here is the default of the class. Each function names the repos
 follows.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    HiDreamImagePipeline,
+    HiDreamImageTransformer2DModel,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     QwenImagePipeline,
@@ -39,6 +42,7 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from diffusers.models.transformers.transformer_hidream_image import MOEFeedForwardSwiGLU
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
@@ -49,6 +53,8 @@ from transformers import (
     CLIPTextModelWithProjection,
     Gemma2Config,
     Gemma2Model,
+    LlamaConfig,
+    LlamaForCausalLM,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
@@ -106,7 +112,7 @@ def chat_words() -> WordTokenizer:
     return tokenizer
 
 
-def clip_l(model: type[Any] = CLIPTextModel) -> Any:
+def clip_l(model: type[Any] = CLIPTextModel, **options: Any) -> Any:
     """OpenAI's CLIP-L: openai/clip-vit-large-patch14."""
     sizes: dict[str, Any] = {
         "hidden_size": 768,
@@ -114,10 +120,10 @@ def clip_l(model: type[Any] = CLIPTextModel) -> Any:
         "num_hidden_layers": 12,
         "num_attention_heads": 12,
     }
-    return model(CLIPTextConfig(vocab_size=49408, projection_dim=768, **sizes))
+    return model(CLIPTextConfig(vocab_size=49408, projection_dim=768, **sizes, **options))
 
 
-def clip_g() -> CLIPTextModelWithProjection:
+def clip_g(**options: Any) -> CLIPTextModelWithProjection:
     """OpenCLIP's bigG: text_encoder_2 of stabilityai/stable-diffusion-xl-base-1.0."""
     sizes: dict[str, Any] = {
         "hidden_size": 1280,
@@ -126,7 +132,7 @@ def clip_g() -> CLIPTextModelWithProjection:
         "num_attention_heads": 20,
     }
     return CLIPTextModelWithProjection(
-        CLIPTextConfig(vocab_size=49408, projection_dim=1280, hidden_act="gelu", **sizes)
+        CLIPTextConfig(vocab_size=49408, projection_dim=1280, hidden_act="gelu", **sizes, **options)
     )
 
 
@@ -259,6 +265,55 @@ def flux() -> Any:
         tokenizer=words(77),
         text_encoder_2=t5_xxl(),
         tokenizer_2=words(512),
+    )
+
+
+class CountedExperts(MOEFeedForwardSwiGLU):
+    """Each expert has its share of the tokens: which are whose depends on values, and fake tensors have none."""
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        _, weight, _ = self.gate(x)
+        tokens = x.view(-1, x.shape[-1]).repeat_interleave(self.num_activated_experts, dim=0)
+        shares = zip(self.experts, tokens.chunk(len(self.experts)), strict=True)
+        made = torch.cat([expert(share) for expert, share in shares])
+        made = (made.view(*weight.shape, -1) * weight.unsqueeze(-1)).sum(dim=1)
+        return made.view(x.shape).to(x.dtype) + self.shared_experts(x)
+
+
+class CountedHiDream(HiDreamImageTransformer2DModel):
+    """The sides of a picture are known from the number of its tokens: it is a square."""
+
+    def unpatchify(self, x: Tensor, img_sizes: Any, is_training: bool) -> Tensor:  # noqa: D102
+        side = math.isqrt(x.shape[1])
+        return super().unpatchify(x, [(side, side)] * len(x), is_training)
+
+
+def hidream() -> Any:
+    """HiDream-ai/HiDream-I1-Full, with meta-llama/Meta-Llama-3.1-8B-Instruct."""
+    transformer = CountedHiDream(
+        patch_size=2,
+        in_channels=16,
+        caption_channels=[4096, 4096],
+        axes_dims_rope=(64, 32, 32),
+        llama_layers=[*range(32), *[31] * 16],
+    )
+    for part in transformer.modules():
+        if isinstance(part, MOEFeedForwardSwiGLU):
+            part.__class__ = CountedExperts
+    sizes: dict[str, Any] = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+    heads: dict[str, Any] = {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
+    return HiDreamImagePipeline(
+        transformer=transformer,
+        scheduler=scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0),
+        vae=autoencoder_16(sample_size=1024, scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=clip_l(CLIPTextModelWithProjection, max_position_embeddings=248),
+        tokenizer=words(248),
+        text_encoder_2=clip_g(max_position_embeddings=218),
+        tokenizer_2=words(218),
+        text_encoder_3=t5_xxl(),
+        tokenizer_3=words(512),
+        text_encoder_4=LlamaForCausalLM(LlamaConfig(**sizes, **heads)),
+        tokenizer_4=words(131072),
     )
 
 
@@ -456,6 +511,13 @@ CASES = [
         {"transformer": 8060, "text_encoder_3": T5} | BOTH_CLIPS,
     ),
     Case("Flux.1-dev", flux, defaults.FLUX.dtype, {"transformer": 11900, "text_encoder_2": T5} | CLIP_L),
+    Case(
+        "HiDream-I1",
+        hidream,
+        defaults.HIDREAM.dtype,
+        {"transformer": 17000, "text_encoder_3": T5, "text_encoder_4": 8030} | BOTH_CLIPS,
+        BILLIONS,
+    ),
     Case("PixArt-Sigma", pixart_sigma, defaults.PIXART.dtype, {"transformer": 610, "text_encoder": T5}),
     Case("Sana 1.6B", sana, defaults.SANA.dtype, {"transformer": 1600, "text_encoder": 2614}),
     Case("Z-Image", z_image, "bfloat16", {"transformer": 6000, "text_encoder": 4000}, BILLIONS),

@@ -26,7 +26,8 @@ from diffusers_supreme_init import (
     SupremeInitTextualInversionTrainer,
     read_embeddings,
 )
-from diffusers_supreme_init.loading.sources import SourceOptions, find_concepts
+from diffusers_supreme_init.loading.options import SourceOptions
+from diffusers_supreme_init.loading.sources import find_concepts
 
 TOYBOX = Path(__file__).resolve().parent.parent / "examples" / "toybox"
 NUM_VECTORS, HIDDEN_SIZE, NUM_STEPS = 48, 128, 100

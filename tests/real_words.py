@@ -15,7 +15,7 @@ from conftest import ROOT
 from PIL import Image
 from real_parts import DREAMBOOTH, save_real_classifier
 
-from diffusers_supreme_init.describers.candidates import _name_of
+from diffusers_supreme_init.describers.asking import _name_of
 from diffusers_supreme_init.describers.classifier import Classifier
 from diffusers_supreme_init.describers.wording import clean_label
 

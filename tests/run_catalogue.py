@@ -64,7 +64,7 @@ def library_files(folder: Path) -> dict[str, bytes]:
 def die_at(place: str, number: int) -> None:
     """Die by SIGKILL the Nth time that a place is reached."""
     owner, name = {
-        "words": (chunk, "describe_concept"),
+        "words": (chunk, "find_regions_of"),
         "step": (TrainingLoop, "train_step"),
         "rename": (folders.os, "rename"),
         "ledger": (Ledger, "append"),

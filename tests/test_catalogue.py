@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import build_tiny_pipeline
 from filelock import FileLock
 from hub.client import shared_worker
 from hub.faults import Fault
+from PIL import Image
 from run_catalogue import draw_catalogue, library_files, read_list, write_list
 from test_publishing import SETUP, fresh
 from tiny.describers import build_blip, build_sam, build_vit
@@ -27,6 +29,7 @@ from diffusers_supreme_init import (
     Concept,
     ConfigError,
     DescriberConfig,
+    DescriberError,
     Describers,
     EmbeddingFileError,
     OutputError,
@@ -40,7 +43,7 @@ from diffusers_supreme_init import (
 from diffusers_supreme_init.catalogue import chunk
 from diffusers_supreme_init.catalogue import run as catalogue_run
 from diffusers_supreme_init.catalogue.ledger import read_ledgers
-from diffusers_supreme_init.file_names import WEIGHT_NAMES
+from diffusers_supreme_init.describers import Captioner
 
 SETTINGS: dict[str, Any] = {"max_train_steps": 1, "validation_samples": 2}
 NUM_FAST = 12
@@ -216,6 +219,75 @@ def test_words_are_kept_as_they_are_found(
     assert library_files(tmp_path / "library") == undisturbed
 
 
+def test_words_of_several_concepts_are_found_together(
+    pipe: Any, describers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = draw_catalogue(tmp_path / "toys", range(6))
+    methods = ["caption", "auto", "class", "caption", "auto", "caption"]
+    write_list(toys, [line | {"initializer": how} for line, how in zip(read_list(toys), methods, strict=True)])
+    config = DescriberConfig(**describers, max_caption_tokens=5, score_samples=2)
+    asked: list[int] = []
+    original = Captioner.describe_each
+
+    def counting(self: Any, images: Any, **options: Any) -> Any:
+        asked.append(len(images))
+        if len(images) > 1 and is_broken:
+            raise DescriberError("it fails on one of them")
+        return original(self, images, **options)
+
+    monkeypatch.setattr(Captioner, "describe_each", counting)
+    found = []
+    for per_batch, is_broken, numbers in (
+        (1, False, [1] * 5),
+        (6, False, [3, 2]),
+        (4, False, [2, 1, 1, 1]),
+        (6, True, [3, *[1] * 5]),  # then each asks for itself
+    ):
+        asked.clear()
+        folder = tmp_path / f"{per_batch}{is_broken}"
+        made = train(pipe, toys, folder, config=UNTRAINED, describers=config, concepts_per_batch=per_batch)
+        assert len(made.trained) == 6
+        assert asked == numbers
+        found.append([read_embedding(path).description for path in sorted(folder.glob("*/*.safetensors"))])
+    assert found[1:] == found[:1] * 3
+
+
+def test_fewer_go_together_when_memory_is_full(
+    pipe: Any, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second step of more than two concepts, and a picture of more than one, do not fit."""
+    step, draw = chunk.TrainingLoop.train_step, type(pipe).__call__
+    together: list[int] = []
+
+    def training(loop: Any, number: int) -> Any:
+        together.append(len(loop.progress))
+        if number == 1 and len(loop.progress) > 2:
+            raise torch.OutOfMemoryError
+        return step(loop, number)
+
+    def drawing(self: Any, prompt: Any, **options: Any) -> Any:
+        if isinstance(prompt, list) and len(prompt) > 1:
+            raise torch.OutOfMemoryError
+        return draw(self, prompt, **options)
+
+    config, prompts = SupremeInitConfig(**SETTINGS | {"max_train_steps": 2}), ["a photo of a {}"]
+    train(pipe, few, tmp_path / "one", config=config, sample_prompts=prompts)
+    monkeypatch.setattr(chunk.TrainingLoop, "train_step", training)
+    monkeypatch.setattr(type(pipe), "__call__", drawing)
+    made = train(pipe, few, tmp_path / "four", config=config, sample_prompts=prompts, concepts_per_batch=4)
+    assert len(made.trained) == 4
+    assert together == [4, 4, 2, 2, 1, 1, 1, 1]  # two of them, then drawing them does not fit either
+    assert [line for line in caplog.messages if "memory is full" in line] == [
+        "memory is full; going on with concepts_per_batch=2",
+        "memory is full; going on with concepts_per_batch=1",
+    ]
+    for number in range(4):
+        file = f"toy-{number}/learned_embeds.safetensors"
+        rows = [read_embedding(tmp_path / name / file).rows for name in ("one", "four")]
+        torch.testing.assert_close(*rows, rtol=0, atol=1e-5)
+    monkeypatch.setattr(type(pipe), "__call__", draw)
+
+
 def test_what_failed_is_tried_again_only_when_asked(pipe: Any, few: Path, tmp_path: Path, monkeypatch: Any) -> None:
     config = SupremeInitConfig(max_train_steps=1, validation_samples=0)
     before = chunk.TrainingLoop.train_step
@@ -360,6 +432,27 @@ def test_a_catalogue_in_python(pipe: Any, few: Path, tmp_path: Path) -> None:
     assert pipe.load_multitoken_inversion(tmp_path / "library", only=["<thing-1>"])[0].placeholder_token == "<thing-1>"
 
 
+def test_samples_are_drawn_together(pipe: Any, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    original = type(pipe).__call__
+
+    def counting(self: Any, prompt: Any, **options: Any) -> Any:
+        drawn.append(1 if isinstance(prompt, str) else len(prompt))
+        return original(self, prompt, **options)
+
+    monkeypatch.setattr(type(pipe), "__call__", counting)
+    prompts = ["a photo of a {}", "a {} on a table"]
+    for size, calls in ((1, [1] * 8), (3, [3, 3, 2])):
+        drawn.clear()
+        folder = tmp_path / str(size)
+        assert len(train(pipe, few, folder, sample_prompts=prompts, concepts_per_batch=size).trained) == 4
+        assert drawn == calls
+    for number, index in itertools.product(range(4), range(2)):
+        name = f"toy-{number}/images/{index}.png"
+        alone, together = (np.asarray(Image.open(tmp_path / size / name), dtype=int) for size in ("1", "3"))
+        assert abs(alone - together).max() <= 2
+
+
 # libraries
 
 
@@ -460,7 +553,7 @@ def test_a_library_loads_in_one_request_for_the_index_and_one_a_pack(
     hub.run(f"result = push({str(folder)!r}, 'user/toys')").check()
     loads = """
 from diffusers_supreme_init.loading.reading import read_sources
-from diffusers_supreme_init.loading.sources import SourceOptions
+from diffusers_supreme_init.loading.options import SourceOptions
 found = read_sources(["user/toys"], {only}, SourceOptions(cache_dir={cache!r}), has_token=False)
 result = [[one[0].placeholder_token, one[0].rows.sum().item()] for _, one in found]
 """
@@ -468,8 +561,7 @@ result = [[one[0].placeholder_token, one[0].rows.sum().item()] for _, one in fou
     everything = hub.run(loads.format(only=None, cache=str(tmp_path / "cache"))).check().value
     asked = [one.path.rpartition("/")[2] for one in hub.server.requests[before:] if one.method == "HEAD"]
     assert [token for token, _ in everything] == sorted((f"<toy-{n}>" for n in range(40)), key=lambda one: one[1:-1])
-    # First whether it is a single concept, for each of four text encoders.
-    assert asked == [*WEIGHT_NAMES, "training.json", "pack-0-of-1.safetensors"]
+    assert asked == ["training.json", "pack-0-of-1.safetensors"]
     some = hub.run(loads.format(only=["<toy-3>"], cache=str(tmp_path / "other"))).check().value
     assert some == [one for one in everything if one[0] == "<toy-3>"]
 

@@ -1,19 +1,17 @@
-"""The catalogue at length: a hundred concepts killed everywhere, launchers, Slurm, memory, 10,000."""
+"""The catalogue at length: a hundred concepts killed everywhere, memory, 10,000."""
 
 import json
-import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import slurm
 import torch
-from conftest import HIDDEN_SIZE, ROOT, build_tiny_pipeline
+from conftest import HIDDEN_SIZE, build_tiny_pipeline
+from hub.client import shared_worker
 from run_catalogue import PLACES, draw_catalogue, library_files
 from test_catalogue import check_kills
 from training_families import TRAINING_FAMILIES
@@ -29,7 +27,6 @@ from diffusers_supreme_init import (
     write_embedding,
 )
 from diffusers_supreme_init.catalogue import run as catalogue_run
-from diffusers_supreme_init.formats.pack import read_pack
 from diffusers_supreme_init.sharing.library_folder import refresh_library
 
 pytestmark = pytest.mark.slow
@@ -109,77 +106,6 @@ def test_neighbours_change_no_byte_in_any_family(family: Any, tmp_path: Path, mo
     assert library_files(tmp_path / "32") == library_files(tmp_path / "1")
 
 
-# launchers: the recipes in examples/cluster
-
-
-QUICK = ("--max_train_steps", "2", "--validation_samples", "2")
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, bytes], dict[str, str]]:
-    """Return list, library and model as a recipe takes them, the undisturbed library, and an environment."""
-    base = tmp_path_factory.mktemp("recipe")
-    toys = draw_catalogue(base / "toys", range(12))
-    build_tiny_pipeline().save_pretrained(base / "model")
-    environment = os.environ | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
-    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "HF_HUB_OFFLINE": "1"}
-    plain = ["supreme-init", "train", "--concepts", str(toys), "--output_dir", str(base / "plain")]
-    subprocess.run([*plain, "--model", str(base / "model"), *QUICK], check=True, env=environment, capture_output=True)
-    return [str(toys), str(base / "library"), str(base / "model")], library_files(base / "plain"), environment
-
-
-def test_accelerate_launch_gives_the_same_library(recipe: Any, tmp_path: Path) -> None:
-    (toys, _, model), undisturbed, environment = recipe
-    command = [
-        str(ROOT / "examples" / "cluster" / "accelerate.sh"),
-        "2",
-        toys,
-        str(tmp_path / "library"),
-        model,
-        *QUICK,
-    ]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=600)
-    assert ended.returncode == 0, ended.stderr
-    assert {path.name for path in (tmp_path / "library").glob("ledger-*")} == {
-        "ledger-0-of-2.jsonl",
-        "ledger-1-of-2.jsonl",
-    }
-    assert library_files(tmp_path / "library") == undisturbed
-
-
-def test_a_slurm_array_with_a_killed_task_gives_the_same_library(recipe: Any, tmp_path: Path) -> None:
-    if missing := slurm.missing_programs():
-        assert os.environ.get("CI") != "true", (
-            f"expected Slurm (apt install slurmctld slurmd munge), lacking {missing}"
-        )
-        pytest.skip(f"Slurm is not installed: {', '.join(missing)}")
-    (toys, library, model), undisturbed, environment = recipe
-    (tmp_path / "cluster").mkdir()
-    script = str(ROOT / "examples" / "cluster" / "slurm.sh")
-    with slurm.cluster(tmp_path / "cluster", 2) as found:
-        environment = environment | {name: found[name] for name in ("PATH", "SLURM_CONF")}
-        environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
-        submitted = ["--array=0-3", "--chdir", str(tmp_path), script, toys, library, model, *QUICK]
-        job = slurm.submit(submitted, environment)
-        ledger = Path(library) / "ledger-2-of-4.jsonl"
-        wait(lambda: ledger.exists() and ledger.stat().st_size > 0)
-        subprocess.run(["scancel", "--signal=KILL", "--full", f"{job}_2"], check=True, env=environment)
-        wait(lambda: not slurm.states(job, environment))
-        assert len(library_files(Path(library))) < len(undisturbed), "the task had ended before it was killed"
-        again = slurm.submit(submitted, environment)
-        wait(lambda: not slurm.states(again, environment))
-        logs = "\n".join(path.read_text() for path in sorted(tmp_path.glob(f"catalogue-{again}_*.log")))
-    assert library_files(Path(library)) == undisturbed, logs
-    assert verify_library(library) == []
-
-
-def wait(is_so: Callable[[], bool], seconds: float = 300) -> None:
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
-
-
 # size
 
 
@@ -219,25 +145,32 @@ def test_a_thousand_concepts_need_no_more_memory_than_fifty(tmp_path: Path) -> N
     assert measured[1000, "second"][2] < 5
 
 
-def test_ten_thousand_concepts_load(tmp_path: Path) -> None:
+LOAD = """
+import time
+from conftest import build_tiny_pipeline
+pipe = build_tiny_pipeline()
+start = time.process_time()
+loaded = pipe.load_multitoken_inversion("user/toys")
+result = [len(loaded), time.process_time() - start]
+"""
+
+
+def test_ten_thousand_concepts_load_from_a_folder_and_from_the_hub(tmp_path: Path) -> None:
     for number in range(10_000):
         concept = LearnedEmbedding(placeholder_token=f"<toy-{number}>", rows=torch.randn(3, HIDDEN_SIZE))
         write_embedding(tmp_path / folder_name(f"<toy-{number}>") / "learned_embeds.safetensors", concept)
-    entries = refresh_library(tmp_path)
-    packs = {entry.pack for entry in entries.values()}
+    packs = {str(entry.pack) for entry in refresh_library(tmp_path).values()}
     assert len(packs) == 16
     start = time.process_time()
-    sources = [
-        {str(one.placeholder_token): one.rows}
-        for pack in packs
-        for (one,) in read_pack(tmp_path / str(pack), {n: e for n, e in entries.items() if e.pack == pack}).values()
-    ]
-    read = time.process_time() - start
-    pipe = build_tiny_pipeline()
-    start = time.process_time()
-    assert len(pipe.load_multitoken_inversion(sources)) == 10_000
-    seconds = read + time.process_time() - start
-    start = time.process_time()
     assert len(build_tiny_pipeline().load_multitoken_inversion(tmp_path)) == 10_000
-    print({"packs": seconds, "folders": time.process_time() - start})
-    assert seconds < 15
+    from_folder = time.process_time() - start
+    hub = shared_worker("lfs")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    hub.server.create_repo("user/toys", {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in files})
+    before = len(hub.server.requests)
+    number, from_hub = hub.run(LOAD, timeout=300).check().value
+    asked = [one.path.rpartition("/")[2] for one in hub.server.requests[before:] if one.method == "HEAD"]
+    assert sorted(asked) == sorted(["training.json", *packs])
+    print({"folders": from_folder, "Hub": from_hub})
+    assert number == 10_000
+    assert max(from_folder, from_hub) < 15

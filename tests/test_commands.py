@@ -21,6 +21,7 @@ import yaml
 from conftest import ROOT, TOYBOX
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
+from tiny.describers import build_sam3
 from tiny.every_family import FAMILY
 from transformers.utils import logging
 
@@ -473,7 +474,7 @@ def test_the_first_interrupt_saves_what_was_learned_and_the_run_goes_on(
     assert following.startswith("To go on: supreme-init ")
     assert run(*following.removeprefix("To go on: supreme-init ").split()).status == 0
     resumed = file.read_bytes()
-    assert json.loads((file.parent / "training.json").read_text())["seconds"] is None  # of the second part alone
+    assert json.loads((file.parent / "training.json").read_text())["seconds"] > 0  # of both parts
     assert yaml.safe_load((file.parent / "run.yaml").read_text())["resume_from_checkpoint"] is None
     assert run(*_four_steps("plain")).status == 0
     assert resumed == (tmp_path / "plain" / "learned_embeds.safetensors").read_bytes()
@@ -601,6 +602,16 @@ def test_describe_finds_what_was_clicked(run: Run, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "click" / "region.png").width >= 3 * 256
 
 
+def test_describe_finds_what_words_name(run: Run, tmp_path: Path) -> None:
+    words = ("describe", str(SCENE), "--model", "toybox", "--region_words", "cat", "--initializer", "caption")
+    assert re.match(r"error: segmenter: expected a model that takes words \(SAM 3\), got ", run(*words).err)
+    ended = run(*words, "--segmenter", str(build_sam3(tmp_path / "sam3")), "--output_dir", "said")
+    assert re.search(
+        r"^region:  \d+ pixels, .*, score 0\.\d\d(, the likeliest of \d found)?$", ended.out, re.MULTILINE
+    )
+    assert Image.open(tmp_path / "said" / "region.png").width >= 3 * 256
+
+
 def test_the_toybox_brings_its_describers_unless_others_are_named() -> None:
     def captioner_and_classifier(*words: str) -> tuple[Any, Any]:
         values = parse(COMMANDS["describe"], ["a.png", *words]).values
@@ -621,6 +632,7 @@ def test_what_was_clicked_counts_and_its_surroundings_a_little() -> None:
 
     assert masked() == (False, 0.0)
     assert masked("--points", "4,2") == masked("--box", "1,2,3,4") == masked("--region_mask", "m.png") == (True, 0.25)
+    assert masked("--region_words", "the mug") == (True, 0.25)
     assert masked("--points", "4,2", "--unmasked_weight", "0") == (True, 0.0)
     assert masked("--points", "4,2", "--masked_loss", "false") == (False, 0.0)
     assert masked("--points", "4,2", "--paper") == (False, 0.0)

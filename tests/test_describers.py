@@ -12,13 +12,17 @@ import pytest
 import torch
 from conftest import random_picture
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny.chat_describers import CHAT_CAPTIONERS, build_lfm2_vl, build_qwen3_vl
 from tiny.describers import (
     CAPTIONERS,
     SEGMENTERS,
+    WORD_SEGMENTERS,
     build_blip,
     build_clip,
-    build_needs_torchvision,
     build_sam,
+    build_sam3,
+    build_sam3_video,
     build_vit,
 )
 from transformers import SamModel, SamProcessor
@@ -28,6 +32,7 @@ from diffusers_supreme_init.describers import (
     Captioner,
     Classifier,
     Segmenter,
+    WordSegmenter,
     ZeroShotClassifier,
     clean_caption,
     clean_label,
@@ -58,10 +63,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[
 # Captioners
 
 
-@pytest.mark.parametrize("family", CAPTIONERS)
+EVERY_CAPTIONER = {**CAPTIONERS, **CHAT_CAPTIONERS}
+
+
+@pytest.mark.parametrize("family", EVERY_CAPTIONER)
 @pytest.mark.parametrize("prompt", [None, "a red"])
 def test_every_captioner_gives_several_captions(family: str, prompt: str | None, checkpoint: Any) -> None:
-    captioner = Captioner(checkpoint(CAPTIONERS[family]), prompt=prompt)
+    captioner = Captioner(checkpoint(EVERY_CAPTIONER[family]), prompt=prompt)
     captions = captioner.describe(IMAGE, num_captions=3, max_new_tokens=6)
     assert 1 <= len(captions) <= 3
     assert [caption.score for caption in captions] == sorted((caption.score for caption in captions), reverse=True)
@@ -76,8 +84,22 @@ def test_every_captioner_gives_several_captions(family: str, prompt: str | None,
     assert captioner.describe(IMAGE, max_new_tokens=6)[0].text
 
 
-def test_captions_depend_on_the_picture(checkpoint: Any) -> None:
-    captioner = Captioner(checkpoint(build_blip))
+@pytest.mark.parametrize("family", EVERY_CAPTIONER)
+def test_pictures_that_are_captioned_together_keep_their_captions(family: str, checkpoint: Any) -> None:
+    captioner = Captioner(checkpoint(EVERY_CAPTIONER[family]), prompt="a red" if family == "git" else None)
+    pictures = [random_picture(size, seed=seed) for seed, size in enumerate([(64, 48), (32, 80), (50, 50)])]
+    boxes = [(4, 4, 40, 40), None, (0, 10, 30, 40)] if captioner.describes_boxes else []
+    together = captioner.describe_each(pictures, num_captions=2, max_new_tokens=5, boxes=boxes)
+    assert len(together) == 3
+    for picture, box, found in zip(pictures, boxes or [None] * 3, together, strict=True):
+        alone = captioner.describe(picture, num_captions=2, max_new_tokens=5, box=box)
+        assert [one.text for one in found] == [one.text for one in alone]
+        assert [one.score for one in found] == pytest.approx([one.score for one in alone], abs=1e-3)
+
+
+@pytest.mark.parametrize("family", ["blip", *CHAT_CAPTIONERS])
+def test_captions_depend_on_the_picture(family: str, checkpoint: Any) -> None:
+    captioner = Captioner(checkpoint(EVERY_CAPTIONER[family]))
     scores = {captioner.describe(random_picture((64, 48), seed=seed), max_new_tokens=6)[0].score for seed in range(3)}
     assert len(scores) == 3
 
@@ -107,6 +129,28 @@ def test_a_prompt_leaves_florence_no_room_for_a_box(checkpoint: Any) -> None:
 def test_failures_while_looking_at_a_picture_are_explained(checkpoint: Any) -> None:
     with pytest.raises(DescriberError, match="captioner .*: expected an answer, got IndexError"):
         Captioner(checkpoint(build_blip)).describe(IMAGE, max_new_tokens=2000)
+
+
+def test_models_that_can_think_are_asked_not_to(checkpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    captioner = Captioner(checkpoint(build_qwen3_vl))
+
+    def asked() -> str:
+        return str(captioner.processor.tokenizer.decode(captioner._chat_inputs([IMAGE], [None])["input_ids"][0]))
+
+    assert asked().endswith("assistant\n")
+    thinks = "{% if enable_thinking is defined and not enable_thinking %}no thoughts{% else %}thoughts{% endif %}"
+    monkeypatch.setattr(captioner.processor, "chat_template", captioner.processor.chat_template + thinks)
+    assert asked().endswith("no thoughts")
+
+
+def test_a_model_saved_with_settings_for_sampling_does_not_sample(
+    checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner = Captioner(checkpoint(build_qwen3_vl))
+    expected = captioner.describe(IMAGE, max_new_tokens=6)
+    for name, value in {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20}.items():
+        monkeypatch.setattr(captioner.model.generation_config, name, value)
+    assert captioner.describe(IMAGE, max_new_tokens=6) == expected
 
 
 def test_other_captioners_refuse_boxes(checkpoint: Any) -> None:
@@ -141,6 +185,18 @@ def test_more_pictures_than_one_batch(checkpoint: Any) -> None:
     (often,) = classifier.describe([IMAGE] * 17, num_labels=1)
     assert often.text == once.text
     assert often.score == pytest.approx(once.score, abs=1e-5)
+
+
+def test_things_that_are_classified_together_keep_their_labels(checkpoint: Any) -> None:
+    classifier = Classifier(checkpoint(build_vit))
+    things = [
+        [random_picture((48, 48), seed=10 * thing + k) for k in range(number)]
+        for thing, number in enumerate((1, 7, 12))
+    ]
+    for found, pictures in zip(classifier.describe_each(things), things, strict=True):
+        alone = classifier.describe(pictures)
+        assert [one.text for one in found] == [one.text for one in alone]
+        assert [one.score for one in found] == pytest.approx([one.score for one in alone], abs=1e-5)
 
 
 def test_labels_of_your_own(checkpoint: Any) -> None:
@@ -227,6 +283,91 @@ def test_a_second_click_does_not_look_at_the_picture_again(checkpoint: Any, monk
     assert np.array_equal(segmenter.segment(IMAGE, Region(points=(20, 10))).mask, first.mask)
 
 
+# Words
+
+
+@pytest.mark.parametrize("family", WORD_SEGMENTERS)
+def test_words_find_the_object_that_the_model_rates_highest(family: str, checkpoint: Any) -> None:
+    segmenter = WordSegmenter(checkpoint(WORD_SEGMENTERS[family]))
+    found = segmenter.segment(IMAGE, Region(words="the mug"))
+    square = np.asarray(IMAGE.resize((64, 64), Image.Resampling.BILINEAR), np.float32) / 127.5 - 1
+    tokens = segmenter.tokenizer(["the mug"], padding="max_length", max_length=32, return_tensors="pt")
+    with torch.no_grad():
+        output = segmenter.model(torch.from_numpy(square).permute(2, 0, 1)[None], **tokens)
+    scores = output.pred_logits.sigmoid() * output.presence_logits.sigmoid()
+    assert found.score == pytest.approx(float(scores.max()), abs=1e-5)
+    assert found.num_found == int((scores > 0.5).sum()) >= 1
+    likelihood = output.pred_masks[0, scores.argmax()].sigmoid()
+    mask = torch.nn.functional.interpolate(likelihood[None, None], (48, 64), mode="bilinear")[0, 0] > 0.5
+    assert np.mean(found.mask == without_specks(mask.numpy())) > 0.99
+
+
+def test_other_words_find_something_else(checkpoint: Any) -> None:
+    segmenter = WordSegmenter(checkpoint(build_sam3))
+    scores = {segmenter.segment(IMAGE, Region(words=words)).score for words in ("the mug", "a red car", "cat")}
+    assert len(scores) == 3
+
+
+def test_one_checkpoint_takes_clicks_and_words(checkpoint: Any) -> None:
+    describers = Describers(DescriberConfig(segmenter=checkpoint(build_sam3_video)))
+    for region in (Region(points=(20, 10)), Region(words="the mug")):
+        assert describers.segmenter_of(region).segment(IMAGE, region).mask.any()
+    assert describers.segmenter is not describers.word_segmenter
+    with describers.set_aside():
+        pass
+    describers.release()
+    assert "word_segmenter" not in vars(describers)
+
+
+def test_several_objects_are_counted_and_said(checkpoint: Any, caplog: pytest.LogCaptureFixture) -> None:
+    segmenter = WordSegmenter(checkpoint(build_sam3))
+    found = find_mask(IMAGE, Region(words="a red car"), lambda: segmenter)
+    assert found.num_found == 4
+    message = (
+        r"region: 4 objects are 'a red car'; took the likeliest \(score 0\.64\), in .* = \(\d+, \d+, \d+, \d+\); for"
+    )
+    assert re.search(message, caplog.text)
+    caplog.clear()
+    assert find_mask(IMAGE, Region(words="the mug"), lambda: segmenter).num_found == 1
+    assert not caplog.text
+
+
+def test_words_that_name_nothing_in_the_picture(checkpoint: Any) -> None:
+    segmenter = WordSegmenter(checkpoint(WORD_SEGMENTERS["sam3_lite_text"]))
+    with pytest.raises(
+        RegionError, match=r"something that is 'cat', found nothing \(highest score 0\.\d+, 0\.5 is needed"
+    ):
+        segmenter.segment(IMAGE, Region(words="cat"))
+
+
+def test_words_that_are_too_many(checkpoint: Any) -> None:
+    with pytest.raises(RegionError, match="words: expected at most 32 tokens, got 122 in 'cat cat "):
+        WordSegmenter(checkpoint(build_sam3)).segment(IMAGE, Region(words="cat " * 40))
+
+
+def test_a_segmenter_that_takes_no_words(checkpoint: Any) -> None:
+    for model in (checkpoint(build_sam), checkpoint(build_vit)):
+        describers = Describers(DescriberConfig(segmenter=model))
+        with pytest.raises(
+            DescriberError, match=r"takes words \(SAM 3\), got '.*', which is '(sam|vit)'; choose facebook/sam3"
+        ):
+            describers.check(["word_segmenter"])
+        with pytest.raises(DescriberError, match="expected a model that takes words"):
+            _ = describers.word_segmenter
+    Describers(DescriberConfig(segmenter=checkpoint(build_sam3))).check(["word_segmenter"])
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    folder = build_sam3(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith("text_encoder")}
+    save_file(others, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        DescriberError, match=r"all weights of Sam3Model, got none for \d+ of its tensors \(text_encoder"
+    ):
+        WordSegmenter(str(folder))
+
+
 # Regions
 
 
@@ -247,14 +388,21 @@ def test_points_can_be_one_or_many() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "region: expected a point, a box or a mask, got none"),
-        ({"negative_points": (1, 2)}, "region: expected a point, a box or a mask, got none"),
+        ({}, "region: expected a point, a box, a mask or words, got none"),
+        ({"negative_points": (1, 2)}, "region: expected a point, a box, a mask or words, got none"),
+        ({"words": " "}, "words: expected a text such as 'the mug', got ' '"),
+        ({"words": 5}, "words: expected a text such as 'the mug', got 5"),
+        ({"words": "the mug", "box": (1, 2, 3, 4)}, "or words, got points or a box and words; pass one of them"),
+        ({"words": "the mug", "mask": "mask.png"}, "or words, got a mask and words"),
         ({"points": (1, 2, 3)}, r"points: expected \(x, y\) or a sequence of them, got \(1, 2, 3\)"),
         ({"points": [(1, float("nan"))]}, "points: expected finite numbers"),
         ({"box": (1, 2, 3)}, r"box: expected \(left, top, right, bottom\), got \(1, 2, 3\)"),
         ({"box": (5, 5, 5, 9)}, r"box: expected left < right and top < bottom, got \(5, 5, 5, 9\) without area"),
         ({"box": (9, 5, 5, 9)}, r"box: expected left < right"),
-        ({"points": (1, 2), "mask": "mask.png"}, "expected either a mask, or points and a box, got both"),
+        (
+            {"points": (1, 2), "mask": "mask.png"},
+            "or a mask, or words, got points or a box and a mask",
+        ),
     ],
 )
 def test_regions_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
@@ -427,7 +575,7 @@ def test_scripts(text: str, expected: bool) -> None:
         (Classifier, build_blip, "expected a model that transformers can use as a classifier, got "),
         (
             Captioner,
-            build_needs_torchvision,
+            build_lfm2_vl,
             r"works without torchvision.* extra diffusers-supreme-init\[vlm\] from the same index as your torch",
         ),
     ],
@@ -484,7 +632,7 @@ gc.disable()  # imports a fifth faster
 from diffusers_supreme_init import *
 heavy = [name for name in sys.modules if name.startswith("transformers.models.") and name.split(".")[2] in
          {"blip", "blip_2", "git", "florence2", "idefics3", "llava", "vit",
-          "sam", "sam2", "sam2_video", "sam3_tracker", "sam_hq"}
+          "sam", "sam2", "sam2_video", "sam3", "sam3_lite_text", "sam3_tracker", "sam_hq"}
          and ".modeling_" in name]
 assert not heavy, heavy
 """

@@ -185,7 +185,14 @@ def test_what_auto_should_not_take_is_counted() -> None:
     def took(text: str) -> Any:
         candidate = Candidate(text=text, source="caption", raw=text)
         proposal = InitializerProposal(
-            method="auto", candidates=(candidate,), notes=(), num_tied=1, tokens=(), token_ids=(), pictures=()
+            method="auto",
+            candidates=(candidate,),
+            notes=(),
+            num_tied=1,
+            tokens=(),
+            token_ids=(),
+            pictures=(),
+            record={},
         )
         return initializers.outcome(proposal, "mug")
 

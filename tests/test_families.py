@@ -118,6 +118,7 @@ def choices() -> list[Any]:
         pytest.param("stable_diffusion_3", ["text_encoder", "text_encoder_2", "text_encoder_3"], id="all-of-sd3"),
         pytest.param("flux_dev", ["text_encoder_2"], id="t5-of-flux"),
         pytest.param("flux_dev", ["text_encoder_2", "text_encoder"], id="both-of-flux"),
+        pytest.param("hidream", ["text_encoder_3", "text_encoder_4"], id="t5-and-llama", marks=pytest.mark.slow),
         pytest.param("hunyuan_dit", ["text_encoder_2"], id="t5-of-hunyuan"),
         pytest.param("hunyuan_dit", ["text_encoder", "text_encoder_2"], id="both-of-hunyuan"),
     ]

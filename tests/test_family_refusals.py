@@ -159,7 +159,7 @@ def test_text_encoders_of_another_kind_are_refused(name: str) -> None:
         make_trainer(pipe)
 
 
-@pytest.mark.parametrize("name", ["lumina", "wan", "hidream"])
+@pytest.mark.parametrize("name", ["lumina", "wan", "glm_image"])
 def test_other_pipelines_are_refused_with_a_way_out(name: str) -> None:
     with pytest.raises(UnsupportedPipelineError, match=r"StableDiffusionXLPipeline.*SanaPipeline.*register_backbone"):
         make_trainer(FAMILY[name].build())

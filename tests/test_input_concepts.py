@@ -129,6 +129,7 @@ def test_columns_that_are_not_read_are_said_once(tmp_path: Path) -> None:
         "mask_filename": "did you mean 'mask_file_name'",
         "num_vector": "did you mean 'num_vectors'",
         "Points": "did you mean 'points'",
+        "region_word": "did you mean 'region_words'",
         "candidates": "the columns are file_name,",
         "mask": "the columns are",
     }.items():

@@ -530,18 +530,18 @@ def test_a_concept_without_all_files_that_the_index_lists_is_not_half_loaded(hub
 def test_all_files_are_of_the_commit_of_the_index(hub: HubWorker, saved: Path) -> None:
     hub.run(f"push({str(saved / 'mug and cat')!r}, 'user/toys')").check()
     code = """
-from diffusers_supreme_init.loading import sources
-download = sources.hf_hub_download
+from diffusers_supreme_init.loading import hub_sources
+download = hub_sources.hf_hub_download
 def a_colleague_deletes_meanwhile(repo_id, name, **options):
     path = download(repo_id, name, **options)
     if name == "training.json":
         huggingface_hub.HfApi().delete_file("cat/learned_embeds.safetensors", repo_id)
     return path
-sources.hf_hub_download = a_colleague_deletes_meanwhile
+hub_sources.hf_hub_download = a_colleague_deletes_meanwhile
 try:
     result = load("user/toys")
 finally:
-    sources.hf_hub_download = download
+    hub_sources.hf_hub_download = download
 """
     assert hub.run(code).check().value == ["<mug>", "<cat>"]
 

@@ -84,9 +84,10 @@ def test_hub_id_is_downloaded_with_its_options(pipe: Any, tmp_path: Path, monkey
             raise EntryNotFoundError(name)
         return str(file)
 
-    monkeypatch.setattr("diffusers_supreme_init.loading.sources.hf_hub_download", fake_download)
+    monkeypatch.setattr("diffusers_supreme_init.loading.hub_sources.hf_hub_download", fake_download)
     pipe.load_multitoken_inversion("user/mug", revision="v1", hub_token="secret")
-    assert asked[0] == ("user/mug", "learned_embeds.safetensors", "v1", "secret")
+    names = ["training.json", "learned_embeds.safetensors"]  # first whether it is a library
+    assert asked[:2] == [("user/mug", name, "v1", "secret") for name in names]
     assert torch.equal(loaded_rows(pipe), rows())
 
 

@@ -121,5 +121,6 @@ def test_everything_runs_on_the_cpu_with_tiny_sizes(tmp_path: Path) -> None:
     assert list(results) == list(on_gpu.parts(Path()))
     assert text.count("| ours | ") == 3
     assert "| concepts together |" in text
+    assert "| a process each | 1 |" in text
     status = subprocess.run(["git", "status", "--porcelain", "examples/toybox"], cwd=ROOT, capture_output=True)
     assert not status.stdout  # the toybox was built in a copy

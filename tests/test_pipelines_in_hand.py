@@ -23,7 +23,8 @@ from diffusers_supreme_init import (
     UnsupportedPipelineError,
 )
 from diffusers_supreme_init.backbones import backbone_for
-from diffusers_supreme_init.catalogue.facts import digest_of, facts_of_run
+from diffusers_supreme_init.catalogue.facts import digest_of
+from diffusers_supreme_init.catalogue.model_facts import facts_of_run
 
 
 def in_turn(names: Iterable[str], *fast: str) -> list[Any]:

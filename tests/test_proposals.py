@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
 from PIL import Image
-from tiny.describers import build_blip, build_clip, build_language_model, build_sam, build_vit
+from tiny.describers import build_blip, build_clip, build_language_model, build_sam, build_sam3, build_vit
 from training_processes import run_forked
 
 from diffusers_supreme_init import (
@@ -41,7 +41,7 @@ from diffusers_supreme_init import (
 )
 from diffusers_supreme_init.describers import Description
 from diffusers_supreme_init.describers.candidates import Candidate, Candidates, ranked
-from diffusers_supreme_init.describers.region import Segmentation
+from diffusers_supreme_init.describers.masks import Segmentation
 from diffusers_supreme_init.describers.wording import Wording, tells_surroundings, without_surroundings
 from diffusers_supreme_init.text.tokenization import TokenLimit, cut_to_tokens
 
@@ -680,6 +680,58 @@ def test_training_starts_from_the_words_that_are_proposed(
         assert not any(folder.encode() in path.read_bytes() for folder in models.values())
 
 
+def test_a_concept_starts_from_a_proposal_and_its_files_tell_what_it_was_compared_with(
+    pipe: Any, other_pipe: Any, describers: Describers, models: dict[str, str], tmp_path: Path
+) -> None:
+    nobody = Describers(DescriberConfig(captioner="nobody/nothing", classifier="nobody/nothing"))
+    proposal = propose_initializer(PICTURE, "auto", pipe=other_pipe, describers=describers, config=CONFIG)
+
+    def trained(pipe: Any, initializer: Any, folder: str) -> tuple[Any, dict[str, Any], str]:
+        trainer = SupremeInitTextualInversionTrainer(
+            pipe, PICTURE, "<mug>", initializer, describers=nobody, config=CONFIG
+        )
+        (result,) = trainer.train()
+        trainer.save(tmp_path / folder)
+        trainer.write_report(tmp_path / folder, prompts=["a photo of a {}"], num_inference_steps=1)
+        record = json.loads((tmp_path / folder / "training.json").read_text())["initializer"]
+        assert read_embedding(tmp_path / folder / "learned_embeds.safetensors").training["initializer"] == record
+        return result, record, (tmp_path / folder / "report.html").read_text()
+
+    result, record, _ = trained(build_tiny_pipeline(), proposal, "first")
+    found = SupremeInitTextualInversionTrainer(
+        pipe, PICTURE, "<mug>", "auto", describers=describers_of(models), config=CONFIG
+    )
+    (as_found,) = found.train()
+    assert record == as_found.initializer_record
+    assert "best one was taken" in (tmp_path / "first" / "README.md").read_text()
+    assert torch.equal(result.rows["text_encoder"], as_found.rows["text_encoder"])
+
+    own, texts = "a mug of my own", [one.text for one in proposal.candidates]
+    assert proposal.choose(texts[0]) is proposal
+    assert [one.text for one in proposal.choose(texts[-1]).candidates] == [texts[-1], *texts[:-1]]
+    assert proposal.choose(texts[-1]).candidates[0].losses
+    assert [one.text for one in proposal.choose(own).candidates] == [own, *texts]
+    result, by_hand, report = trained(build_tiny_pipeline(), proposal.choose(own), "own")
+    assert result.description == own
+    assert by_hand == {**record, "chosen": own}
+    assert f"`{own}` was chosen by hand" in (tmp_path / "own" / "README.md").read_text()
+    assert f"Chosen by hand: {own}." in report
+
+
+def test_words_of_a_proposal_are_words_whatever_they_are_called(
+    describers: Describers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposal = propose_initializer(PICTURE, "class", describers=describers)
+    monkeypatch.chdir(tmp_path)
+    Path("a mug").mkdir()
+    for words in ("auto", "a mug"):
+        concept = Concept(images=PICTURE, placeholder_token="<mug>", initializer=proposal.choose(words))
+        assert (concept.initializer, concept.method) == (words, None)
+        assert replace(concept, num_vectors=3).initializer_record == {**proposal.record, "chosen": words}
+        trainer = SupremeInitTextualInversionTrainer(build_tiny_pipeline(), concepts=[concept], config=CONFIG)
+        assert trainer.train()[0].description == words
+
+
 def test_nothing_is_loaded_before_training(pipe: Any, tmp_path: Path, unchanged: Callable[[Any], None]) -> None:
     unchanged(pipe)
     describers = Describers(DescriberConfig(captioner=str(tmp_path / "nowhere")))
@@ -865,8 +917,26 @@ def test_a_click_is_segmented_described_and_trained(
     assert result.description == proposal.text
     trainer.save(tmp_path)
     record = json.loads((tmp_path / "training.json").read_text())["region"]
-    selected = {"points": [[30, 20]], "negative_points": [], "box": None, "mask": False}
+    selected = {"points": [[30, 20]], "negative_points": [], "box": None, "words": None, "mask": False}
     assert record == {"train_on": "crop", "regions": [selected]}
+
+
+def test_words_say_what_is_meant_in_every_picture(pipe: Any, models: dict[str, str], tmp_path: Path) -> None:
+    describers = Describers(
+        DescriberConfig(classifier=models["classifier"], segmenter=str(build_sam3(tmp_path / "sam3")))
+    )
+    region = Region(words="the mug")
+    proposal = propose_initializer([PICTURE, PICTURE], "class", region=region, describers=describers)
+    assert [picture.mask is not None for picture in proposal.pictures] == [True, True]
+    trainer = SupremeInitTextualInversionTrainer(
+        pipe, [PICTURE, PICTURE], "<mug>", "class", region=region, describers=describers, config=CONFIG
+    )
+    (result,) = trainer.train()
+    assert result.description == proposal.text
+    trainer.save(tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "training.json").read_text())["region"]
+    said = {"points": [], "negative_points": [], "box": None, "words": "the mug", "mask": False}
+    assert record == {"train_on": "crop", "regions": [said, said]}
 
 
 def test_a_region_that_lies_outside_is_found_before_a_model_is_loaded(pipe: Any) -> None:
@@ -951,21 +1021,25 @@ def test_lists_of_concepts_with_regions(tmp_path: Path) -> None:
         {"file_name": "a.png", "placeholder_token": "<a>", "points": [[40, 22]], "negative_points": [[1, 2]]},
         {"file_name": "b.png", "placeholder_token": "<b>", "box": [1, 2, 30, 40]},
         {"file_name": "c.png", "placeholder_token": "<c>"},
+        {"file_name": "d.png", "placeholder_token": "<d>", "region_words": "the mug"},
     ]
     path = tmp_path / "metadata.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    first, second, third = load_concepts(path, initializer="auto")
+    first, second, third, fourth = load_concepts(path, initializer="auto")
     assert first.region == [Region(points=(40, 22), negative_points=(1, 2))]
     assert second.region == [Region(box=(1, 2, 30, 40))]
     assert third.region is None
+    assert fourth.region == [Region(words="the mug")]
     assert {concept.initializer for concept in (first, second, third)} == {"auto"}
     path.write_text(json.dumps(rows[0] | {"points": None}))
-    with pytest.raises(RegionError, match="<a>, a.png: region: expected a point, a box or a mask, got none"):
+    with pytest.raises(RegionError, match="<a>, a.png: region: expected a point, a box, a mask or words, got none"):
         load_concepts(path, initializer="auto")
     path.write_text(json.dumps(rows[0] | {"train_on": "image", "negative_points": None}))
     assert load_concepts(path, initializer="auto")[0].train_on == "image"
     path.write_text("\n".join(json.dumps(row | {"placeholder_token": "<a>"}) for row in rows))
-    with pytest.raises(ConfigError, match="<a>: expected points or a box for all of its 3 pictures .*, got 2"):
+    with pytest.raises(
+        ConfigError, match="<a>: expected points, a box or region_words for all of its 4 pictures .*, got 3"
+    ):
         load_concepts(path, initializer="auto")
 
 

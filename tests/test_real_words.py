@@ -26,7 +26,7 @@ from diffusers_supreme_init import (
     propose_initializer,
     read_embedding,
 )
-from diffusers_supreme_init.describers.candidates import _name_of
+from diffusers_supreme_init.describers.asking import _name_of
 from diffusers_supreme_init.describers.classifier import Classifier
 from diffusers_supreme_init.describers.wording import clean_label
 from diffusers_supreme_init.text.text_pairs import find_text_pairs

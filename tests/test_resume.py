@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import build_tiny_pipeline, random_picture
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny.language_tokenizers import without_video
 from training_families import TRAINING_FAMILIES, side_of
 from training_processes import WORKER, run_forked
@@ -238,6 +240,44 @@ def test_a_finished_run_can_be_resumed_with_more_steps(tmp_path: Path) -> None:
     (at_once,) = trainer(tmp_path / "long", max_train_steps=5).train()
     assert torch.equal(longer.rows["text_encoder"], at_once.rows["text_encoder"])
     assert longer.losses == at_once.losses
+
+
+def seconds_of(one: SupremeInitTextualInversionTrainer, folder: Path) -> Any:
+    one.save(folder, overwrite=True)
+    return json.loads((folder / "training.json").read_text())["seconds"]
+
+
+def test_a_resumed_run_took_as_long_as_its_parts_without_what_a_kill_lost(tmp_path: Path) -> None:
+    def killed_after_a_checkpoint(step: int, _: Any) -> None:
+        time.sleep({1: 0.3, 3: 1.0}.get(step, 0))
+        if step == 3:
+            raise InterruptedError
+
+    began = time.monotonic()
+    with pytest.raises(InterruptedError):
+        trainer(tmp_path / "run", max_train_steps=4, checkpointing_steps=2).train(killed_after_a_checkpoint)
+    second = trainer(tmp_path / "run", max_train_steps=4, resume_from_checkpoint="latest")
+    second.train()
+    every, seconds = time.monotonic() - began, seconds_of(second, tmp_path / "saved")
+    third = trainer(tmp_path / "run", max_train_steps=5, resume_from_checkpoint="latest")
+    third.train(lambda *_: time.sleep(0.2))
+    with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="pt") as file:
+        assert float(file.metadata()["seconds"]) > seconds
+    assert 0.3 < seconds < every - 1.0
+    assert seconds_of(third, tmp_path / "saved") > seconds + 0.2
+
+
+def test_nobody_knows_how_long_the_parts_of_an_older_checkpoint_took(tmp_path: Path) -> None:
+    trainer(tmp_path / "run", max_train_steps=2).train()
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    assert float(metadata.pop("seconds")) > 0
+    save_file(tensors, path, metadata)  # as it was written before
+    for steps in (3, 4):
+        resumed = trainer(tmp_path / "run", max_train_steps=steps, resume_from_checkpoint="latest")
+        resumed.train()
+        assert seconds_of(resumed, tmp_path / "saved") is None
 
 
 @pytest.mark.parametrize("how", ["callback", "thread", "signal"])

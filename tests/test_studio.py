@@ -33,6 +33,7 @@ from hub.client import shared_worker
 from hub.server import READ_TOKEN, WRITE_TOKEN
 from PIL import Image
 from safetensors.torch import load_file
+from tiny.image_families import stable_diffusion_xl
 
 from diffusers_supreme_init import Describers, SupremeInitTextualInversionTrainer, SupremeInitWarning
 from diffusers_supreme_init.commands import main as supreme_init
@@ -46,13 +47,14 @@ from diffusers_supreme_init.commands.describers import requested_describers
 from diffusers_supreme_init.commands.main import COMMANDS
 from diffusers_supreme_init.commands.parser import parse
 from diffusers_supreme_init.commands.ui import studio_settings
-from diffusers_supreme_init.studio import StudioServer, StudioSettings, actions, fragments, open_studio, server
+from diffusers_supreme_init.studio import StudioServer, StudioSettings, fragments, open_studio, server
 from diffusers_supreme_init.studio.home import PROGRAMS
 from diffusers_supreme_init.studio.learning import learn as learn_in_calls
 from diffusers_supreme_init.studio.learning import prepare
 from diffusers_supreme_init.studio.lessons import trainer_of
 from diffusers_supreme_init.studio.messages import as_sentence, heard, listening
 from diffusers_supreme_init.studio.pointing import open_upload, read_point
+from diffusers_supreme_init.studio.steps import training
 from diffusers_supreme_init.studio.visits import Visits
 from diffusers_supreme_init.studio.words import Tokens
 
@@ -116,6 +118,26 @@ def open_scene(visitor: Client, point: str | None = CLICK) -> Any:
     return answer if point is None else visitor.predict(point, "this", api_name="/add_point")
 
 
+def call(url: str, session: str, name: str, *given: Any) -> str:
+    """Call an endpoint as any program does that speaks HTTP; return its events."""
+    asked = json.dumps({"data": given, "session_hash": session}).encode()
+    request = urllib.request.Request(f"{url}gradio_api/call/{name}", asked, {"Content-Type": "application/json"})
+    event = json.load(urllib.request.urlopen(request))["event_id"]
+    return urllib.request.urlopen(f"{url}gradio_api/call/{name}/{event}").read().decode()
+
+
+def upload(url: str, name: str) -> str:
+    """Upload the scene under a name; return where the server has put it."""
+    body = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    request = urllib.request.Request(f"{url}gradio_api/upload", body + SCENE.read_bytes() + b"\r\n--x--\r\n", headers)
+    return json.load(urllib.request.urlopen(request))[0]
+
+
+def as_file(path: str | Path) -> dict[str, Any]:
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+
+
 def pixels(path: str | Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
@@ -155,11 +177,12 @@ def take_a_mug_home(visitor: Client, settings: StudioSettings, tmp_path: Path) -
     assert records[-1]["doing"] == "Over"
     assert any(record["seconds_left"] for record in records)
 
+    gallery = visitor.predict(5, api_name="/draw_gallery")
     spent, told_cost, code, words_here = visitor.predict(api_name="/take_home")
     assert (spent["steps"], spent["samples"], spent["rows"]) == (4, 8, 6)
+    assert spent["seconds"] == pytest.approx(records[-1]["seconds"], abs=0.1)
     assert "&lt;mug&gt;" in told_cost
     assert "&lt;mug&gt;" in words_here
-    gallery = visitor.predict(5, api_name="/draw_gallery")
     assert [shown["caption"] for shown in gallery][:1] == ["a photo of <mug>"]
     assert len(gallery) == 6
     own = visitor.predict("a photo of a {} on a mint background", 7, api_name="/draw")
@@ -177,12 +200,16 @@ def take_a_mug_home(visitor: Client, settings: StudioSettings, tmp_path: Path) -
         ):
             generator = torch.Generator("cpu").manual_seed(seed)
             assert np.array_equal(pipe(prompt, generator=generator, **sampling).images[0], pixels(drawn)), load
-    exec(code.replace("'mug.safetensors'", repr(str(tmp_path / "mug.safetensors"))), {})
-    report = visitor.predict(api_name="/report")["value"]
-    page = Path(report).read_text()
+    *setting_up, drawing = code.replace("'mug.safetensors'", repr(str(tmp_path / "mug.safetensors"))).splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join([*setting_up, f"drawn = {drawing}"]), names)
+    assert np.array_equal(names["drawn"], pixels(gallery[0]["image"]))  # of the seed that the gallery shows
+    page = Path(visitor.predict(api_name="/report")["value"]).read_text()
     assert "<mug>" not in page
     assert "&lt;mug&gt;" in page
     assert re.search(r"\b4\b.{0,40}steps", page)
+    for label, text in candidates["choices"]:
+        assert re.search(rf"<td>{text}</td>.*\n.*{re.search(r'loss (0.[0-9]+)', label)[1][:-1]}", page), label
     assert_same(untouched, snapshot_of(settings.pipe))
 
 
@@ -195,7 +222,7 @@ def test_every_step_is_a_named_endpoint(visitor: Client) -> None:
 
 
 def test_more_steps_go_on_exactly(visitor: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "MORE_STEPS", 2)
+    monkeypatch.setattr(training, "MORE_STEPS", 2)
     open_scene(visitor, None)
     rows = {}
     for how, steps in (("at once", 4), ("in two", 2)):
@@ -218,6 +245,46 @@ def test_stop_keeps_what_is_there(visitor: Client) -> None:
     assert 1 <= last[0]["step"] < 300
     assert "Stopped; everything learned so far is kept" in last[1]
     assert visitor.predict(api_name="/take_home")[0]["steps"] == last[0]["step"]
+
+
+@pytest.mark.slow
+def test_a_failed_training_leaves_the_word_before(
+    visitor: Client, settings: StudioSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "MORE_STEPS", 1)
+    open_scene(visitor, None)
+    learn(visitor, 1)
+    before, _ = visitor.predict("diffusers", api_name="/download")
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for again in ((visitor.submit, "<cup>", "a bear", 2, 2, None, 2, 0.25, 0), (visitor.submit,)):
+        call, *given = again
+        with monkeypatch.context() as broken:
+            broken.setattr(settings.pipe.unet, "forward", breaks)
+            with pytest.raises(AppError, match="graphics card is full"):
+                call(*given, api_name="/learn" if given else "/learn_more").result()
+        spent, told_cost, _, _ = visitor.predict(api_name="/take_home")
+        assert (spent["steps"], "&lt;mug&gt;" in told_cost) == (1, True)
+        after, _ = visitor.predict("diffusers", api_name="/download")
+        assert Path(after["value"]).read_bytes() == Path(before["value"]).read_bytes()
+    *_, last = visitor.submit(api_name="/learn_more")
+    assert (last[0]["step"], last[0]["token"]) == (2, "<mug>")
+
+
+def test_words_of_another_selection_are_no_candidates_of_this_one(visitor: Client, studio: StudioServer) -> None:
+    visit = studio.visits.of(visitor.session_hash)
+    open_scene(visitor)
+    _, words, *_ = visitor.predict(api_name="/find_words")
+    assert visit.proposal is not None
+    assert not visit.proposal.pictures  # the visitor's picture is kept once
+    visitor.predict(api_name="/clear_points")
+    assert visit.proposal is None
+    assert words in visit.outdated_words
+    learn(visitor, 1, words=words)
+    record = json.loads((visit.folder / f"lesson-{visit.num_lessons - 1}" / "result" / "training.json").read_text())
+    assert (record["description"], record["initializer"]) == (words, None)
 
 
 @pytest.mark.slow
@@ -250,7 +317,7 @@ def test_a_closed_page_ends_its_training_and_leaves_no_file(studio: StudioServer
         time.sleep(0.05)
     client.close()
     studio.visits.leave(client.session_hash)  # what the browser's last message does at once, and a lost line later
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (visit.folder.exists() or settings.using_model.locked()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not settings.using_model.locked()
@@ -261,7 +328,8 @@ def test_a_closed_page_ends_its_training_and_leaves_no_file(studio: StudioServer
 
 
 def test_who_comes_back_in_time_keeps_everything(tmp_path: Path) -> None:
-    visits = Visits(tmp_path / "private", tmp_path / "served", grace_seconds=0.2)
+    over: list[str] = []
+    visits = Visits(tmp_path / "private", tmp_path / "served", grace_seconds=0.2, forget=over.append)
     visit = visits.of("tab")
     upload = tmp_path / "photo.jpg"
     upload.touch()
@@ -277,9 +345,43 @@ def test_who_comes_back_in_time_keeps_everything(tmp_path: Path) -> None:
     time.sleep(0.4)
     assert not visit.folder.exists()
     assert upload.exists()  # the other tab shows the same photo
+    assert over == ["tab"]
+    visits.leave("a tab in which nothing was done")
+    time.sleep(0.4)
+    assert over[1:] == ["a tab in which nothing was done"]
     visits.close_all()
     assert not upload.exists()
     assert len(visits) == 0
+
+
+@pytest.mark.slow
+def test_scripts_that_never_leave_are_forgotten(settings: StudioSettings) -> None:
+    """They speak HTTP, so nothing says when they end; an open page says every now and then that it is here."""
+    with open_studio(replace(settings, idle_seconds=2.0)) as opened:
+        for session in ("idle", "busy"):
+            uploaded = as_file(upload(opened.url, "a.png"))
+            assert "event: complete" in call(opened.url, session, "open_picture", uploaded)
+        idle, busy = (opened.visits.of(session) for session in ("idle", "busy"))
+        kept = [path for visit in (idle, busy) for path in (visit.folder, visit.shown, *visit.uploads)]
+        assert all(path.exists() for path in kept)
+        deadline = time.monotonic() + 30
+        while any(path.exists() for path in (idle.folder, idle.shown)) and time.monotonic() < deadline:
+            opened.visits.stay("busy")
+            time.sleep(0.1)
+        assert not any(path.exists() for path in (idle.folder, idle.shown))
+        assert busy.folder.exists()
+        assert len(opened.visits) == 1
+        assert "busy" in opened.page.state_holder
+        assert "idle" not in opened.page.state_holder  # gradio keeps what a page showed
+        opened.visits.stay("idle")  # no visit begins
+        assert len(opened.visits) == 1
+        assert "event: complete" in call(opened.url, "busy", "undo_point")
+        assert "Choose a picture first" in call(opened.url, "idle", "undo_point")
+        deadline = time.monotonic() + 30
+        while (len(opened.visits) or any(path.exists() for path in kept)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(opened.visits) == 0
+        assert not any(path.exists() for path in kept)
 
 
 # what goes wrong
@@ -438,6 +540,37 @@ def test_every_program_gets_a_file_or_a_reason(visitor: Client) -> None:
         assert usage.startswith("<p>")
 
 
+@pytest.mark.slow
+def test_a_word_of_several_encoders_is_one_download(tmp_path: Path, settings: StudioSettings) -> None:
+    hosted = replace(settings, pipe=stable_diffusion_xl(), model="user/tiny-xl")
+    with open_studio(hosted) as opened:
+        visitor = Client(opened.url, verbose=False)
+        open_scene(visitor, None)
+        learn(visitor, 1)
+        picture = visitor.predict("a photo of <mug>", 3, api_name="/draw")
+        spent, _, code, _ = visitor.predict(api_name="/take_home")
+        file, usage = visitor.predict("diffusers", api_name="/download")
+        refusal = refused(visitor, "AUTOMATIC1111", api_name="/download")
+        visitor.close()
+    assert Path(file["value"]).name == "mug.zip"
+    assert "Unpack it" in usage
+    assert "load_multitoken_inversion('mug')" in code
+    assert refusal
+    shutil.unpack_archive(file["value"], tmp_path)
+    assert {path.name for path in (tmp_path / "mug").iterdir()} == {
+        "learned_embeds.safetensors",
+        "learned_embeds_2.safetensors",
+    }
+    files = sorted((tmp_path / "mug").iterdir())
+    assert spent["rows"] == sum(len(load_file(path)["<mug>"]) for path in files)
+    assert spent["bytes"] == sum(path.stat().st_size for path in files)
+    pipe = stable_diffusion_xl()
+    pipe.load_multitoken_inversion(str(tmp_path / "mug"))
+    generator = torch.Generator("cpu").manual_seed(3)
+    drawn = pipe("a photo of <mug>", generator=generator, **hosted.sampling).images[0]
+    assert np.array_equal(drawn, pixels(picture))
+
+
 def test_a_full_graphics_card_is_a_sentence(
     visitor: Client, settings: StudioSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,12 +621,43 @@ def test_a_bug_is_a_sentence_too(
 def test_no_file_outside_is_served(visitor: Client, studio: StudioServer, path: str) -> None:
     open_scene(visitor, None)
     visit = studio.visits.of(visitor.session_hash)
-    (visit.result).mkdir(exist_ok=True)
-    (visit.result / "training.json").write_text("{}")
+    (visit.folder / "result").mkdir(exist_ok=True)
+    (visit.folder / "result" / "training.json").write_text("{}")
     asked = path.format(root=ROOT, private=visit.folder, served=visit.shown)
     for route in ("gradio_api/file=", "file=", "gradio_api/file/", "static/", "assets/"):
         with pytest.raises(urllib.error.HTTPError, match="40[0345]"):
             urllib.request.urlopen(f"{studio.url}{route}{asked}")
+
+
+def test_no_file_of_the_server_is_taken_for_an_upload(visitor: Client, studio: StudioServer, tmp_path: Path) -> None:
+    """Neither a picture nor a word: only what was uploaded is opened."""
+    open_scene(visitor, None)
+    learn(visitor, 1)
+    visit = studio.visits.of(visitor.session_hash)
+    own = next(visit.folder.rglob("learned_embeds.safetensors"))
+    picture = tmp_path / "photo.png"
+    shutil.copy(SCENE, picture)
+    stranger = studio.visits.of("stranger")
+    for name, paths in (
+        ("open_picture", [picture, SCENE, "/etc/passwd", f"{visit.shown}/../../../{picture}"]),
+        ("add_file", [own, "/etc/passwd"]),
+    ):
+        for path in paths:
+            told = call(studio.url, "stranger", name, as_file(path))
+            assert "event: error" in told, (path, told)
+            assert "Traceback" not in told
+    assert (stranger.picture, stranger.others) == (None, {})
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../evil.png", "/tmp/evil.png", "..\\..\\evil.png", "<img src=x>.png", "a" * 300 + ".png"]
+)
+def test_names_of_uploads_are_only_names(studio: StudioServer, name: str) -> None:
+    path = Path(upload(studio.url, name))
+    served = Path(studio.visits.of("names").shown).parents[1]
+    assert path.resolve().is_relative_to(served)
+    assert path.read_bytes() == SCENE.read_bytes()
+    assert "event: complete" in call(studio.url, "names", "open_picture", as_file(path))
 
 
 def test_it_listens_on_this_machine_only(studio: StudioServer) -> None:
@@ -542,18 +706,24 @@ from diffusers_supreme_init.studio.visits import Learned, Lesson, Visit
 pipe = build_tiny_pipeline()
 pipe.register_to_config(_name_or_path="user/base")
 visit = Visit(Path({str(tmp_path)!r}) / "visit", Path({str(tmp_path)!r}) / "shown")
-if not visit.result.exists():
+word = visit.folder / "lesson-0" / "result"
+if not word.exists():
     config = SupremeInitConfig(max_train_steps=1, validation_samples=0)
     trainer = SupremeInitTextualInversionTrainer(pipe, random_picture(), "<mug>", "a mug", config=config)
     trainer.train()
-    trainer.save(visit.result)
-lesson = Lesson(token="<mug>", words="a mug", picture=None, mask=None, settings={{}}, preview_every=1)
-visit.learned = Learned(lesson, target=1, steps=1, is_saved=True)
+    trainer.save(word)
+lesson = Lesson(
+    token="<mug>", words="a mug", proposal=None, picture=None, mask=None, settings={{}}, preview_every=1
+)
+visit.learned = Learned(lesson, target=1, steps=1)
 def studio_push(login, token):
     settings = StudioSettings(pipe=pipe, describers=None, model="user/base", login=login)
     return push(settings, visit, "user/mug", private=True, replace=False, token=token)
 """
-    for login, sentence in (("token", "Paste an access token of yours first"), ("space", "Log in with the button")):
+    for login, sentence in (
+        ("token", "Paste an access token of yours first"),
+        ("space", "Log in with the link above"),
+    ):
         told = hub.run(f"{setup}result = studio_push({login!r}, None)")
         assert sentence in told.error  # though this machine is logged in
     told = hub.run(f"{setup}result = studio_push('token', {READ_TOKEN!r})")
@@ -563,6 +733,18 @@ def studio_push(login, token):
     address = hub.run(f"{setup}result = studio_push('token', {WRITE_TOKEN!r})", token=None).check().value
     assert address.endswith("/user/mug")
     assert len(hub.server.commits("user/mug")) == 2
+    # It is private: the owner of this machine may draw with it, a visitor may not with the machine's login.
+    drawn = f"""{setup}
+from diffusers_supreme_init.studio.drawing import add_from_hub, draw, filled, sources_of
+guest = Visit(Path({str(tmp_path)!r}) / "guest", Path({str(tmp_path)!r}) / "shown")
+def studio_draw(login):
+    settings = StudioSettings(pipe=pipe, describers=None, model="user/base", login=login)
+    name = add_from_hub(settings, guest, "user/mug")
+    (picture,) = draw(settings, sources_of(guest), filled(guest, ["a photo of a {{}}"]), 0)
+    return name, picture.size
+"""
+    assert hub.run(f"{drawn}result = studio_draw('machine')").check().value == ["<mug>", [32, 32]]
+    assert "user/mug" in hub.run(f"{drawn}result = studio_draw('token')").error
 
 
 # a host that lends its GPU for a minute at a time
@@ -586,7 +768,7 @@ def test_training_goes_on_in_the_next_call(settings: StudioSettings, tmp_path: P
     for limit in (None, 0.0):
         calls: list[int] = []
         hosted = replace(settings, seconds_per_call=limit, on_gpu=in_another_process)
-        visit = Visits(tmp_path / f"{limit}", tmp_path / "shown", 1.0).of("tab")
+        visit = Visits(tmp_path / f"{limit}", tmp_path / "shown").of("tab")
         open_upload(visit, str(SCENE))
         run = prepare(
             hosted,
@@ -609,7 +791,7 @@ def test_training_goes_on_in_the_next_call(settings: StudioSettings, tmp_path: P
         *_, last = learn_in_calls(counted, visit, run)
         assert (last.is_over, last.learned.steps, len(last.learned.losses)) == (True, 3, 3)
         assert len(calls) == (1 if limit is None else 3)
-        rows.append(load_file(visit.result / "learned_embeds.safetensors")["<mug>"])
+        rows.append(load_file(visit.folder / "lesson-0" / "result" / "learned_embeds.safetensors")["<mug>"])
     assert torch.equal(*rows)
 
 

@@ -1,6 +1,7 @@
 """The studio in a real browser: from a click to a word at home, by mouse and by keyboard, on a desk and on a phone."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import torch
 from conftest import ROOT, TOYBOX, random_picture
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 from test_studio import MASK, SCENE, TOY, WORDS, pixels
 
 pytestmark = pytest.mark.slow
@@ -36,9 +37,34 @@ def required(found: Any, what: str) -> Any:
     return found
 
 
+def browser_path() -> str:
+    return required(next(filter(None, map(shutil.which, BROWSERS)), None), "a browser: apt-get install chromium")
+
+
+def axe() -> str:
+    """Return the source of axe-core."""
+    required(AXE.is_file(), "axe-core: npm install --no-save --prefix out/axe axe-core@4.11.0")
+    return AXE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("is_ci", "ending"),
+    [("true", pytest.fail.Exception), ("false", pytest.skip.Exception), ("", pytest.skip.Exception)],
+)
+def test_without_browser_or_axe_a_check_fails_and_a_user_skips(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_ci: str, ending: type[BaseException]
+) -> None:
+    monkeypatch.setenv("CI", is_ci)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys.modules[__name__], "AXE", tmp_path / "axe.min.js")
+    for needed in (browser_path, axe):
+        with pytest.raises(ending, match="needs "):
+            needed()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = required(next(filter(None, map(shutil.which, BROWSERS)), None), "a browser: apt-get install chromium")
+    path = browser_path()
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
@@ -55,24 +81,39 @@ def running_studio(folder: Path, *, sampler_steps: int) -> Iterator[tuple[str, s
     log = folder / "log"
     with log.open("w") as written:
         process = subprocess.Popen(
-            [sys.executable, "-m", "diffusers_supreme_init", *words], cwd=folder, stdout=written, stderr=written
+            [sys.executable, "-m", "diffusers_supreme_init", *words],
+            cwd=folder,
+            env=os.environ | {"TMPDIR": str(folder)},
+            stdout=written,
+            stderr=written,
         )
     try:
-        deadline = time.monotonic() + 120
-        while not (found := re.search(r"open at (http\S+)", log.read_text())):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield found[1], process
+        yield address_in(log, process), process
     finally:
         process.terminate()
         process.wait(30)
     assert "Traceback" not in log.read_text()
 
 
+def address_in(log: Path, process: subprocess.Popen[bytes]) -> str:
+    """Return where a studio is, once its log says so."""
+    deadline = time.monotonic() + 120
+    while not (found := re.search(r"open at (http\S+)", log.read_text())):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    return found[1]
+
+
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_studio(tmp_path_factory.mktemp("studio"), sampler_steps=SAMPLER_STEPS) as (url, _):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The studio's folder of temporary files."""
+    return tmp_path_factory.mktemp("studio")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with running_studio(folder, sampler_steps=SAMPLER_STEPS) as (url, _):
         yield url
 
 
@@ -86,13 +127,20 @@ def opened(browser: Browser, address: str, size: Any, **options: Any) -> Iterato
     page = browser.new_page(viewport=size, accept_downloads=True, **options)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
+    page.on("dialog", lambda dialog: answer(dialog, wrong))
     page.on("request", lambda asked: wrong.append(asked.url) if not is_ours(asked.url, address) else None)
     page.goto(address)
     page.wait_for_selector("#picture input[type=file]", state="attached")
     yield page
     page.close()
     assert not wrong
+
+
+def answer(dialog: Dialog, wrong: list[str]) -> None:
+    """Leave the page if the browser asks whether to; any other dialog is a script that should not have run."""
+    if dialog.type != "beforeunload":
+        wrong.append(f"dialog: {dialog.message}")
+    dialog.accept()
 
 
 def is_ours(url: str, address: str) -> bool:
@@ -102,13 +150,24 @@ def is_ours(url: str, address: str) -> bool:
 def upload(page: Page, path: Path) -> None:
     page.set_input_files("#picture input[type=file]", str(path))
     page.wait_for_selector("#crop img")
-    page.wait_for_timeout(300)  # the picture fades in
+
+
+def box_at_rest(page: Page) -> Any:
+    """Return where the picture is, once it has come and nothing moves any longer."""
+    is_there = "() => { const one = document.querySelector('#picture img'); return one?.complete && one.naturalWidth }"
+    before = None
+    while True:
+        page.wait_for_function(is_there)
+        box = page.locator("#picture img").bounding_box()
+        if box is not None and box == before:
+            return box
+        before = box
+        page.wait_for_timeout(300)  # it also fades in
 
 
 def click_on(page: Page, x: float, y: float, size: tuple[int, int]) -> None:
     """Click on a pixel of a picture of a size, wherever it is shown."""
-    box = page.locator("#picture img").bounding_box()
-    assert box is not None
+    box = box_at_rest(page)
     scale = min(box["width"] / size[0], box["height"] / size[1])
     left = box["x"] + (box["width"] - scale * size[0]) / 2
     top = box["y"] + (box["height"] - scale * size[1]) / 2
@@ -175,6 +234,46 @@ def test_from_a_click_to_a_word_at_home(page: Page, tmp_path: Path) -> None:
             assert np.array_equal(pipe(prompt, generator=generator, **sampling).images[0], drawn), load
 
 
+def test_code_and_gallery_are_of_the_same_seed(page: Page) -> None:
+    upload(page, SCENE)
+    page.fill("#words textarea, #words input", WORDS)
+    page.fill("#steps input[type=number]", "1")
+    page.keyboard.press("Tab")
+    page.click("#learn")
+    pictures, seed = page.locator("#gallery .grid-wrap img"), page.locator("#seed input")
+    expect(page.locator("#code")).to_contain_text("manual_seed(0)", timeout=120_000)
+    expect(pictures).to_have_count(6, timeout=60_000)
+    seed.fill("7")
+    page.keyboard.press("Tab")
+    expect(page.locator("#code")).to_contain_text("manual_seed(0)")  # nothing was drawn from it yet
+    page.click("#again")
+    expect(page.locator("#code")).to_contain_text("manual_seed(7)", timeout=60_000)
+    page.click("#another")
+    expect(page.locator("#code")).not_to_contain_text("manual_seed(7)", timeout=60_000)
+    expect(page.locator("#code")).to_contain_text(f"manual_seed({seed.input_value()})")
+    expect(pictures).to_have_count(6, timeout=60_000)
+
+
+def test_words_go_with_the_thing_that_they_were_found_for(page: Page) -> None:
+    words, candidates = page.locator("#words textarea, #words input"), page.locator("#candidates label")
+    upload(page, SCENE)
+    click_on(page, *TOY["click"], (256, 256))
+    expect(page.locator("#found")).to_contain_text("13 % of the picture", timeout=30_000)
+    page.click("#find")
+    expect(candidates.first).to_be_visible(timeout=60_000)
+    expect(words).not_to_have_value("")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(words).to_have_value("", timeout=30_000)
+    expect(candidates).to_have_count(0)
+    words.fill("my own words")
+    click_on(page, *TOY["click"], (256, 256))
+    expect(page.locator("#found")).to_contain_text("13 % of the picture", timeout=30_000)
+    page.wait_for_timeout(500)
+    expect(words).to_have_value("my own words")
+    page.click("#example-scene_2")
+    expect(words).to_have_value("", timeout=30_000)
+
+
 def test_a_photo_that_lies_on_its_side_is_clicked_where_it_is_seen(page: Page, tmp_path: Path) -> None:
     scene = Image.open(SCENE).convert("RGB").resize((2048, 2048), Image.Resampling.LANCZOS)
     turned = scene.transpose(Image.Transpose.ROTATE_90)  # a viewer has to turn it by 90° clockwise
@@ -195,7 +294,7 @@ def test_a_click_is_where_it_is_seen(page: Page, tmp_path: Path, size: tuple[int
     page.locator("#meaning label", has_text="corner of a box").click()
     for x, y in ((size[0] // 5, size[1] // 7), (size[0] - 9, size[1] - 9)):
         click_on(page, x, y, size)
-        expect(page.locator("#found")).to_contain_text("the opposite corner")
+        expect(page.locator("#found")).to_contain_text("the opposite corner", timeout=30_000)
         shown = picture_at(page, "#picture img", tmp_path / "overview.png").astype(int)
         dot = np.argwhere((np.abs(shown - (0, 0x72, 0xB2)) <= 3).all(axis=2))  # blue, as corners are
         down, across = (dot.min(axis=0) + dot.max(axis=0) + 1) / 2 * max(size) / max(shown.shape[:2])
@@ -203,7 +302,7 @@ def test_a_click_is_where_it_is_seen(page: Page, tmp_path: Path, size: tuple[int
         assert abs(across - x) <= tolerance
         assert abs(down - y) <= tolerance
         page.get_by_role("button", name="Undo").click()
-        expect(page.locator("#found")).to_contain_text("The whole picture will be learned")
+        expect(page.locator("#found")).to_contain_text("The whole picture will be learned", timeout=30_000)
 
 
 def test_undo_box_and_a_reload(page: Page) -> None:
@@ -218,10 +317,37 @@ def test_undo_box_and_a_reload(page: Page) -> None:
     expect(page.locator("#found")).to_contain_text("the opposite corner")
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.locator("#found")).to_contain_text("The whole picture will be learned")
-    page.reload()
+    with page.expect_event("dialog") as asked:  # the picture would be lost
+        page.reload()
+    assert asked.value.type == "beforeunload"
     page.wait_for_selector("#picture input[type=file]", state="attached")
     expect(page.locator("#crop img")).to_have_count(0)
     expect(page.locator("#learn")).to_have_count(0)
+
+
+def test_a_browser_that_is_closed_while_training_leaves_nothing(browser: Browser, address: str, folder: Path) -> None:
+    def of_visits(kind: str) -> set[Path]:
+        return set(folder.glob(f"studio-*/{kind}/*"))
+
+    before = {kind: of_visits(kind) for kind in ("visits", "uploads/shown", "uploads")}
+    for page in opened(browser, address, DESK):
+        upload(page, SCENE.with_name("scene_3.png"))
+        page.fill("#words textarea, #words input", WORDS)
+        page.fill("#steps input[type=number]", "300")
+        page.keyboard.press("Tab")
+        page.click("#learn")
+        expect(page.locator("#progress")).to_contain_text("of 300 steps, about", timeout=60_000)
+    left = {kind: of_visits(kind) - paths for kind, paths in before.items()}
+    assert all(map(len, left.values()))
+    (lesson,) = (path / "lesson-0" for path in left["visits"])
+    deadline = time.monotonic() + 120
+    while not (lesson / "result" / "training.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    steps = json.loads((lesson / "result" / "training.json").read_text())["steps"]
+    assert 1 <= steps < 300  # it ended after its step, and nobody trains any longer
+    while any(path.exists() for paths in left.values() for path in paths) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not [path for paths in left.values() for path in paths if path.exists()]
 
 
 def test_what_somebody_types_is_shown_and_not_run(page: Page) -> None:
@@ -246,7 +372,7 @@ def test_what_somebody_types_is_shown_and_not_run(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_everybody_can_read_and_reach_it(browser: Browser, address: str, size: Any, scheme: Any) -> None:
-    required(AXE.is_file(), "axe-core: npm install --no-save --prefix out/axe axe-core@4.11.0")
+    source = axe()
     for page in opened(browser, address, size, color_scheme=scheme):
         upload(page, SCENE)
         page.click("#find")
@@ -257,7 +383,7 @@ def test_everybody_can_read_and_reach_it(browser: Browser, address: str, size: A
         expect(page.locator("#gallery .grid-wrap img")).to_have_count(6, timeout=120_000)
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-        page.evaluate(AXE.read_text())
+        page.evaluate(source)
         found = page.evaluate("axe.run()")["violations"]
         serious = {
             one["id"]: [node["html"][:200] for node in one["nodes"]][:5]

@@ -16,6 +16,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HiDreamImageTransformer2DModel,
     Ideogram4Pipeline,
     Ideogram4Transformer2DModel,
     QwenImage21Pipeline,
@@ -257,6 +258,25 @@ def sana(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _
         timestep=time * pipe.transformer.config.timestep_scale,
     ).sample
     return mse(predicted, noise - latents)
+
+
+def hidream(pipe: Any, prompt: str, latents: Tensor, noise: Tensor, time: Tensor, _: Tensor) -> Tensor:
+    """arXiv:2505.22705: CLIPs for a pooled vector; T5 and each layer of Llama join the image tokens."""
+    read = [
+        token_ids(tokenizer, prompt, 128)
+        for tokenizer in (pipe.tokenizer, pipe.tokenizer_2, pipe.tokenizer_3, pipe.tokenizer_4)
+    ]
+    pooled = [pipe.text_encoder(read[0].input_ids).text_embeds, pipe.text_encoder_2(read[1].input_ids).text_embeds]
+    t5 = pipe.text_encoder_3(read[2].input_ids, attention_mask=read[2].attention_mask).last_hidden_state
+    llama = pipe.text_encoder_4(**read[3], output_hidden_states=True).hidden_states[1:]
+    predicted = pipe.transformer(
+        hidden_states=straight_line(latents, noise, time),
+        timesteps=time,
+        encoder_hidden_states_t5=t5,
+        encoder_hidden_states_llama3=torch.stack(llama),
+        pooled_embeds=torch.cat(pooled, dim=-1),
+    ).sample
+    return mse(predicted, latents - noise)
 
 
 # Flow matching behind a language model
@@ -591,6 +611,18 @@ def _deep(pipe: Any) -> None:
     _with_batch_norm(pipe)
 
 
+def _long_clips_and_experts(pipe: Any) -> None:
+    """CLIPs that read 128 tokens, and several experts that take turns."""
+    for name in ("text_encoder", "text_encoder_2"):
+        clip = getattr(pipe, name)
+        config = type(clip.config).from_dict({**clip.config.to_dict(), "max_position_embeddings": 248})
+        pipe.register_modules(**{name: seeded(lambda clip=clip, config=config: type(clip)(config))})
+        getattr(pipe, name.replace("text_encoder", "tokenizer")).model_max_length = 248
+    sizes = {"num_routed_experts": 4, "num_activated_experts": 2, "force_inference_output": False}
+    config = {**pipe.transformer.config, **sizes}
+    pipe.register_modules(transformer=denoiser(lambda: HiDreamImageTransformer2DModel.from_config(config)))
+
+
 def _scaled_linear(pipe: Any) -> None:
     options = {"beta_start": 0.00085, "beta_end": 0.014, "beta_schedule": "scaled_linear"}
     pipe.scheduler = EulerDiscreteScheduler(**options)
@@ -660,7 +692,10 @@ def _case(
 
 def _language_model(name: str, objective: Objective, **options: Any) -> TrainingFamily:
     """Return the case of a family whose vocabulary attaches spaces to words."""
-    case = _case(name, name, objective, exact_everywhere=False, **options)
+    return _as_published(_case(name, name, objective, exact_everywhere=False, **options))
+
+
+def _as_published(case: TrainingFamily) -> TrainingFamily:
     # The tiny pipelines of the loader's tests choose other layers and fewer tokens than the real ones.
     call = {key: value for key, value in case.family.call.items() if key not in _ALTERED}
     return replace(case, family=replace(case.family, call=call))
@@ -702,6 +737,7 @@ TRAINING_FAMILIES = [
     _language_model("kolors", kolors, change=_scaled_linear),
     _case("chroma", "chroma", chroma, exact_everywhere=False),
     _case("hunyuan_dit", "hunyuan_dit", hunyuan_dit),
+    _as_published(_case("hidream", "hidream", hidream, *_CLIPS, change=_long_clips_and_experts)),
     _case("aura_flow", "aura_flow", aura_flow, change=_calm_aura, exact_everywhere=False),
     _case("pixart_alpha", "pixart_alpha", pixart_alpha, exact_everywhere=False),
 ]

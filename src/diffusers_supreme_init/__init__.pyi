@@ -3,10 +3,12 @@
 
 from . import backbones, describers, metrics
 from .catalogue.library import merge_libraries, remove_concepts, verify_library
-from .catalogue.run import CatalogueResult, train_catalogue
+from .catalogue.result import CatalogueResult
+from .catalogue.run import train_catalogue
 from .concepts import Concept, load_concepts
 from .config import PAPER_SETTINGS, DescriberConfig, SupremeInitConfig
 from .describers import Describers, EndpointRefiner, LocalRefiner, RefinementStyle, Region
+from .describers.proposal import InitializerProposal
 from .errors import (
     CheckpointError,
     ConceptLoadError,
@@ -45,7 +47,7 @@ from .trainer import SupremeInitTextualInversionTrainer
 from .training.checkpoint import find_checkpoint
 from .training.previews import SAMPLE_PROMPTS
 from .training.progress import ConceptProgress
-from .training.proposals import InitializerProposal, propose_initializer
+from .training.proposals import propose_initializer
 from .version import __version__, versions
 
 __all__ = [

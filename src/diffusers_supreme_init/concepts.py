@@ -6,13 +6,14 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from .describers import Region
+from .describers.proposal import InitializerProposal
 from .errors import ConfigError, PictureError, RegionError, SupremeInitWarning, one_line, shown
 from .inputs.field_values import is_text, settle
 from .inputs.file_kinds import kind_of_file
@@ -25,9 +26,10 @@ METHODS = ("class", "caption", "auto")
 """Initializers that find the words with describers."""
 TRAIN_ON = ("crop", "image")
 
-_REGION_COLUMNS = ("points", "negative_points", "box")
+_REGION_COLUMNS = {"points": "points", "negative_points": "negative_points", "box": "box", "region_words": "words"}
+"""Column of a list -> attribute of `Region`."""
 _COLUMNS = ("file_name", "placeholder_token", "mask_file_name", "num_vectors", "train_on", *_REGION_COLUMNS)
-_UNREAD_COLUMNS = ("images", "mask", "region", "templates", "candidates", "random_key")
+_UNREAD_COLUMNS = ("images", "mask", "region", "templates", "candidates", "random_key", "initializer_record")
 """Fields of `Concept` that the columns of a list do not have."""
 
 
@@ -41,20 +43,23 @@ class Concept:
         images: A picture (path or PIL image), a folder, or a sequence of both.
         placeholder_token: The word to use in prompts, preferably delimited: ``"<mug>"``.
         initializer: ``"class"``, ``"caption"`` or ``"auto"`` to find the words, see `propose_initializer`; the text
-            whose tokens start the rows (``"a skull and bones mug"``, ``"*"``); or the path of a saved embedding (file
-            or folder) to continue from.
+            whose tokens start the rows (``"a skull and bones mug"``, ``"*"``); the path of a saved embedding (file
+            or folder) to continue from; or an `InitializerProposal`, of which the text remains here.
         num_vectors: Number of rows; None: one per token of the initializer. A larger number repeats its tokens, a
             smaller one cuts them.
         templates: Training prompts, each with one ``{}``; None: those of the configured `learnable_property`.
         mask: One mask per picture for `masked_loss`, white (or true) where the loss counts: a picture or an array
             ``(height, width)``, or a folder with masks that are named like the pictures (``mug_mask.png``); None: the
             pictures' alpha.
-        region: The object to learn, one region per picture; None: the whole picture.
+        region: The object to learn, one region per picture; a single one with words serves all pictures; None: the
+            whole picture.
         train_on: Used with a region. ``"crop"`` trains on a crop around the object. ``"image"`` trains on the whole
             picture and weights the loss with the object's mask, so that nothing around the object is learned.
         candidates: Your own words, which ``"auto"`` compares with those it finds.
         random_key: Identifies this concept in all random draws; None: `placeholder_token`. Concepts with the same key
             get the same noises, timesteps, templates and flips at every step, which allows paired comparisons.
+        initializer_record: How describers found the words of `initializer`, as JSON values for the concept's files;
+            a proposal brings its own. None: they were not found, or are still to be found.
 
     Raises:
         ConfigError: A value has the wrong type, or `train_on` is not one of `TRAIN_ON`.
@@ -63,7 +68,7 @@ class Concept:
 
     images: PictureSource | Sequence[PictureSource]
     placeholder_token: str
-    initializer: str | os.PathLike[str]
+    initializer: str | os.PathLike[str] | InitializerProposal
     num_vectors: int | None = None
     templates: Sequence[str] | None = None
     mask: PictureSource | Sequence[PictureSource] | None = None
@@ -71,8 +76,12 @@ class Concept:
     train_on: str = "crop"
     candidates: Sequence[str] = ()
     random_key: str | None = None
+    initializer_record: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.initializer, InitializerProposal):
+            object.__setattr__(self, "initializer_record", self.initializer.record)
+            object.__setattr__(self, "initializer", self.initializer.text)
         settle(self, choices={"train_on": TRAIN_ON}, names=("num_vectors", "train_on", "random_key"))
         for name in ("images", "mask", "region", "templates", "candidates"):
             value = getattr(self, name)
@@ -90,8 +99,10 @@ class Concept:
 
     @property
     def method(self) -> str | None:
-        """How describers find the words, one of `METHODS`; None if the initializer is a text or a saved embedding."""
-        return self.initializer if isinstance(self.initializer, str) and self.initializer in METHODS else None
+        """How describers find the words, one of `METHODS`; None if they are known, or a saved embedding continues."""
+        if self.initializer_record is not None or not isinstance(self.initializer, str):
+            return None
+        return self.initializer if self.initializer in METHODS else None
 
 
 def load_concepts(
@@ -101,8 +112,8 @@ def load_concepts(
 
     Each line is a JSON object with ``file_name``, ``placeholder_token`` and the initializer in `initializer_column`.
     Optional keys are ``mask_file_name``, ``num_vectors``, ``train_on`` and, for a region, ``points``,
-    ``negative_points`` and ``box`` in pixels. File names are relative to the metadata file. Lines that share a
-    placeholder token are pictures of the same concept; what they say of it must agree.
+    ``negative_points`` and ``box`` in pixels, or ``region_words``. File names are relative to the metadata file. Lines
+    that share a placeholder token are pictures of the same concept; what they say of it must agree.
 
     Args:
         metadata_path: The metadata file, or the folder that holds it.
@@ -282,7 +293,7 @@ def _one(lines: Sequence[_Line], column: str) -> Any:
 def _to_concept(token: str, lines: Sequence[_Line], initializer: str, folder: Path) -> Concept:
     masks = [folder / line.row["mask_file_name"] for line in lines if line.row.get("mask_file_name")]
     regions = [_to_region(line) for line in lines if _has_region(line)]
-    for what, found in (("a mask", masks), ("points or a box", regions)):
+    for what, found in (("a mask", masks), ("points, a box or region_words", regions)):
         if found and len(found) != len(lines):
             raise ConfigError(
                 f"{lines[0].where}: expected {what} for all of its {len(lines)} pictures or for none, got {len(found)}"
@@ -307,7 +318,8 @@ def _has_region(line: _Line) -> bool:
 
 def _to_region(line: _Line) -> Region:
     try:
-        return Region(**{name: line.row[name] for name in _REGION_COLUMNS if line.row.get(name) is not None})
+        said = {name: line.row.get(column) for column, name in _REGION_COLUMNS.items()}
+        return Region(**{name: value for name, value in said.items() if value is not None})
     except RegionError as error:
         raise RegionError(f"{line.where}, {one_line(line.row['file_name'], 80)}: {error}") from error
 
@@ -395,6 +407,8 @@ def find_regions(concept: Concept, num_pictures: int) -> list[Region] | None:
         return None
     given: Any = concept.region
     regions = list(given) if isinstance(given, list | tuple) else [given]
+    if isinstance(given, Region) and given.words is not None:
+        regions *= num_pictures
     if not all(isinstance(region, Region) for region in regions):
         raise RegionError(
             f"{token}: expected a Region for each picture, got {shown(concept.region)}; pass Region(points=...)"

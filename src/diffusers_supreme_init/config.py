@@ -278,7 +278,8 @@ class DescriberConfig:
         },
     )
     segmenter: str = field(
-        default="facebook/sam-vit-base", metadata={"help": "Segmenter of regions: SAM, SAM-HQ, SAM 2, SAM 3 tracker."}
+        default="facebook/sam-vit-base",
+        metadata={"help": "Segmenter of regions: SAM, SAM-HQ, SAM 2, SAM 3; only SAM 3 takes words."},
     )
     candidate_labels: list[str] = field(
         default_factory=list, metadata={"help": "Labels of your own to choose from, instead of the classifier's."}

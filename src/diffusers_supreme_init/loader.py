@@ -18,8 +18,8 @@ from .errors import ConceptLoadError, SupremeInitWarning, shown
 from .inputs.field_values import is_text
 from .inputs.paths import expanded, looks_like_path
 from .loading.matching import ConceptRequest, LoadedConcept, plan_load
+from .loading.options import ConceptSource, SourceOptions
 from .loading.reading import one_per_row, read_sources
-from .loading.sources import ConceptSource, SourceOptions
 from .multitoken import arm
 from .text.changes import changed, changing, refresh_config
 from .text.prompt_cleaning import why_lost

@@ -18,6 +18,7 @@ from .backbones import backbone_for
 from .concepts import Concept
 from .config import DescriberConfig, SupremeInitConfig, is_scheduled
 from .describers import Describers, Region
+from .describers.proposal import InitializerProposal
 from .errors import CheckpointError, ConfigError, OutputError, SupremeInitWarning, TrainingError, one_line, shown
 from .evaluation import Evaluation
 from .files import check_writable
@@ -38,6 +39,7 @@ from .training.checkpoint import (
     find_checkpoint,
     fingerprint,
     read_found_words,
+    read_seconds,
     restore_checkpoint,
     write_checkpoint,
 )
@@ -81,7 +83,7 @@ class SupremeInitTextualInversionTrainer:
         pipe: Any,
         images: PictureSource | Sequence[PictureSource] | None = None,
         placeholder_token: str | None = None,
-        initializer: str | os.PathLike[str] | None = None,
+        initializer: str | os.PathLike[str] | InitializerProposal | None = None,
         *,
         num_vectors: int | None = None,
         templates: Sequence[str] | None = None,
@@ -152,6 +154,7 @@ class SupremeInitTextualInversionTrainer:
         with own_torch_state():
             self._backbone = backbone_for(pipe, self.config.train_text_encoders)
         self._backbone.check_config(self.config)
+        self._clock = _Clock(None)
         self._seconds: float | None = None
         self._finished: datetime | None = None
         self._saved_dirs: list[Path] = []
@@ -206,15 +209,15 @@ class SupremeInitTextualInversionTrainer:
         if self.results:
             raise TrainingError("expected an untrained trainer; make a new one with initializer= the saved embedding")
         check_triggers_are_free(self._backbone, self._tokens)
-        started, is_resumed = time.monotonic(), find_checkpoint(self.config) is not None
+        checkpoint_path = find_checkpoint(self.config)
+        self._clock = _Clock(0.0 if checkpoint_path is None else read_seconds(checkpoint_path))
         accelerator = self.accelerator = self.accelerator or make_accelerator(self.config)
         if self.config.output_dir is not None:
             check_writable(self.config.output_dir)
         # Trackers are started before describing, since one may be unable to start.
         with only_run_in(self.config.output_dir, accelerator), tracking(accelerator, self.config):
-            concepts, failures = self._train(accelerator, after_step)
-        # Of a resumed run, nobody knows how long its beginning took.
-        self._seconds = None if is_resumed else time.monotonic() - started
+            concepts, failures = self._train(accelerator, checkpoint_path, after_step)
+        self._seconds = self._clock.seconds
         self._finished = datetime.now(UTC)
         self.results = concepts
         diverged = [concept for concept in concepts if concept.status == "diverged"]
@@ -466,11 +469,13 @@ class SupremeInitTextualInversionTrainer:
         return invented
 
     def _train(
-        self, accelerator: Accelerator, after_step: Callable[[int, Mapping[str, float]], None] | None
+        self,
+        accelerator: Accelerator,
+        checkpoint_path: Path | None,
+        after_step: Callable[[int, Mapping[str, float]], None] | None,
     ) -> tuple[list[ConceptProgress], list[OSError]]:
         """Return the trained concepts, and the failures to write files of the run."""
         config, backbone = self.config, self._backbone
-        checkpoint_path = find_checkpoint(config)
         concepts = begin_concepts(
             backbone,
             self.concepts,
@@ -529,7 +534,8 @@ class SupremeInitTextualInversionTrainer:
 
         def checkpoint() -> None:
             if accelerator.is_main_process and config.output_dir is not None:
-                write("checkpoint", write_checkpoint, config.output_dir, run, loop.concepts, loop.optimizers)
+                seconds = self._clock.seconds
+                write("checkpoint", write_checkpoint, config.output_dir, run, loop.concepts, loop.optimizers, seconds)
 
         def record(step: int, losses: Mapping[str, float]) -> None:
             validated = [concept for concept in loop.progress.values() if step in concept.validation_losses]
@@ -550,6 +556,18 @@ class SupremeInitTextualInversionTrainer:
 
         loop.run(after_step, stop_requested=self._stop_requested.is_set, before_stop=checkpoint)
         return failures
+
+
+class _Clock:
+    """How long a run has taken: what its checkpoint says, and the time since then."""
+
+    def __init__(self, seconds_before: float | None) -> None:
+        self._before, self._started = seconds_before, time.monotonic()
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds so far; None if the checkpoint does not say how long its part took."""
+        return None if self._before is None else self._before + time.monotonic() - self._started
 
 
 def _listed(concepts: Any) -> list[Concept]:

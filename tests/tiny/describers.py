@@ -4,12 +4,12 @@ Every function fills a folder and returns it; equal arguments give equal files. 
 `WORDS`, so that a caption is never empty; what they say depends on the picture and on the prompt.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from torch import nn
@@ -43,15 +43,19 @@ from transformers import (
     LlavaProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2Tokenizer,
     Sam2Config,
     Sam2Model,
     Sam2VideoConfig,
     Sam2VideoModel,
+    Sam3Config,
+    Sam3LiteTextConfig,
+    Sam3LiteTextModel,
+    Sam3Model,
     Sam3TrackerConfig,
     Sam3TrackerModel,
+    Sam3TrackerVideoConfig,
+    Sam3VideoConfig,
+    Sam3VideoModel,
     SamConfig,
     SamHQConfig,
     SamHQModel,
@@ -124,7 +128,7 @@ def build_blip(folder: Path) -> Path:
         image_text_hidden_size=HIDDEN_SIZE,
         tie_word_embeddings=False,
     )
-    _save_model(folder, BlipForConditionalGeneration, config, tokenizer)
+    save_model(folder, BlipForConditionalGeneration, config, tokenizer)
     return _save_processor(folder, BlipProcessor(BlipImageProcessorPil(size=SQUARE), tokenizer))
 
 
@@ -140,7 +144,7 @@ def build_git(folder: Path) -> Path:
         eos_token_id=tokenizer.sep_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    _save_model(folder, GitForCausalLM, config, tokenizer)
+    save_model(folder, GitForCausalLM, config, tokenizer)
     return _save_processor(folder, GitProcessor(_clip_image_processor(), tokenizer))
 
 
@@ -176,7 +180,7 @@ def build_blip2(folder: Path) -> Path:
         initializer_range=0.2,
         tie_word_embeddings=False,
     )
-    _save_model(folder, Blip2ForConditionalGeneration, config, tokenizer)
+    save_model(folder, Blip2ForConditionalGeneration, config, tokenizer)
     return _save_processor(folder, processor)
 
 
@@ -231,7 +235,7 @@ def build_florence2(folder: Path) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    _save_model(folder, Florence2ForConditionalGeneration, config, tokenizer)
+    save_model(folder, Florence2ForConditionalGeneration, config, tokenizer)
     return _save_processor(folder, Florence2Processor(image_processor, tokenizer))
 
 
@@ -239,7 +243,7 @@ def build_idefics3(folder: Path) -> Path:
     """Like HuggingFaceTB/SmolVLM-256M-Instruct, a chat model; each picture becomes one tile of four image tokens."""
     image_tokens = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
     tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-    tokenizer = _chat_tokenizer(GPT2Tokenizer, image_tokens + tiles)
+    tokenizer = chat_tokenizer(GPT2Tokenizer, image_tokens + tiles)
     size = {"longest_edge": IMAGE_SIZE}
     image_processor = Idefics3ImageProcessorPil(size=size, max_image_size=size)
     config = Idefics3Config(
@@ -249,21 +253,21 @@ def build_idefics3(folder: Path) -> Path:
         scale_factor=2,
         pad_token_id=tokenizer.pad_token_id,
     )
-    _save_model(folder, Idefics3ForConditionalGeneration, config, tokenizer)
+    save_model(folder, Idefics3ForConditionalGeneration, config, tokenizer)
     processor = Idefics3Processor(image_processor, tokenizer, image_seq_len=4, chat_template=CHAT_TEMPLATE)
     return _save_processor(folder, processor)
 
 
 def build_llava(folder: Path) -> Path:
     """Like llava-hf/llava-1.5-7b-hf, a chat model."""
-    tokenizer = _chat_tokenizer(GPT2Tokenizer, ["<image>"])
+    tokenizer = chat_tokenizer(GPT2Tokenizer, ["<image>"])
     config = LlavaConfig(
         vision_config={"model_type": "clip_vision_model", **VISION, "projection_dim": HIDDEN_SIZE},
         text_config=_llama_config(tokenizer).to_dict(),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
     )
-    _save_model(folder, LlavaForConditionalGeneration, config, tokenizer)
+    save_model(folder, LlavaForConditionalGeneration, config, tokenizer)
     processor = LlavaProcessor(
         _clip_image_processor(),
         tokenizer,
@@ -275,57 +279,6 @@ def build_llava(folder: Path) -> Path:
     return _save_processor(folder, processor)
 
 
-def build_needs_torchvision(folder: Path) -> Path:
-    """Like Qwen/Qwen2.5-VL-3B-Instruct: the weights load, but its processor needs torchvision."""
-    vision_tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = _chat_tokenizer(Qwen2Tokenizer, vision_tokens)
-    ids = dict(zip(vision_tokens, tokenizer.convert_tokens_to_ids(vision_tokens), strict=True))
-    text_config = {
-        **TRANSFORMER,
-        "vocab_size": len(tokenizer),
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "tie_word_embeddings": False,
-    }
-    vision_config = {
-        "depth": 1,
-        "hidden_size": HIDDEN_SIZE,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "patch_size": 4,
-        "window_size": 16,
-        "fullatt_block_indexes": [0],
-        "out_hidden_size": HIDDEN_SIZE,
-    }
-    config = Qwen2_5_VLConfig(
-        text_config=text_config,
-        vision_config=vision_config,
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=False,
-    )
-    _save_model(folder, Qwen2_5_VLForConditionalGeneration, config, tokenizer)
-    tokenizer.save_pretrained(folder)
-    preprocessor = {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2_5_VLProcessor",
-        "patch_size": 4,
-        "merge_size": 2,
-        "temporal_patch_size": 2,
-        "min_pixels": 64,
-        "max_pixels": 1024,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor), encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    return folder
-
-
 # Classifiers: AutoModelForImageClassification, or AutoModelForZeroShotImageClassification
 
 
@@ -334,7 +287,7 @@ def build_vit(folder: Path, labels: Sequence[str] = LABELS) -> Path:
     config = ViTConfig(
         **VISION, id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}
     )
-    _save_model(folder, ViTForImageClassification, config)
+    save_model(folder, ViTForImageClassification, config)
     ViTImageProcessorPil(size=SQUARE).save_pretrained(folder)
     return folder
 
@@ -353,7 +306,7 @@ def build_clip(folder: Path) -> Path:
     }
     vision_config = {**VISION, "projection_dim": HIDDEN_SIZE}
     config = CLIPConfig(text_config=text_config, vision_config=vision_config, projection_dim=HIDDEN_SIZE)
-    _save_model(folder, CLIPModel, config)
+    save_model(folder, CLIPModel, config)
     return _save_processor(folder, CLIPProcessor(_clip_image_processor(), tokenizer))
 
 
@@ -369,7 +322,7 @@ def build_sam(folder: Path) -> Path:
         mask_decoder_config=mask_decoder_config,
         initializer_range=0.2,
     )
-    _save_model(folder, SamModel, config)
+    save_model(folder, SamModel, config)
     square = {"height": SAM_IMAGE_SIZE, "width": SAM_IMAGE_SIZE}
     image_processor = SamImageProcessorPil(
         size={"longest_edge": SAM_IMAGE_SIZE},
@@ -390,12 +343,12 @@ def build_sam_hq(folder: Path) -> Path:
         mask_decoder_config={**mask_decoder_config, "vit_dim": HIDDEN_SIZE},
         initializer_range=0.1,
     )
-    return _save_model(folder, SamHQModel, config)
+    return save_model(folder, SamHQModel, config)
 
 
 def build_sam2(folder: Path) -> Path:
     """Like facebook/sam2-hiera-tiny."""
-    return _save_model(folder, Sam2Model, Sam2Config(**_sam2_configs()))
+    return save_model(folder, Sam2Model, Sam2Config(**_sam2_configs()))
 
 
 def build_sam2_video(folder: Path) -> Path:
@@ -413,11 +366,54 @@ def build_sam2_video(folder: Path) -> Path:
         memory_fuser_embed_dim=HIDDEN_SIZE,
         memory_fuser_intermediate_dim=64,
     )
-    return _save_model(folder, Sam2VideoModel, config)
+    return save_model(folder, Sam2VideoModel, config)
 
 
 def build_sam3_tracker(folder: Path) -> Path:
     """Like the point-and-box part of facebook/sam3."""
+    return save_model(folder, Sam3TrackerModel, Sam3TrackerConfig(**_sam3_tracker_configs()))
+
+
+def build_sam3(folder: Path) -> Path:
+    """Like the part of facebook/sam3 that takes words."""
+    return _save_clip_tokenizer(save_model(folder, Sam3Model, Sam3Config(**_sam3_configs())))
+
+
+def build_sam3_lite_text(folder: Path) -> Path:
+    """Like yonigozlan/sam3-litetext-s0, whose text encoder is smaller."""
+    configs = _sam3_configs(text_config={**_CLIP_TEXT, "use_repmixer_blocks": False})
+    return _save_clip_tokenizer(save_model(folder, Sam3LiteTextModel, Sam3LiteTextConfig(**configs)))
+
+
+def build_sam3_video(folder: Path) -> Path:
+    """Like facebook/sam3, whose type is that of the video model: one part takes words, another clicks."""
+    tracker = Sam3TrackerVideoConfig(
+        **_sam3_tracker_configs(),
+        image_size=SAM_IMAGE_SIZE,
+        memory_attention_hidden_size=HIDDEN_SIZE,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=64,
+        memory_attention_rope_feat_sizes=[8, 8],
+        memory_encoder_hidden_size=HIDDEN_SIZE,
+        memory_encoder_output_channels=HIDDEN_SIZE,
+        mask_downsampler_embed_dim=HIDDEN_SIZE,
+        memory_fuser_embed_dim=HIDDEN_SIZE,
+        memory_fuser_intermediate_dim=64,
+    )
+    config = Sam3VideoConfig(detector_config=_sam3_configs(), tracker_config=tracker.to_dict())
+    save_model(folder, Sam3VideoModel, config)
+    weights = folder / "model.safetensors"  # transformers saves the prefix twice
+    tensors = {key.replace("tracker_model.tracker_model", "tracker_model"): t for key, t in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    return _save_clip_tokenizer(folder)
+
+
+def _save_clip_tokenizer(folder: Path) -> Path:
+    CLIPTokenizer.from_pretrained(TOYBOX / "pipeline" / "tokenizer").save_pretrained(folder)
+    return folder
+
+
+def _sam3_vision_config() -> dict[str, Any]:
     backbone_config = {
         "model_type": "sam3_vit_model",
         **VISION,
@@ -427,20 +423,36 @@ def build_sam3_tracker(folder: Path) -> Path:
         "window_size": 2,
         "global_attn_indexes": [1],
     }
-    vision_config = {
+    return {
         "model_type": "sam3_vision_model",
         "backbone_config": backbone_config,
         "fpn_hidden_size": HIDDEN_SIZE,
         "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
         "initializer_range": 0.1,
     }
-    config = Sam3TrackerConfig(
-        vision_config=vision_config,
-        prompt_encoder_config={"hidden_size": HIDDEN_SIZE, "image_size": SAM_IMAGE_SIZE, "patch_size": 8},
-        mask_decoder_config=_mask_decoder_config(),
-        initializer_range=0.1,
-    )
-    return _save_model(folder, Sam3TrackerModel, config)
+
+
+def _sam3_tracker_configs() -> dict[str, Any]:
+    return {
+        "vision_config": _sam3_vision_config(),
+        "prompt_encoder_config": {"hidden_size": HIDDEN_SIZE, "image_size": SAM_IMAGE_SIZE, "patch_size": 8},
+        "mask_decoder_config": _mask_decoder_config(),
+        "initializer_range": 0.1,
+    }
+
+
+def _sam3_configs(text_config: dict[str, Any] | None = None) -> dict[str, Any]:
+    layers = {"hidden_size": HIDDEN_SIZE, "num_attention_heads": 2, "initializer_range": 0.2}
+    detr = {**layers, "num_layers": 1, "intermediate_size": 64}
+    return {
+        "vision_config": _sam3_vision_config(),
+        "text_config": text_config or {"model_type": "clip_text_model", **_CLIP_TEXT},
+        "geometry_encoder_config": detr,
+        "detr_encoder_config": detr,
+        "detr_decoder_config": {**detr, "num_queries": 5},
+        "mask_decoder_config": {**layers, "num_upsampling_stages": 2},
+        "initializer_range": 0.2,
+    }
 
 
 # A refiner
@@ -448,13 +460,19 @@ def build_sam3_tracker(folder: Path) -> Path:
 
 def build_language_model(folder: Path) -> Path:
     """Like HuggingFaceTB/SmolLM2-135M-Instruct: AutoModelForCausalLM and AutoTokenizer with a chat template."""
-    tokenizer = _chat_tokenizer(GPT2Tokenizer, [])
-    _save_model(folder, LlamaForCausalLM, _llama_config(tokenizer), tokenizer)
+    tokenizer = chat_tokenizer(GPT2Tokenizer, [])
+    save_model(folder, LlamaForCausalLM, _llama_config(tokenizer), tokenizer)
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
     return folder
 
 
+_CLIP_TEXT = {
+    **TRANSFORMER,
+    "vocab_size": 49408,
+    "projection_dim": HIDDEN_SIZE,
+    "max_position_embeddings": 32,
+}
 CAPTIONERS: dict[str, Callable[[Path], Path]] = {
     "blip": build_blip,
     "git": build_git,
@@ -469,15 +487,25 @@ SEGMENTERS: dict[str, Callable[[Path], Path]] = {
     "sam2": build_sam2,
     "sam2_video": build_sam2_video,
     "sam3_tracker": build_sam3_tracker,
+    "sam3_video": build_sam3_video,
+}
+WORD_SEGMENTERS: dict[str, Callable[[Path], Path]] = {
+    "sam3": build_sam3,
+    "sam3_lite_text": build_sam3_lite_text,
+    "sam3_video": build_sam3_video,
 }
 
 
-def _save_model(
+def save_model(
     folder: Path, model_class: type[PreTrainedModel], config: Any, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Path:
+    """Save a model with random weights; one with a tokenizer says only `WORDS`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEEING_SEED if tokenizer is None else SPEAKING_SEED)
         model = model_class(config).eval()
+        for name, parameter in model.named_parameters():
+            if name.endswith("presence_head.layer3.bias"):
+                nn.init.constant_(parameter, 9.0)  # SAM 3 takes whatever is named to be there
         if tokenizer is not None:
             # BLIP does not tell where its own output embeddings are.
             speaker = getattr(model, "text_decoder", model)
@@ -531,10 +559,11 @@ def _byte_level_tokenizer(
     return tokenizer
 
 
-def _chat_tokenizer(tokenizer_class: type[PreTrainedTokenizerBase], special: Sequence[str]) -> Any:
+def chat_tokenizer(tokenizer_class: type[PreTrainedTokenizerBase], special: Sequence[str], **options: Any) -> Any:
+    """Return a tokenizer of bytes and `WORDS` that knows the marks of `CHAT_TEMPLATE` and these special tokens."""
     first = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     roles = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    return _byte_level_tokenizer(tokenizer_class, first, special, unk_token="<|endoftext|>", **roles)
+    return _byte_level_tokenizer(tokenizer_class, first, special, unk_token="<|endoftext|>", **roles, **options)
 
 
 def _clip_image_processor() -> CLIPImageProcessorPil:

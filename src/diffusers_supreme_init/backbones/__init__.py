@@ -15,6 +15,7 @@ from .ernie_image import ErnieImageBackbone
 from .flow import FlowBackbone
 from .flux import FluxBackbone
 from .flux_2 import Flux2Backbone, Flux2KleinBackbone
+from .hidream import HiDreamBackbone
 from .hunyuan_dit import HunyuanDiTBackbone
 from .ideogram_4 import Ideogram4Backbone
 from .kolors import KolorsBackbone
@@ -64,6 +65,7 @@ BACKBONES: list[type[Backbone]] = [
     CogView4Backbone,
     KolorsBackbone,
     HunyuanDiTBackbone,
+    HiDreamBackbone,
     AuraFlowBackbone,
 ]
 

@@ -32,12 +32,7 @@ class AuraFlowBackbone(FlowBackbone):
         self.architecture = "aura-flow/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> Tensor:  # noqa: D102 - see `Backbone`
-        embeds, *_ = self.drawing_pipe.encode_prompt(
-            prompts,
-            do_classifier_free_guidance=False,
-            device=self.device,
-            max_sequence_length=self.max_sequence_length,
-        )
+        embeds, *_ = self.encoded(prompts)
         return embeds
 
     def predict(  # noqa: D102

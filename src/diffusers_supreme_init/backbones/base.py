@@ -1,8 +1,10 @@
 """`Backbone`: the interface between the trainer and a model family."""
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -237,6 +239,16 @@ class Backbone(ABC):
             prompts of different lengths.
         """
 
+    def encoded(self, prompts: Sequence[str] | str, **options: Any) -> Any:
+        """Return what the pipeline's own `encode_prompt` makes of prompts, without the empty prompt of guidance."""
+        return self.drawing_pipe.encode_prompt(
+            prompts,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
+            **options,
+        )
+
     @abstractmethod
     def timestep_at(self, quantile: float, latent_size: tuple[int, int]) -> float:
         """Return a quantile, in [0, 1], of the density that timesteps are trained with.
@@ -263,6 +275,10 @@ class Backbone(ABC):
             geometry: ``(batch, 6)``: height and width of the whole picture, top and left of the crop after scaling,
                 height and width of the crop, all in pixels.
         """
+
+    def passing_gradient(self) -> AbstractContextManager[None]:
+        """Return a context in which the denoiser, in evaluation mode, passes a gradient to what it is told."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

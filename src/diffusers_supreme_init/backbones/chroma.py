@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import defaults
 from .flow import FlowBackbone
-from .packing import PATCH_SIDE, num_squares, pack, positions, unpack
+from .packing import PATCH_SIDE, pack, positions, unpack
 
 _POSITION_AXES = 3
 _GIVEN_WITHOUT_MASK = 3
@@ -26,6 +26,7 @@ class ChromaBackbone(FlowBackbone):
         ChromaInpaintPipeline,
     )
     defaults = defaults.CHROMA
+    patch_side = PATCH_SIDE
     max_sequence_length = 512
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
@@ -35,16 +36,8 @@ class ChromaBackbone(FlowBackbone):
         self.resolution_multiple = PATCH_SIDE * pipe.vae_scale_factor
         self.architecture = "chroma/textual-inversion"
 
-    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
-        return num_squares(latent_size)
-
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102 - see `Backbone`
-        embeds, _, mask, *_ = self.drawing_pipe.encode_prompt(
-            prompts,
-            device=self.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.max_sequence_length,
-        )
+        embeds, _, mask, *_ = self.encoded(prompts)
         return embeds, mask
 
     def predict(  # noqa: D102

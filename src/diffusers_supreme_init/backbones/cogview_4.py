@@ -47,8 +47,7 @@ class CogView4Backbone(FlowBackbone):
         return float(shift if config.time_shift_type == "exponential" else math.log(shift))
 
     def encode_prompts(self, prompts: list[str]) -> list[Tensor]:  # noqa: D102 - see `Backbone`
-        options = {"do_classifier_free_guidance": False, "max_sequence_length": self.max_sequence_length}
-        return [self.drawing_pipe.encode_prompt(prompt, device=self.device, **options)[0] for prompt in prompts]
+        return [self.encoded(prompt)[0] for prompt in prompts]
 
     def predict(  # noqa: D102
         self, noisy_latents: Tensor, timesteps: Tensor, conditioning: list[Tensor], geometry: Tensor

@@ -27,7 +27,7 @@ class FamilyDefaults:
 _PAPER_RATE = "the code of the paper: it passes 5e-4 and multiplies it by the batch size of 4"
 _SAME_CLIP = "that of Stable Diffusion 1: what is trained is the same CLIP-L, beside a CLIP-G or alone"
 _WIDE_EXPONENT = "the exponents of float32: in float16 the first steps are spent on finding a loss scale"
-_FLOAT16 = "the published weights are float16"
+_DOCUMENTED = "diffusers' documentation loads it in"
 _NO_PUBLISHED_RATE = "that of Stable Diffusion 1; none is published for rows of this text encoder, none was measured"
 
 STABLE_DIFFUSION = FamilyDefaults(
@@ -57,6 +57,12 @@ FLUX = FamilyDefaults(
     guidance_source="sd-scripts' advice for training on Flux.1-dev: at 1 the distilled model predicts the velocity of "
     "the data, not an extrapolated one",
 )
+HIDREAM = FamilyDefaults(
+    learning_rate=2e-3,
+    learning_rate_source=f"{_SAME_CLIP}; not measured",
+    dtype="bfloat16",
+    dtype_source=f"{_DOCUMENTED} bfloat16, Llama as well",
+)
 PIXART = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source=_NO_PUBLISHED_RATE,
@@ -67,28 +73,34 @@ CHROMA = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source=_NO_PUBLISHED_RATE,
     dtype="bfloat16",
-    dtype_source="the published weights are bfloat16",
+    dtype_source=f"{_DOCUMENTED} bfloat16",
 )
 SANA = FamilyDefaults(
     learning_rate=5e-3,
-    learning_rate_source="the textual-inversion baseline of Directional Textual Inversion, which trains on Sana",
+    learning_rate_source="a quarter of that of the textual-inversion baseline of Directional Textual Inversion, whose "
+    "code (github.com/kunheek/dti) passes 5e-3 for Sana and multiplies it by the batch size of 4; not measured",
     dtype="bfloat16",
-    dtype_source="the model card: text encoder and autoencoder in bfloat16",
+    dtype_source=f"{_DOCUMENTED} float32, and casts text encoder and transformer to bfloat16",
 )
 LANGUAGE_MODEL = FamilyDefaults(
     learning_rate=2e-3,
     learning_rate_source="that of Stable Diffusion 1; none is published for rows of a language model; not measured",
     dtype="bfloat16",
-    dtype_source="the published weights are bfloat16",
+    dtype_source=f"{_DOCUMENTED} bfloat16",
 )
 """Of families whose text encoder is a language model: Z-Image, Qwen-Image and what came after."""
 FLUX_2 = replace(
     LANGUAGE_MODEL, guidance=1.0, guidance_source="that of Flux.1-dev, which is distilled alike; not measured"
 )
-KOLORS = replace(LANGUAGE_MODEL, dtype="float16", dtype_source=_FLOAT16)
-HUNYUAN_DIT = replace(LANGUAGE_MODEL, learning_rate_source=_NO_PUBLISHED_RATE, dtype="float16", dtype_source=_FLOAT16)
+KOLORS = replace(LANGUAGE_MODEL, dtype="float16", dtype_source=f"{_DOCUMENTED} float16, as published")
+HUNYUAN_DIT = replace(
+    LANGUAGE_MODEL,
+    learning_rate_source=_NO_PUBLISHED_RATE,
+    dtype="float16",
+    dtype_source=f"{_DOCUMENTED} float16; the published weights are float32",
+)
 AURA_FLOW = replace(
     LANGUAGE_MODEL,
     learning_rate_source=_NO_PUBLISHED_RATE,
-    dtype_source="published in float16, in which UMT5 can overflow",
+    dtype_source=f"{_WIDE_EXPONENT}; published in float32 and float16",
 )

@@ -13,7 +13,7 @@ from . import defaults
 from .autoencoders import encode_with_batch_norm
 from .base import LatentDistribution
 from .flow import FlowBackbone
-from .packing import PATCH_SIDE, num_squares
+from .packing import PATCH_SIDE
 
 _NUM_SQUARES = 64
 """Squares of latents along one side of the pictures that the pipeline draws by default."""
@@ -26,6 +26,7 @@ class ErnieImageBackbone(FlowBackbone):
 
     pipeline_classes: ClassVar[tuple[type, ...]] = (ErnieImagePipeline,)
     defaults = defaults.LANGUAGE_MODEL
+    patch_side = PATCH_SIDE
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
@@ -34,9 +35,6 @@ class ErnieImageBackbone(FlowBackbone):
         self.resolution_multiple = pipe.vae_scale_factor
         self.call_options = {"height": self.resolution, "width": self.resolution}
         self.architecture = "ernie-image/textual-inversion"
-
-    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
-        return num_squares(latent_size)
 
     @torch.no_grad()
     def encode_pictures(self, pixel_values: Tensor) -> LatentDistribution:  # noqa: D102 - see `Backbone`

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,8 +21,12 @@ class FlowBackbone(Backbone):
     configurations).
 
     Attributes:
+        patch_side: Latents along one side of the square that is a token of the denoiser; None: as its configuration
+            says.
         num_train_timesteps: The timestep of pure noise.
     """
+
+    patch_side: ClassVar[int | None] = None
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
         super().__init__(pipe, train_text_encoders)
@@ -35,8 +39,8 @@ class FlowBackbone(Backbone):
 
     def num_image_tokens(self, latent_size: tuple[int, int]) -> int:
         """Return the number of tokens the denoiser makes of latents, on which a dynamic shift depends."""
-        patch_size = self.denoiser.config.get("patch_size") or 1
-        return (latent_size[0] // patch_size) * (latent_size[1] // patch_size)
+        side = self.patch_side or self.denoiser.config.get("patch_size") or 1
+        return (latent_size[0] // side) * (latent_size[1] // side)
 
     def timestep_at(self, quantile: float, latent_size: tuple[int, int]) -> float:  # noqa: D102
         normal = torch.special.ndtri(torch.tensor(quantile, dtype=torch.float64))

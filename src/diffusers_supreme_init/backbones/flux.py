@@ -22,7 +22,7 @@ from torch import Tensor
 from . import defaults
 from .base import PooledConditioning
 from .flow import FlowBackbone
-from .packing import PATCH_SIDE, num_squares, pack, positions, unpack
+from .packing import PATCH_SIDE, pack, positions, unpack
 
 _POSITION_AXES = 3
 
@@ -45,6 +45,7 @@ class FluxBackbone(FlowBackbone):
         FluxControlInpaintPipeline,
     )
     defaults = defaults.FLUX
+    patch_side = PATCH_SIDE
     required = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer", "scheduler")
     max_sequence_length = 512
 
@@ -55,9 +56,6 @@ class FluxBackbone(FlowBackbone):
         self.resolution_multiple = PATCH_SIDE * pipe.vae_scale_factor
         variant = "dev" if pipe.transformer.config.guidance_embeds else "schnell"
         self.architecture = f"flux-1-{variant}/textual-inversion"
-
-    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
-        return num_squares(latent_size)
 
     def encode_prompts(self, prompts: list[str]) -> PooledConditioning:  # noqa: D102 - see `Backbone`
         embeds, pooled, _ = self.drawing_pipe.encode_prompt(

@@ -12,7 +12,7 @@ from . import defaults
 from .autoencoders import encode_with_batch_norm
 from .base import LatentDistribution
 from .chat import ChatBackbone
-from .packing import PATCH_SIDE, num_squares, pack, positions, unpack
+from .packing import PATCH_SIDE, pack, positions, unpack
 
 _POSITION_AXES = 4
 _NUM_STEPS = 50
@@ -24,6 +24,7 @@ class Flux2Backbone(ChatBackbone):
 
     pipeline_classes: ClassVar[tuple[type, ...]] = (Flux2Pipeline,)
     defaults = defaults.FLUX_2
+    patch_side = PATCH_SIDE
     max_sequence_length = 512
     variant: ClassVar[str] = "dev"
 
@@ -33,9 +34,6 @@ class Flux2Backbone(ChatBackbone):
         self.resolution = pipe.default_sample_size * pipe.vae_scale_factor
         self.resolution_multiple = PATCH_SIDE * pipe.vae_scale_factor
         self.architecture = f"flux-2-{self.variant}/textual-inversion"
-
-    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
-        return num_squares(latent_size)
 
     def log_shift(self, latent_size: tuple[int, int]) -> float:  # noqa: D102 - see `FlowBackbone`
         # The pipeline's shift is no line through what the scheduler is configured with.

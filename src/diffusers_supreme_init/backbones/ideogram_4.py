@@ -11,7 +11,7 @@ from torch import Tensor
 from . import defaults
 from .base import LatentDistribution
 from .chat import ChatBackbone
-from .packing import PATCH_SIDE, num_squares
+from .packing import PATCH_SIDE
 
 _SAMPLE_SIZE = 128
 """Latents along one side of training pictures: half of those that the pipeline draws by default."""
@@ -31,6 +31,7 @@ class Ideogram4Backbone(ChatBackbone):
 
     pipeline_classes: ClassVar[tuple[type, ...]] = (Ideogram4Pipeline,)
     defaults = defaults.LANGUAGE_MODEL
+    patch_side = PATCH_SIDE
     max_sequence_length = 2048
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
@@ -41,9 +42,6 @@ class Ideogram4Backbone(ChatBackbone):
         size = {"height": self.resolution, "width": self.resolution}
         self.call_options = {**size, "guidance_scale": _GUIDANCE, "guidance_schedule": None}
         self.architecture = "ideogram-4/textual-inversion"
-
-    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
-        return num_squares(latent_size)
 
     def timestep_at(self, quantile: float, latent_size: tuple[int, int]) -> float:  # noqa: D102 - see `Backbone`
         normal = torch.special.ndtri(torch.tensor(quantile, dtype=torch.float64))

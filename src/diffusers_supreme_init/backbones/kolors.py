@@ -31,12 +31,7 @@ class KolorsBackbone(DiffusionBackbone):
         self.architecture = "kolors/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> PooledConditioning:  # noqa: D102 - see `Backbone`
-        embeds, _, pooled, _ = self.drawing_pipe.encode_prompt(
-            prompts,
-            device=self.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.max_sequence_length,
-        )
+        embeds, _, pooled, _ = self.encoded(prompts)
         return PooledConditioning(embeds, pooled)
 
     def predict(  # noqa: D102

@@ -11,7 +11,7 @@ from . import defaults
 from .autoencoders import encode_as_frame
 from .base import LatentDistribution
 from .chat import ChatBackbone
-from .packing import PATCH_SIDE, num_squares, pack, unpack
+from .packing import PATCH_SIDE, pack, unpack
 
 _SAMPLE_SIZE = 128
 """Latents along one side of the pictures that the pipeline draws by default."""
@@ -24,6 +24,7 @@ class Krea2Backbone(ChatBackbone):
 
     pipeline_classes: ClassVar[tuple[type, ...]] = (Krea2Pipeline,)
     defaults = defaults.LANGUAGE_MODEL
+    patch_side = PATCH_SIDE
     max_sequence_length = 512
     cuts_prefix = True
 
@@ -35,9 +36,6 @@ class Krea2Backbone(ChatBackbone):
         self.resolution_multiple = PATCH_SIDE * pipe.vae_scale_factor
         self.call_options = {"height": self.resolution, "width": self.resolution}
         self.architecture = "krea-2/textual-inversion"
-
-    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
-        return num_squares(latent_size)
 
     def log_shift(self, latent_size: tuple[int, int]) -> float:  # noqa: D102 - see `FlowBackbone`
         return _DISTILLED_SHIFT if self.drawing_pipe.config.is_distilled else super().log_shift(latent_size)

@@ -19,11 +19,6 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     return pixel_shuffle(tokens.transpose(1, 2).unflatten(2, size), PATCH_SIDE)
 
 
-def num_squares(latent_size: tuple[int, int]) -> int:
-    """Return the number of tokens that `pack` makes of latents of a size, (height, width)."""
-    return (latent_size[0] // PATCH_SIDE) * (latent_size[1] // PATCH_SIDE)
-
-
 def positions(rows: int, columns: int, num_axes: int) -> Tensor:
     """Return the position of each token, ``(rows * columns, num_axes)``: zero, row, column, and zeros."""
     grid = torch.zeros(rows, columns, num_axes)

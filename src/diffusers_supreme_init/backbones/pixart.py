@@ -38,12 +38,7 @@ class PixArtSigmaBackbone(DiffusionBackbone):
         self.architecture = f"{self.name}/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102 - see `Backbone`
-        embeds, mask, _, _ = self.drawing_pipe.encode_prompt(
-            prompts,
-            do_classifier_free_guidance=False,
-            device=self.device,
-            max_sequence_length=self.max_sequence_length,
-        )
+        embeds, mask, _, _ = self.encoded(prompts)
         return embeds, mask
 
     def predict(  # noqa: D102

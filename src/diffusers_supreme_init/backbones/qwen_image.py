@@ -17,7 +17,7 @@ from . import defaults
 from .autoencoders import encode_as_frame
 from .base import LatentDistribution
 from .chat import ChatBackbone
-from .packing import PATCH_SIDE, num_squares, pack, unpack
+from .packing import PATCH_SIDE, pack, unpack
 
 
 class QwenImageBackbone(ChatBackbone):
@@ -31,6 +31,7 @@ class QwenImageBackbone(ChatBackbone):
         QwenImageControlNetInpaintPipeline,
     )
     defaults = defaults.LANGUAGE_MODEL
+    patch_side = PATCH_SIDE
     max_sequence_length = 512
     cuts_prefix = True
 
@@ -41,9 +42,6 @@ class QwenImageBackbone(ChatBackbone):
         self.resolution = pipe.default_sample_size * pipe.vae_scale_factor
         self.resolution_multiple = PATCH_SIDE * pipe.vae_scale_factor
         self.architecture = "qwen-image/textual-inversion"
-
-    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
-        return num_squares(latent_size)
 
     def written(self, prompt: str) -> str:  # noqa: D102 - see `ChatBackbone`
         return str(self.drawing_pipe.prompt_template_encode.format(prompt))

@@ -53,13 +53,7 @@ class SanaBackbone(FlowBackbone):
         return LatentDistribution(mean=latents, std=torch.zeros_like(latents))
 
     def encode_prompts(self, prompts: list[str]) -> tuple[Tensor, Tensor]:  # noqa: D102
-        embeds, mask, _, _ = self.drawing_pipe.encode_prompt(
-            prompts,
-            do_classifier_free_guidance=False,
-            device=self.device,
-            max_sequence_length=self.max_sequence_length,
-            complex_human_instruction=self._instruction,
-        )
+        embeds, mask, _, _ = self.encoded(prompts, complex_human_instruction=self._instruction)
         return embeds, mask
 
     def predict(  # noqa: D102

@@ -46,14 +46,7 @@ class StableDiffusion3Backbone(FlowBackbone):
         self.architecture = f"stable-diffusion-{version}/textual-inversion"
 
     def encode_prompts(self, prompts: list[str]) -> PooledConditioning:  # noqa: D102 - see `Backbone`
-        embeds, _, pooled, _ = self.drawing_pipe.encode_prompt(
-            prompts,
-            None,
-            None,
-            device=self.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.max_sequence_length,
-        )
+        embeds, _, pooled, _ = self.encoded(prompts, prompt_2=None, prompt_3=None)
         return PooledConditioning(embeds, pooled)
 
     def predict(  # noqa: D102

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import defaults
 from .chat import ChatBackbone
-from .packing import PATCH_SIDE, num_squares
+from .packing import PATCH_SIDE
 
 _SAMPLE_SIZE = 128
 """Latents along one side of the pictures that the pipeline draws by default."""
@@ -35,6 +35,7 @@ class ZImageBackbone(ChatBackbone):
         ZImageControlNetInpaintPipeline,
     )
     defaults = defaults.LANGUAGE_MODEL
+    patch_side = PATCH_SIDE
     max_sequence_length = 512
 
     def __init__(self, pipe: Any, train_text_encoders: Sequence[str] = ()) -> None:
@@ -44,9 +45,6 @@ class ZImageBackbone(ChatBackbone):
         self.resolution_multiple = PATCH_SIDE * pipe.vae_scale_factor
         self.call_options = {"height": self.resolution, "width": self.resolution}
         self.architecture = "z-image/textual-inversion"
-
-    def num_image_tokens(self, latent_size: tuple[int, int]) -> int:  # noqa: D102 - see `FlowBackbone`
-        return num_squares(latent_size)
 
     def written(self, prompt: str) -> str:  # noqa: D102 - see `ChatBackbone`
         messages = [{"role": "user", "content": prompt}]

@@ -1,19 +1,20 @@
 """What `train_catalogue` is given: settings, list and pipeline, checked before anything else."""
 
-import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from ..backbones import Backbone, backbone_for
-from ..concepts import Concept, ListedConcept, read_list
 from ..config import SupremeInitConfig
-from ..errors import ConfigError, SupremeInitWarning, shown
+from ..errors import ConfigError, OutputError, SupremeInitError, SupremeInitWarning, shown
 from ..objective.phases import check_trainable
 from ..text.prompt_cleaning import why_lost
-from ..training.preparation import warn_of_unused_settings
+from ..training.preparation import check_concepts, warn_of_unused_settings
 from ..training.rows import check_can_add
+from .facts import differences
+from .folders import key_of
+from .plan import Failure, Plan, Task, failure_of
 
 _OF_SINGLE_RUNS = (
     "validation_prompt",
@@ -63,20 +64,40 @@ def checked_backbone(pipe: Any, config: SupremeInitConfig, tokens: Sequence[str]
     return backbone
 
 
-def listed_concepts(
-    concepts: str | os.PathLike[str] | Sequence[Concept], *, initializer: str | None, initializer_column: str
-) -> list[ListedConcept]:
-    """Return the concepts of a list, or those given, with a place for messages.
+def check_plan(plan: Plan, backbone: Backbone, config: SupremeInitConfig, run: Mapping[str, Any]) -> Plan:
+    """Check what is left to do as far as it is cheap with the model at hand; unusable concepts become failures.
+
+    Args:
+        plan: What is left to do, which is changed.
+        backbone: Backbone of the untouched pipeline.
+        config: Settings.
+        run: What determines the rows of all concepts, see `facts_of_run`.
 
     Raises:
-        ConfigError: The list cannot be read, or something else is given.
+        OutputError: The folder holds results of other settings or another model, which may not be replaced.
     """
-    if isinstance(concepts, str | os.PathLike):
-        return read_list(concepts, initializer_column=initializer_column, initializer=initializer)
-    given: Any = concepts
-    if not isinstance(given, Sequence) or not given or not all(isinstance(one, Concept) for one in given):
-        raise ConfigError(f"concepts: expected a metadata.jsonl or a list of Concept, got {shown(concepts)}")
-    return [
-        ListedConcept(place=f"concept {number}", placeholder_token=one.placeholder_token, concept=one)
-        for number, one in enumerate(given)
-    ]
+    if plan.kept:
+        raise _refusal(plan.kept, run)
+    plan.tasks = [task for task in plan.tasks if _is_usable(task, backbone, config, plan.failures)]
+    return plan
+
+
+def _refusal(kept: Sequence[tuple[Task, Mapping[str, Any]]], run: Mapping[str, Any]) -> OutputError:
+    task, record = kept[0]
+    changed = differences(record.get("settings") or {}, run["settings"])
+    how = f"with other settings ({', '.join(changed)})" if changed else "on another model"
+    how = how if key_of(record)[0] else "outside of a catalogue"
+    return OutputError(
+        f"{str(task.folder.parent)!r} holds {len(kept)} of the listed concepts that were trained {how}, the "
+        f"first is {task.token}; pass overwrite=True to train them anew, or choose another output_dir"
+    )
+
+
+def _is_usable(task: Task, backbone: Backbone, config: SupremeInitConfig, failures: list[Failure]) -> bool:
+    """Check a concept as far as it is cheap: its name is free, its words fit."""
+    try:
+        check_concepts(backbone, [task.concept], config)
+    except SupremeInitError as error:
+        failures.append(failure_of(task.place, task.token, error))
+        return False
+    return True

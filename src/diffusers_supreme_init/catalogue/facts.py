@@ -10,36 +10,19 @@ from typing import Any
 
 from PIL import Image
 
-from ..backbones import Backbone
 from ..concepts import Concept, find_masks, find_regions
-from ..config import SupremeInitConfig
 from ..describers import Describers, Region
 from ..errors import PictureError, one_line
 from ..files import hub_id
 from ..pictures import PictureSource, find_pictures
-from ..text.initialization import find_saved_embedding
-from ..training.checkpoint import fingerprint
+from ..text.saved_embedding import find_saved_embedding
 
-_GENERATION = 1
-"""Raised when the same pictures, words and settings give other rows than before.
-
-Versions of other packages are not among the facts: a thousand concepts are not trained anew because one of them got a
-new number. They stand in each concept's record.
-"""
 _MODELS = ("captioner", "classifier", "segmenter")
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:
     """Return the SHA-256 of JSON values, in hexadecimal."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def facts_of_run(backbone: Backbone, config: SupremeInitConfig) -> dict[str, Any]:
-    """Return what determines the rows of all concepts: model, LoRAs and settings, as JSON values."""
-    found = fingerprint(backbone, config, [])
-    del found["concepts"]
-    settings = {**found["settings"], "max_train_steps": config.max_train_steps}
-    return {**found, "generation": _GENERATION, "settings": settings}
 
 
 def facts_of_concept(concept: Concept, describers: Describers) -> dict[str, Any]:
@@ -69,7 +52,7 @@ def facts_of_concept(concept: Concept, describers: Describers) -> dict[str, Any]
 
 
 def _region(region: Region) -> Any:
-    return [region.points, region.negative_points, region.box, region.mask and _digest(region.mask)]
+    return [region.points, region.negative_points, region.box, region.mask and _digest(region.mask), region.words]
 
 
 def _facts_of_describers(describers: Describers) -> dict[str, Any]:

@@ -1,24 +1,24 @@
-"""A list of concepts and a folder -> what is left to do; everything cheap is checked here, before the first costs."""
+"""A list of concepts and a folder -> what is left to do, as far as it is known without a model."""
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..backbones import Backbone
-from ..concepts import Concept, ListedConcept
-from ..config import SupremeInitConfig
+from PIL import Image
+
+from ..concepts import Concept, ListedConcept, read_list
 from ..describers import Describers
-from ..errors import ConfigError, OutputError, SupremeInitError, one_line
+from ..errors import ConfigError, SupremeInitError, one_line, shown
 from ..file_names import folder_name
 from ..formats.library import read_library
 from ..inputs.exif import without_pillows_warnings
 from ..inputs.picture_files import open_picture
 from ..pictures import find_pictures, load_subject
-from ..training.preparation import check_concepts
 from ..triggers import folded
-from .facts import differences, digest_of, facts_of_concept
+from .facts import digest_of, facts_of_concept
 from .folders import key_of, saved_record
 from .shards import Shard
 
@@ -75,6 +75,7 @@ class Plan:
         tasks: Concepts to train, in the order of the list.
         done: Placeholder tokens of those that are there already.
         changed: Those of `tasks` that are there with other pictures or words.
+        kept: Concepts that are there from another run, with their records; they may not be replaced.
         failures: Concepts that cannot be trained as they are listed.
         failed_before: Concepts that an earlier run could not train; they are not tried again.
         removed: Placeholder tokens that are in the folder and no longer in the list.
@@ -84,46 +85,59 @@ class Plan:
     tasks: list[Task] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    kept: list[tuple[Task, Mapping[str, Any]]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     failed_before: list[Failure] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     folders: set[str] = field(default_factory=set)
 
 
+def listed_concepts(
+    concepts: str | os.PathLike[str] | Sequence[Concept], *, initializer: str | None, initializer_column: str
+) -> list[ListedConcept]:
+    """Return the concepts of a list, or those given, with a place for messages.
+
+    Raises:
+        ConfigError: The list cannot be read, or something else is given.
+    """
+    if isinstance(concepts, str | os.PathLike):
+        return read_list(concepts, initializer_column=initializer_column, initializer=initializer)
+    given: Any = concepts
+    if not isinstance(given, Sequence) or not given or not all(isinstance(one, Concept) for one in given):
+        raise ConfigError(f"concepts: expected a metadata.jsonl or a list of Concept, got {shown(concepts)}")
+    return [
+        ListedConcept(place=f"concept {number}", placeholder_token=one.placeholder_token, concept=one)
+        for number, one in enumerate(given)
+    ]
+
+
 def make_plan(
     listed: Sequence[ListedConcept],
     output_dir: Path,
     shard: Shard,
-    backbone: Backbone,
-    config: SupremeInitConfig,
     describers: Describers,
     *,
-    run: Mapping[str, Any],
+    run: str,
     ledger: Sequence[Mapping[str, Any]],
     retry_failed: bool,
     overwrite: bool,
 ) -> Plan:
-    """Return what this process has to do.
+    """Return what this process has to do, as far as it is known without the model.
 
     Args:
         listed: The list.
         output_dir: Folder of the library.
         shard: The part of this process.
-        backbone: Backbone of the untouched pipeline.
-        config: Settings.
         describers: The models that find words and regions.
-        run: What determines the rows of all concepts, see `facts_of_run`.
+        run: Digest of what determines the rows of all concepts, see `facts_of_run`.
         ledger: What has happened, see `read_ledgers`.
         retry_failed: Whether concepts that failed are tried again.
         overwrite: Whether results of other settings, or that no catalogue trained, are replaced.
-
-    Raises:
-        OutputError: There are such results, and `overwrite` is False.
     """
     library = (read_library(output_dir) if output_dir.is_dir() else None) or {}
     names = {folded(entry.placeholder_token): name for name, entry in library.items()}
     failed = {line["key"]: str(line.get("why")) for line in ledger if line["state"] == "failed" and line["key"]}
-    plan, first_of, kept = Plan(), _first_of_each(listed, shard), []
+    plan, first_of = Plan(), _first_of_each(listed, shard)
     for one in listed:
         name = one.placeholder_token or one.place
         if not shard.holds(name):
@@ -132,10 +146,10 @@ def make_plan(
             concept = _usable(one, first_of[folded(name)])
             key = digest_of({"run": run, "concept": facts_of_concept(concept, describers)})
         except SupremeInitError as error:
-            plan.failures.append(_failure(one.place, one.placeholder_token, None, error))
+            plan.failures.append(failure_of(one.place, one.placeholder_token, error))
             continue
         folder = output_dir / (names.get(folded(name)) or folder_name(name))
-        task = Task(place=one.place, concept=concept, key=key, run=digest_of(run), folder=folder)
+        task = Task(place=one.place, concept=concept, key=key, run=run, folder=folder)
         plan.folders.add(folder.name)
         record = saved_record(folder)
         known_key, known_run = key_of(record or {})
@@ -143,14 +157,13 @@ def make_plan(
             plan.done.append(name)
         elif key in failed and not retry_failed:
             plan.failed_before.append(Failure(one.place, name, key, failed[key]))
-        elif record is not None and known_run != task.run and not overwrite:
-            kept.append((task, record))
+        elif record is not None and known_run != run and not overwrite:
+            plan.kept.append((task, record))
+        elif (unreadable := _why_unreadable(concept)) is not None:
+            plan.failures.append(failure_of(one.place, name, unreadable))
         else:
             plan.changed += [name] * (record is not None)
             plan.tasks.append(task)
-    if kept:
-        raise _refusal(kept, run, output_dir)
-    plan.tasks = [task for task in plan.tasks if _is_usable(task, backbone, config, plan.failures)]
     tokens = [entry.placeholder_token for entry in library.values()]
     plan.removed = [token for token in tokens if shard.holds(token) and folded(token) not in first_of]
     return plan
@@ -180,39 +193,25 @@ def _usable(one: ListedConcept, first: ListedConcept) -> Concept:
     return one.concept
 
 
-def _failure(place: str, token: str | None, key: str | None, error: SupremeInitError) -> Failure:
+def failure_of(place: str, token: str | None, error: SupremeInitError) -> Failure:
+    """Return what to say of a concept that cannot be trained as it is listed."""
     why = one_line(error).removeprefix(place).lstrip(":, ")
-    return Failure(place, token, key, why if token is None or token in why else f"{token}: {why}")
+    return Failure(place, token, None, why if token is None or token in why else f"{token}: {why}")
 
 
-def _refusal(kept: Sequence[tuple[Task, Mapping[str, Any]]], run: Mapping[str, Any], output_dir: Path) -> OutputError:
-    task, record = kept[0]
-    changed = differences(record.get("settings") or {}, run["settings"])
-    how = f"with other settings ({', '.join(changed)})" if changed else "on another model"
-    how = how if key_of(record)[0] else "outside of a catalogue"
-    return OutputError(
-        f"{str(output_dir)!r} holds {len(kept)} of the listed concepts that were trained {how}, the first is "
-        f"{task.token}; pass overwrite=True to train them anew, or choose another output_dir"
-    )
+def _why_unreadable(concept: Concept) -> SupremeInitError | None:
+    """Check pictures by their headers; a picture that is damaged behind it fails when it is trained on."""
+    for picture in find_pictures(concept.images, quietly=True):
+        if isinstance(picture, Image.Image) or not _has_header(picture):
+            try:
+                load_subject(picture)  # raises the error that says what it is
+            except SupremeInitError as error:
+                return error
+    return None
 
 
-def _is_usable(task: Task, backbone: Backbone, config: SupremeInitConfig, failures: list[Failure]) -> bool:
-    """Check a concept as far as it is cheap: its name is free, its pictures open, its words fit."""
-    try:
-        for picture in find_pictures(task.concept.images):
-            _check_opens(picture)
-        check_concepts(backbone, [task.concept], config)
-    except SupremeInitError as error:
-        failures.append(_failure(task.place, task.token, None, error))
-        return False
-    return True
-
-
-def _check_opens(picture: Any) -> None:
-    """Check a picture by its header; what is damaged behind it is found when it is trained on."""
-    opened = False
+def _has_header(path: str | os.PathLike[str]) -> bool:
     with contextlib.suppress(Exception), without_pillows_warnings():
-        open_picture(picture).close()
-        opened = True
-    if not opened:
-        load_subject(picture)  # raises the error that says what it is
+        open_picture(path).close()
+        return True
+    return False

@@ -1,9 +1,7 @@
 """`train_catalogue`: a list of concepts and a model in, a library out."""
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate import PartialState
@@ -19,45 +17,24 @@ from ..sharing.saved_folder import check_can_save, check_kind
 from ..text.torch_state import own_torch_state
 from ..training.preparation import warn_of_unused_masks
 from ..training.previews import check_prompts
-from .checking import checked_backbone, checked_config, listed_concepts
-from .chunk import Workshop, train_chunk
-from .facts import facts_of_run
+from .checking import check_plan, checked_backbone, checked_config
+from .chunk import train_chunk
+from .facts import digest_of
 from .finishing import finish
 from .folders import clear_leftovers
 from .ledger import Ledger, alone, read_ledgers
+from .model_facts import facts_of_run
+from .own_process import OwnProcess
 from .page import check_page_is_ours
-from .plan import Failure, Plan, Task, make_plan
-from .shards import OwnProcess, own_shard
+from .plan import Failure, Plan, Task, listed_concepts, make_plan
+from .result import CatalogueResult, begun
+from .shards import own_shard
+from .work import Workshop
 
 _CHUNK_SIZE = 32
 """Concepts whose rows are in the pipeline at once. Their number changes no row, takes a megabyte or so of memory, and
 shares out the time of adding and removing them. A run that is killed finds the words of
 at most as many again."""
-
-
-@dataclass(kw_only=True)
-class CatalogueResult:
-    """What `train_catalogue` did, in one process.
-
-    Attributes:
-        trained: Placeholder tokens of the concepts that were trained and saved.
-        done: Those that were there already.
-        changed: Those that were there, made from other pictures or words.
-        failed: What could not be trained, and why.
-        failed_before: What an earlier run could not train, and was not tried again.
-        removed: Placeholder tokens in the folder that are not in the list; they stay.
-        planned: With `dry_run`, what would be trained.
-        seconds_each: Mean time of a concept, from the ledgers; None if nothing has been trained yet.
-    """
-
-    trained: list[str] = field(default_factory=list)
-    done: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    failed_before: list[Failure] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    planned: list[str] = field(default_factory=list)
-    seconds_each: float | None = None
 
 
 @own_torch_state()
@@ -100,8 +77,8 @@ def train_catalogue(
         num_shards: Train only one of so many parts of the list. Parts are taken by the hash of the concepts' names, so
             that no process has to know of another. `accelerate launch` divides the part among its processes.
         shard_index: Which part, from 0.
-        concepts_per_batch: How many concepts go through the model together: faster on a GPU that one does not fill,
-            but their rows then differ by rounding.
+        concepts_per_batch: How many concepts go through the model, captioner and classifier together: faster on a GPU
+            that one does not fill, but rows, losses and scores then differ by rounding, and so may close words.
         retry_failed: Try again what failed.
         overwrite: Train anew what is there with other settings, or was not trained by this function.
         dry_run: Only say what would be done.
@@ -123,7 +100,8 @@ def train_catalogue(
     if type(concepts_per_batch) is not int or concepts_per_batch < 1:
         raise ConfigError(f"concepts_per_batch: expected a number from 1, got {shown(concepts_per_batch)}")
     accelerator = OwnProcess()
-    shard = own_shard(accelerator, num_shards, shard_index)
+    state = accelerator.state
+    shard = own_shard(num_shards, shard_index, num_processes=state.num_processes, process_index=state.process_index)
     listed = listed_concepts(concepts, initializer=initializer, initializer_column=initializer_column)
     tokens = [one.placeholder_token for one in listed if one.placeholder_token is not None]
     prompts = check_prompts("sample_prompts", sample_prompts, ["{}"] if not tokens else tokens[:1])
@@ -134,28 +112,24 @@ def train_catalogue(
     check_can_save(folder)
     check_page_is_ours(folder)
     check_kind(folder, ["", *tokens])
-    plan_with = functools.partial(
-        make_plan,
-        listed,
-        folder,
-        shard,
-        backbone,
-        config,
-        describers,
-        run=facts_of_run(backbone, config),
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-    )
+    facts = facts_of_run(backbone, config)
+    run = digest_of(facts)
+
+    def plan_with(ledger: Sequence[Mapping[str, Any]]) -> Plan:
+        how = {"retry_failed": retry_failed, "overwrite": overwrite}
+        plan = make_plan(listed, folder, shard, describers, run=run, ledger=ledger, **how)
+        return check_plan(plan, backbone, config, facts)
+
     if dry_run:
         lines = read_ledgers(folder)
-        plan = plan_with(ledger=lines)
-        result = _begun(plan, lines)
+        plan = plan_with(lines)
+        result = begun(plan, lines, run)
         result.planned = [task.token for task in plan.tasks]
         return result
     with alone(check_writable(folder), shard):
         lines = read_ledgers(folder)
-        plan = plan_with(ledger=lines)
-        result = _begun(plan, lines)
+        plan = plan_with(lines)
+        result = begun(plan, lines, run)
         clear_leftovers(folder, plan.folders)
         ledger = Ledger(folder, shard)
         _record_failures(plan.failures, ledger, lines)
@@ -195,18 +169,6 @@ def _train_all(shop: Workshop, tasks: Sequence[Task], result: CatalogueResult) -
         shop.after_concept = count
         for first in range(0, len(tasks), _CHUNK_SIZE):
             train_chunk(shop, tasks[first : first + _CHUNK_SIZE])
-
-
-def _begun(plan: Plan, ledger: Sequence[Mapping[str, Any]]) -> CatalogueResult:
-    seconds = [float(line["seconds"]) for line in ledger if line["state"] == "saved" and "seconds" in line]
-    return CatalogueResult(
-        done=plan.done,
-        changed=plan.changed,
-        failed=list(plan.failures),
-        failed_before=plan.failed_before,
-        removed=plan.removed,
-        seconds_each=sum(seconds) / len(seconds) if seconds else None,
-    )
 
 
 def _record_failures(failures: Sequence[Failure], ledger: Ledger, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -2,9 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
-
-from accelerate import Accelerator
 
 from ..errors import ConfigError, shown
 from ..triggers import folded
@@ -33,13 +30,14 @@ class Shard:
         return f"{self.index}-of-{self.count}"
 
 
-def own_shard(accelerator: Accelerator, num_shards: int, shard_index: int) -> Shard:
-    """Return this process's part: of a part of the catalogue, if `accelerate launch` started several processes.
+def own_shard(num_shards: int, shard_index: int, *, num_processes: int = 1, process_index: int = 0) -> Shard:
+    """Return a process's part: of a part of the catalogue, if `accelerate launch` started several processes.
 
     Args:
-        accelerator: The process's accelerator.
         num_shards: Number of parts.
         shard_index: The part of all processes that were started together, from 0.
+        num_processes: Number of processes that were started together.
+        process_index: This one among them, from 0.
 
     Raises:
         ConfigError: There is no such part.
@@ -51,21 +49,4 @@ def own_shard(accelerator: Accelerator, num_shards: int, shard_index: int) -> Sh
             f"shard_index: expected a number from 0 to {num_shards - 1} with num_shards={num_shards}, got "
             f"{shown(shard_index)}"
         )
-    state = accelerator.state
-    return Shard(shard_index * state.num_processes + state.process_index, num_shards * state.num_processes)
-
-
-class OwnProcess(Accelerator):
-    """An accelerator of a process that works by itself, whatever `accelerate launch` has started beside it.
-
-    It has the process's device and precision. Nothing is summed, and no progress bar is shown for a single concept.
-    """
-
-    num_processes = property(lambda self: 1)
-    process_index = property(lambda self: 0)
-    is_main_process = property(lambda self: True)
-    is_local_main_process = property(lambda self: False)
-
-    def reduce(self, tensor: Any, reduction: str = "sum", scale: float = 1.0) -> Any:
-        """Return the tensor: there is nobody to add it to."""
-        return tensor
+    return Shard(shard_index * num_processes + process_index, num_shards * num_processes)

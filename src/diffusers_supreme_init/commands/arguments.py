@@ -121,7 +121,7 @@ class CatalogueArguments:
     shard_index: int = field(default=0, metadata={"help": "Which part, from 0."})
     concepts_per_batch: int = field(
         default=1,
-        metadata={"help": "Concepts that go through the model together; more: faster, rows differ by rounding."},
+        metadata={"help": "Concepts that are captioned, trained and drawn together: faster, but rounded otherwise."},
     )
     retry_failed: bool = field(default=False, metadata={"help": "Try again what failed before."})
     dry_run: bool = field(default=False, metadata={"help": "Only say what would be trained, and how long it takes."})
@@ -160,6 +160,10 @@ class RegionArguments(RefinerArguments):
     box: str | None = field(default=None, metadata={"help": "Box around the object: left,top,right,bottom."})
     region_mask: str | None = field(
         default=None, metadata={"help": "Picture of the same size, light where the object is."}
+    )
+    region_words: str | None = field(
+        default=None,
+        metadata={"help": "Words for the object, 'the mug', in place of clicks; needs --segmenter facebook/sam3."},
     )
     candidates: list[str] = field(default_factory=list, metadata={"help": "Your own words, for 'auto' to compare."})
 

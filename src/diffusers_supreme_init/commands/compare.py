@@ -66,7 +66,7 @@ def run(parsed: Parsed) -> None:
     output_dir = Path(asked.output_dir)
     describers = Describers(parsed.of(DescriberArguments))
     check_model(model)
-    check_describers(describers, asked.initializers, finds_regions=False)
+    check_describers(describers, asked.initializers)
     check_writable(output_dir)
     pipe = load_pipeline(model)
     steps = sorted(set(asked.steps))

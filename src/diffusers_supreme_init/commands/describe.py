@@ -6,11 +6,12 @@ from PIL import Image, ImageDraw, ImageOps
 
 from ..config import SupremeInitConfig
 from ..describers import Mask, Region
+from ..describers.proposal import InitializerProposal
 from ..errors import ConfigError
 from ..files import check_writable
 from ..pictures import faded, find_pictures, load_subject
 from ..sharing.sheet import SheetRow, draw_sheet, size_that_fits
-from ..training.proposals import InitializerProposal, propose_initializer
+from ..training.proposals import propose_initializer
 from .arguments import DescribeArguments, DescriberArguments, ModelArguments, RegionArguments
 from .describers import check_describers, requested_describers, requested_region
 from .parser import Parsed
@@ -36,7 +37,12 @@ def run(parsed: Parsed) -> None:
     region = requested_region(region_arguments)
     if asked.output_dir is not None:
         check_writable(asked.output_dir)
-    check_describers(describers, [asked.initializer], finds_regions=region is not None and region.mask is None)
+    check_describers(
+        describers,
+        [asked.initializer],
+        clicks=region is not None and region.has_clicks,
+        words=region is not None and region.words is not None,
+    )
     pipe = None
     if model.pretrained_model_name_or_path is not None:
         check_model(model)
@@ -73,7 +79,8 @@ def report(proposal: InitializerProposal) -> str:
     for picture in proposal.pictures:
         if picture.mask is not None:
             size, corners = int(picture.mask.sum()), "left, top, right, bottom"
-            lines.append(f"region:  {size} pixels, ({corners}) = {picture.box}, score {picture.score:.2f}")
+            several = f", the likeliest of {picture.num_found} found" if picture.num_found > 1 else ""
+            lines.append(f"region:  {size} pixels, ({corners}) = {picture.box}, score {picture.score:.2f}{several}")
     lines += [f"note:    {note}" for note in proposal.notes]
     if len(proposal.candidates) > 1:
         lines += ["", proposal.table()]
@@ -94,8 +101,10 @@ def draw_region(proposal: InitializerProposal, mask: Mask, region: Region) -> Im
     found = faded(image, Image.fromarray(mask).convert("L"))
     side = size_that_fits(max(256, *image.size), 3)
     panels = [ImageOps.pad(panel, (side, side), color="white") for panel in (clicked, found, proposal.crop)]
-    titles = ("where you pointed", "what was found there", "what is described")
-    row = SheetRow(title=proposal.text, note=f"from the {proposal.candidates[0].source}", pictures=panels)
+    looked = "where you pointed" if region.words is None else "where it was looked for"
+    titles = (looked, "what was found there", "what is described")
+    note = f"from the {proposal.candidates[0].source}" + (f"; looked for {region.words}" if region.words else "")
+    row = SheetRow(title=proposal.text, note=note, pictures=panels)
     return draw_sheet([row], columns=titles, picture_size=side)
 
 

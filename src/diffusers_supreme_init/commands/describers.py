@@ -14,13 +14,15 @@ def requested_region(arguments: RegionArguments) -> Region | None:
     Raises:
         SupremeInitError: Numbers are not numbers, or options contradict each other.
     """
-    if not (arguments.points or arguments.negative_points or arguments.box or arguments.region_mask):
+    by_pixels = arguments.points or arguments.negative_points or arguments.box or arguments.region_mask
+    if not by_pixels and arguments.region_words is None:
         return None
     return Region(
         points=[_point(text, "--points 40,22") for text in arguments.points],
         negative_points=[_point(text, "--negative_points 40,22") for text in arguments.negative_points],
         box=_box(arguments.box) if arguments.box else None,
         mask=arguments.region_mask,
+        words=arguments.region_words,
     )
 
 
@@ -47,23 +49,28 @@ def requested_describers(arguments: RefinerArguments, config: DescriberArguments
     return Describers(config, refiner=refiner)
 
 
-def check_describers(describers: Describers, methods: Sequence[str | None], *, finds_regions: bool) -> None:
+def check_describers(
+    describers: Describers, methods: Sequence[str | None], *, clicks: bool = False, words: bool = False
+) -> None:
     """Check that the models that will be asked are there, before any is loaded.
 
     Args:
         describers: The models.
         methods: How each concept finds its words; None: they are given.
-        finds_regions: Whether a region has to be found.
+        clicks: Whether a region has to be found by points or a box.
+        words: Whether a region has to be found by words.
 
     Raises:
-        DescriberError: One is not there.
+        DescriberError: One is not there, or the segmenter takes no words.
     """
     asked = set()
     if {"class", "auto"} & {*methods} and describers.config.num_labels:
         asked.add("classifier")
     if {"caption", "auto"} & {*methods} and describers.config.num_captions:
         asked.add("captioner")
-    if finds_regions or ("auto" in methods and describers.config.score_object):
+    if words:
+        asked.add("word_segmenter")
+    if clicks or ("auto" in methods and describers.config.score_object):
         asked.add("segmenter")
     describers.check(sorted(asked))
 

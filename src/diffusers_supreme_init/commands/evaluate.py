@@ -6,8 +6,8 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..evaluation import evaluate
 from ..files import check_writable
+from ..loading.options import SourceOptions
 from ..loading.reading import read_sources
-from ..loading.sources import SourceOptions
 from ..metrics import default_metrics
 from ..pictures import find_pictures, load_picture
 from .arguments import DrawingArguments, EvaluateArguments, ModelArguments

@@ -11,8 +11,8 @@ from PIL import Image
 from ..errors import ConfigError
 from ..files import check_writable
 from ..loading.named import check_named
+from ..loading.options import SourceOptions
 from ..loading.reading import read_sources
-from ..loading.sources import SourceOptions
 from ..sharing.sheet import SheetRow, draw_sheet, size_that_fits
 from ..text.prompt_cleaning import as_written
 from ..version import __version__

@@ -39,7 +39,7 @@ from .arguments import (
     TrainingArguments,
     UiArguments,
 )
-from .parser import Command, HelpRequested, parse
+from .parser import Command, HelpRequested, Parsed, parse
 from .terminal import FAILURE, INTERRUPTED, USAGE, lines_instead_of_bars, only_our_lines, our_messages
 from .toybox import toybox_defaults
 
@@ -60,7 +60,7 @@ def _train_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     token = given.get("placeholder_token")
     name = folder_name(token) if isinstance(token, str) else "concepts"
     paper = PAPER_SETTINGS if given.get("paper") else {}
-    has_region = any(given.get(option) for option in ("points", "box", "region_mask"))
+    has_region = any(given.get(option) for option in ("points", "box", "region_mask", "region_words"))
     is_masked = has_region and not paper and given.get("masked_loss", True)
     masked = {"masked_loss": True, "unmasked_weight": 0.25} if is_masked else {}
     return {**toybox_defaults(given), **masked, **paper, "output_dir": os.path.join("out", name)}
@@ -83,6 +83,7 @@ COMMANDS = {
                 HubArguments,
             ),
             module="train",
+            before_models="up_to_date",
             usual=(
                 "placeholder_token",
                 "pretrained_model_name_or_path",
@@ -256,15 +257,24 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     except ConfigError as error:
         return _fail(_as_typed(str(error), command), USAGE)
-    libraries = ("diffusers", "transformers") if command.uses_models else ("transformers",)
-    hiding = contextlib.nullcontext() if parsed.is_verbose else only_our_lines(libraries)
-    with lines_instead_of_bars(), our_messages(is_verbose=parsed.is_verbose), hiding:
+    with lines_instead_of_bars(), our_messages(is_verbose=parsed.is_verbose):
         try:
-            return int(import_module(f".{command.module}", __package__).run(parsed) or 0)
+            status = None
+            if command.before_models is not None:
+                status = _run(command.before_models, parsed, ("transformers",))
+            if status is None:
+                libraries = ("diffusers", "transformers") if command.uses_models else ("transformers",)
+                status = _run(command.module, parsed, libraries)
+            return int(status or 0)
         except SupremeInitError as error:
             return _fail(_as_typed(str(error), command), FAILURE)
         except KeyboardInterrupt:
             return _fail("interrupted", INTERRUPTED)
+
+
+def _run(module: str, parsed: Parsed, libraries: Sequence[str]) -> int | None:
+    with contextlib.nullcontext() if parsed.is_verbose else only_our_lines(libraries):
+        return import_module(f".{module}", __package__).run(parsed)
 
 
 def overview() -> str:

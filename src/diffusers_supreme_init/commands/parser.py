@@ -33,6 +33,8 @@ class Command:
         summary: What it does, in a few words.
         arguments: Dataclasses whose fields are its options.
         module: Module of this room that has ``run(parsed)``.
+        before_models: Module whose ``run(parsed)`` is asked first; it returns the exit status if that takes no models,
+            otherwise None.
         uses_models: Whether it loads models, so that diffusers has to be imported at all.
         usual: Options that ``--help`` shows, in this order.
         positional: Field that is given without an option, and what ``--help`` calls it.
@@ -47,6 +49,7 @@ class Command:
     module: str
     usual: tuple[str, ...]
     uses_models: bool = True
+    before_models: str | None = None
     positional: tuple[str, str] | None = None
     defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] = field(default=lambda given: {})
     example: str = ""

@@ -14,7 +14,7 @@ from transformers.quantizers import auto as encoder_quantizers
 from ..backbones import family_defaults
 from ..errors import ConfigError, one_line
 from .arguments import DrawingArguments, ModelArguments
-from .toybox import NAME, TOYBOX_GUIDANCE_SCALE, is_toybox, toybox_folder
+from .toybox import NAME, TOYBOX_GUIDANCE_SCALE, is_toybox, path_of
 
 _MODELS = (
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "2.1 GB"),
@@ -44,11 +44,6 @@ def check_model(model: ModelArguments) -> dict[str, Any]:
             f"  {NAME}, 22 MB: draws toys at 64 pixels, to try everything without a network or a GPU"
         )
     return _config_of(path_of(name), model.revision)
-
-
-def path_of(name: str) -> str:
-    """Return the folder of the toybox for its name, and any other name as it is."""
-    return str(toybox_folder() / "pipeline") if is_toybox(name) else name
 
 
 def load_pipeline(model: ModelArguments) -> Any:

@@ -51,6 +51,11 @@ def toybox_folder() -> Path:
     )
 
 
+def path_of(name: str) -> str:
+    """Return the folder of the toybox for its name, and any other name as it is."""
+    return str(toybox_folder() / "pipeline") if is_toybox(name) else name
+
+
 def is_toybox(name: str | None) -> bool:
     """Whether a pipeline is asked for that is the toybox: by its name, or as its folder."""
     if name is None or name == NAME:

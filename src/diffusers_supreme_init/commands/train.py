@@ -14,7 +14,7 @@ import torch
 
 from ..backbones import family_defaults
 from ..concepts import Concept, find_masks, find_regions
-from ..describers import Describers, Region
+from ..describers import Describers
 from ..errors import ConfigError, PictureError, SupremeInitError, TrainingError
 from ..file_names import RUN_NAME
 from ..files import write_atomically
@@ -55,7 +55,6 @@ def run(parsed: Parsed) -> int:
     asked, model, hub = parsed.of(ConceptArguments), parsed.of(ModelArguments), parsed.of(HubArguments)
     config, region_arguments = parsed.of(TrainingArguments), parsed.of(RegionArguments)
     if asked.concepts is not None:
-        check_only_list(asked, requested_region(region_arguments))
         check_model_and_hub(model, hub)
         with advising_on_memory():
             return train_list(parsed)
@@ -109,20 +108,6 @@ def run(parsed: Parsed) -> int:
     if failure is not None:
         raise failure
     return INTERRUPTED if any(one.status == "stopped" for one in trainer.results) else 0
-
-
-def check_only_list(asked: ConceptArguments, region: Region | None) -> None:
-    """Check that nothing is said of a single concept beside a list of many.
-
-    Raises:
-        ConfigError: Something is.
-    """
-    if asked.images or asked.placeholder_token is not None:
-        raise ConfigError("expected either --concepts or pictures and a --token, got both")
-    if asked.mask or asked.num_vectors is not None or asked.train_on != "crop" or region is not None:
-        raise ConfigError(
-            "expected mask_file_name, num_vectors, train_on, points and box as columns of --concepts, got options"
-        )
 
 
 def requested_concepts(asked: ConceptArguments, region_arguments: RegionArguments) -> list[Concept]:
@@ -186,7 +171,12 @@ def _check(
         for concept in concepts
         for region in find_regions(concept, len(find_pictures(concept.images, quietly=True))) or ()
     ]
-    check_describers(describers, methods, finds_regions=any(region.mask is None for region in regions))
+    check_describers(
+        describers,
+        methods,
+        clicks=any(region.has_clicks for region in regions),
+        words=any(region.words is not None for region in regions),
+    )
 
 
 def check_model_and_hub(model: ModelArguments, hub: HubArguments) -> None:

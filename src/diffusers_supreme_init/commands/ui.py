@@ -37,7 +37,7 @@ def run(parsed: Parsed) -> None:
             f"model: {pipeline_class} cannot be trained on; supreme-init train without --model lists models that can"
         )
     describers = requested_describers(parsed.of(RefinerArguments), parsed.of(DescriberArguments))
-    check_describers(describers, ["auto"], finds_regions=True)
+    check_describers(describers, ["auto"], clicks=True)
     settings = studio_settings(model, parsed.of(DrawingArguments), describers, server_name=asked.server_name)
     with open_studio(
         settings, server_name=asked.server_name, server_port=asked.server_port, inbrowser=asked.inbrowser

@@ -40,9 +40,38 @@ class LabelModel(abc.ABC):
         Raises:
             DescriberError: The model fails on a picture.
         """
-        batches = [list(images[start : start + _BATCH_SIZE]) for start in range(0, len(images), _BATCH_SIZE)]
+        (descriptions,) = self.describe_each([images], num_labels=num_labels, name_of=name_of)
+        return descriptions
+
+    def describe_each(
+        self,
+        images: Sequence[Sequence[Image.Image]],
+        *,
+        num_labels: int = 5,
+        name_of: Callable[[str], str] = str.strip,
+    ) -> list[list[Description]]:
+        """Return what `describe` does for each of several things, whose pictures go through the model together.
+
+        That is faster on a GPU; probabilities differ by rounding from those of a thing alone.
+
+        Args:
+            images: RGB pictures of each thing.
+            num_labels: Number of labels of each.
+            name_of: As in `describe`.
+
+        Raises:
+            DescriberError: The model fails on a picture.
+        """
+        every = [image for of_one in images for image in of_one]
+        batches = [every[start : start + _BATCH_SIZE] for start in range(0, len(every), _BATCH_SIZE)]
         with answering(self.name, "classifier"), torch.no_grad():
-            probabilities = torch.cat([self._probabilities(batch).float().cpu() for batch in batches]).mean(0)
+            probabilities = torch.cat([self._probabilities(batch).float().cpu() for batch in batches])
+        return [
+            self._best(of_one.mean(0), num_labels, name_of)
+            for of_one in probabilities.split([len(of_one) for of_one in images])
+        ]
+
+    def _best(self, probabilities: Tensor, num_labels: int, name_of: Callable[[str], str]) -> list[Description]:
         groups: dict[str, list[int]] = {}
         for index in probabilities.argsort(descending=True, stable=True).tolist():
             groups.setdefault(name_of(self.labels[index]), []).append(index)

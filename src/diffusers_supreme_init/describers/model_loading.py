@@ -51,8 +51,8 @@ def explained(model: str, kind: str) -> Iterator[None]:
         message = " ".join(str(error).split()).split(". ")[0][:200]
         if "torchvision" in str(error).lower():
             raise DescriberError(
-                f"{kind} {model!r}: expected a model that works without torchvision, got one whose image processor "
-                "needs it; install the extra diffusers-supreme-init[vlm] from the same index as your torch (another "
+                f"{kind} {model!r}: expected a model that works without torchvision, got one whose processor needs "
+                "it; install the extra diffusers-supreme-init[vlm] from the same index as your torch (another "
                 "build of torchvision breaks the imports of transformers and diffusers), or choose another model"
             ) from error
         if isinstance(error, ImportError):
@@ -90,6 +90,43 @@ def load_part(auto_class: Any, model: str, **options: Any) -> Any:
     """
     name, revision = split_revision(model)
     return auto_class.from_pretrained(name, revision=revision, trust_remote_code=False, **options)
+
+
+def load_picture_processor(model: str) -> Any:
+    """Load the processor of an image-text-to-text model; torchvision is needed only by models that insist on it.
+
+    transformers loads all parts of a processor or none, and each part for videos needs torchvision. Pictures never
+    reach that part, so without torchvision the processor is loaded without it: `get_attributes` lists the parts.
+
+    Args:
+        model: Hub id (``"user/name"`` or ``"user/name@revision"``) or folder.
+
+    Raises:
+        ImportError or ValueError: The part for pictures needs torchvision as well, or another package is missing.
+    """
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    try:
+        return load_part(AutoProcessor, model)
+    except (ImportError, ValueError) as error:
+        if "torchvision" not in str(error).lower():
+            raise
+        config_class = type(load_part(AutoConfig, model))
+        if config_class not in PROCESSOR_MAPPING:
+            raise
+        with contextlib.suppress(TypeError):  # the class passes its part for videos by name
+            return load_part(_without_videos(PROCESSOR_MAPPING[config_class]), model)
+        raise
+
+
+def _without_videos(processor_class: Any) -> Any:
+    class PictureProcessor(processor_class):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+    return PictureProcessor
 
 
 def place(model: Any, device: torch.device | str | None) -> Any:

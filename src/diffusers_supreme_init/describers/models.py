@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import torch
-from transformers import AutoConfig
 
 from ..config import DescriberConfig
 from .captioner import Captioner
@@ -13,9 +12,11 @@ from .classifier import Classifier, LabelModel, ZeroShotClassifier
 from .local_refiner import LocalRefiner
 from .model_loading import explained, load_part
 from .refiner import Refiner
+from .region import Region, Segments
 from .segmenter import Segmenter
+from .word_segmenter import WordSegmenter, class_for_words
 
-_KINDS = ("classifier", "captioner", "segmenter")
+_KINDS = ("classifier", "captioner", "segmenter", "word_segmenter")
 DEFAULT_CLASSIFIER = "google/vit-base-patch16-224"
 DEFAULT_ZERO_SHOT_CLASSIFIER = "openai/clip-vit-base-patch32"
 
@@ -69,23 +70,38 @@ class Describers:
         """The segmenter."""
         return Segmenter(self.config.segmenter, device=self.device, dtype=self._dtype)
 
+    @cached_property
+    def word_segmenter(self) -> WordSegmenter:
+        """The segmenter, as one that takes words."""
+        return WordSegmenter(self.config.segmenter, device=self.device, dtype=self._dtype)
+
+    def segmenter_of(self, region: Region) -> Segments:
+        """Return the segmenter that takes what the region is given by."""
+        return self.segmenter if region.words is None else self.word_segmenter
+
     def check(self, kinds: Iterable[str]) -> None:
         """Check that models are there, by reading their configurations; none is loaded.
 
         Args:
-            kinds: Some of ``"classifier"``, ``"captioner"`` and ``"segmenter"``.
+            kinds: Some of ``"classifier"``, ``"captioner"``, ``"segmenter"`` and ``"word_segmenter"``.
 
         Raises:
-            DescriberError: One does not exist, or the Hub cannot be reached and it is not in the cache.
+            DescriberError: One does not exist, or the Hub cannot be reached and it is not in the cache; or the
+                segmenter takes no words.
         """
         names = {
             "classifier": self.classifier_name,
             "captioner": self.config.captioner,
             "segmenter": self.config.segmenter,
+            "word_segmenter": self.config.segmenter,
         }
+        from transformers import AutoConfig
+
         for kind in kinds:
-            with explained(names[kind], kind):
+            with explained(names[kind], kind.removeprefix("word_")):
                 load_part(AutoConfig, names[kind])
+                if kind == "word_segmenter":
+                    class_for_words(names[kind])
 
     def release(self) -> None:
         """Free the memory of all loaded models; each is loaded again on its next use."""

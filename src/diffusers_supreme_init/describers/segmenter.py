@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import DescriberError
+from .masks import Segmentation, without_specks
 from .model_loading import answering, explained, load_part, place
-from .region import Region, Segmentation, check_inside, without_specks
+from .region import Region, check_inside
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Mean and standard deviation of SAM 3's pixels."""
 # The first generation keeps the aspect ratio and pads; later ones squash the picture into a square.
 _KEEPS_ASPECT = frozenset({"sam", "sam_hq"})
 
@@ -56,7 +58,7 @@ class Segmenter:
         size = self.model.config.prompt_encoder_config.image_size
         self._side: int = size if isinstance(size, int) else size[0]
         self._keeps_aspect = model_type in _KEEPS_ASPECT
-        self._mean, self._std = _HALF if model_type.startswith("sam3") else _IMAGENET
+        self._mean, self._std = HALF if model_type.startswith("sam3") else _IMAGENET
         self._embedded: tuple[bytes, Any] | None = None
 
     @torch.no_grad()
@@ -119,10 +121,7 @@ class Segmenter:
     def _pixel_values(self, image: Image.Image) -> Tensor:
         """Return ``(1, 3, side, side)``: scaled, normalized, and padded with zeros to the right and below."""
         width, height = self._scaled_size(image)
-        scaled = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        values = np.asarray(scaled, dtype=np.float32) / 255
-        values = (values - np.asarray(self._mean, np.float32)) / np.asarray(self._std, np.float32)
-        pixels = torch.from_numpy(values).permute(2, 0, 1)[None]
+        pixels = to_pixels(image, (width, height), self._mean, self._std)
         return functional.pad(pixels, (0, self._side - width, 0, self._side - height))
 
     def _to_picture(self, logits: Tensor, image: Image.Image) -> Tensor:
@@ -133,3 +132,13 @@ class Segmenter:
             logits = square[..., :height, :width]
         size = (image.height, image.width)
         return functional.interpolate(logits, size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def to_pixels(
+    image: Image.Image, size: tuple[int, int], mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Tensor:
+    """Return ``(1, 3, height, width)``: a picture scaled to (width, height) and normalized."""
+    scaled = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+    values = np.asarray(scaled, dtype=np.float32) / 255
+    values = (values - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return torch.from_numpy(values).permute(2, 0, 1)[None]

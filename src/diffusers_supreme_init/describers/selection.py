@@ -9,8 +9,9 @@ from PIL import Image
 from ..config import DescriberConfig
 from ..errors import DescriberError
 from ..pictures import PictureSource, TrainingPictures, load_subject
+from .masks import Mask, crop_region, grow_box, mask_to_box
 from .models import Describers
-from .region import Mask, Region, crop_region, find_mask, grow_box, mask_to_box
+from .region import Region, find_mask
 
 MIDDLE_INSET = 0.06
 """Distance of the box around a picture's middle from the edges, as a fraction of the picture's width or height."""
@@ -25,6 +26,7 @@ class SelectedPicture:
         crop: The picture for describers: the region with its margin, or the whole picture without a region.
         mask: The region's pixels, ``(height, width)`` of `image`, bool; None without a region.
         score: The segmenter's score of `mask`, about [0, 1]; 1 for a given mask or without a region.
+        num_found: Number of objects that the region's words name; 1 for other regions.
         training_picture: The picture for training.
         training_mask: Mask of the loss on `training_picture` (mode ``L``); None without a region.
     """
@@ -35,6 +37,7 @@ class SelectedPicture:
     score: float
     training_picture: PictureSource
     training_mask: Image.Image | None
+    num_found: int = 1
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
@@ -57,19 +60,19 @@ def select_picture(
     Raises:
         PictureError: The picture is unusable.
         RegionError: The region selects nothing usable.
-        DescriberError: The segmenter cannot be loaded.
+        DescriberError: The segmenter cannot be loaded, or takes no words.
     """
     image = load_subject(picture).image
     if region is None:
         return SelectedPicture(image, image, None, 1.0, picture, None)
-    found = find_mask(image, region, lambda: describers.segmenter)
+    found = find_mask(image, region, lambda: describers.segmenter_of(region))
     config = describers.config
     crop = crop_region(image, found.mask, margin=config.region_margin, background=config.region_background)
     whole_mask = Image.fromarray(found.mask.astype(np.uint8) * 255)
     training: tuple[Image.Image, Image.Image] = image, whole_mask
     if train_on == "crop":
         training = _training_crop(image, found.mask, whole_mask, config)
-    return SelectedPicture(image, crop, found.mask, found.score, *training)
+    return SelectedPicture(image, crop, found.mask, found.score, *training, found.num_found)
 
 
 def _training_crop(

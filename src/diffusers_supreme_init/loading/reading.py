@@ -14,7 +14,8 @@ from ..formats.embedding_file import LearnedEmbedding
 from ..formats.library import check_only
 from ..formats.readers import read_concepts, read_embeddings
 from ..triggers import folded
-from .sources import ConceptFiles, ConceptSource, SourceOptions, find_concepts
+from .options import ConceptFiles, ConceptSource, SourceOptions
+from .sources import find_concepts
 
 logger = logging.getLogger(__name__)
 

@@ -127,6 +127,7 @@ def ready_to_step(
             stack.enter_context(recomputed_layers(pair.encoder, enabled=checkpointing and not is_clip(pair)))
         stack.enter_context(remembered_prompts(backbone, backbone.described, prompts, device))
         stack.enter_context(on_device(denoiser, device))
+        stack.enter_context(backbone.passing_gradient())
         stack.enter_context(gradient_checkpointing(denoiser, enabled=checkpointing))
         stack.enter_context(compiled_blocks(denoiser, enabled=compiling))
         yield
@@ -250,25 +251,34 @@ def remembered_prompts(
 
 @contextlib.contextmanager
 def _remembering(encoder: Any) -> Iterator[None]:
-    """Replace an encoder's forward pass with a look-up of single prompts, so that results do not depend on batches."""
+    """Replace an encoder's forward pass with a look-up of single prompts, so that results do not depend on batches.
+
+    Without a call for hidden states only the output is kept. With one only these are kept: a causal language model has
+    the probabilities of its next words as output, which are many times larger.
+    """
     forward, known = encoder.forward, {}
     # The user may have replaced `forward` on the instance; deleting ours would then not bring theirs back.
     of_user = vars(encoder).get("forward")
 
-    def look_up(input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
+    def look_up(
+        input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False, **options: Any
+    ) -> Any:
         made = []
         for index in range(len(input_ids)):
             ids = input_ids[index : index + 1]
             mask = None if attention_mask is None else attention_mask[index : index + 1]
-            key = (tuple(ids[0].tolist()), None if mask is None else tuple(mask[0].tolist()))
+            key = (tuple(ids[0].tolist()), None if mask is None else tuple(mask[0].tolist()), output_hidden_states)
             if key not in known:
                 home = encoder.get_input_embeddings().weight.device
                 given = {} if mask is None else {"attention_mask": mask.to(home)}
-                # Kept on the CPU, so that many prompts take no accelerator memory.
+                asked: dict[str, Any] = {"output_hidden_states": True} if output_hidden_states else {}
                 with torch.no_grad():
-                    known[key] = forward(ids.to(home), **given)[0].cpu()
+                    output = forward(ids.to(home), **given, **asked)
+                # Kept on the CPU, so that many prompts take no accelerator memory.
+                known[key] = [layer.cpu() for layer in (output.hidden_states if output_hidden_states else output[:1])]
             made.append(known[key])
-        return BaseModelOutput(last_hidden_state=torch.cat(made).to(input_ids.device))
+        layers = tuple(torch.cat(parts).to(input_ids.device) for parts in zip(*made, strict=True))
+        return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=layers if output_hidden_states else None)
 
     encoder.forward = look_up
     try:

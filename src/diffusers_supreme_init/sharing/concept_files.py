@@ -151,7 +151,7 @@ def facts_of_run(seconds: float | None, finished: datetime, device: torch.device
     """Return what differs between equal runs, as JSON values.
 
     Args:
-        seconds: Duration of training; None if unknown.
+        seconds: Duration of training, over all parts of a resumed run; None if unknown.
         finished: End of training.
         device: Device of the run.
     """

@@ -238,6 +238,7 @@ def _for_reading(concept: ReportedConcept) -> dict[str, Any]:
         "sentence": _sentence(points),
         "candidates": (record.get("initializer") or {}).get("candidates") or [],
         "num_tied": (record.get("initializer") or {}).get("num_tied") or 0,
+        "chosen": (record.get("initializer") or {}).get("chosen"),
         "settings": {name: settings[name] for name in sorted(settings)},
         "changed": _changed(settings),
         "versions": record.get("versions") or {},

@@ -38,7 +38,7 @@ class FinishedRun:
         concepts: The concepts, as the user asked for them.
         results: The result of each concept.
         config: Settings.
-        seconds: Duration of training; None if it was resumed.
+        seconds: Duration of training, over all parts of a resumed run; None if unknown.
         finished: End of training.
     """
 
@@ -83,12 +83,13 @@ def save_run(
     _check_folders(run, output_dir, dict(zip(folders, names, strict=True)), overwrite=overwrite)
     made, contents = {}, {}
     for concept, folder, of_concept in zip(run.results, folders, pictures, strict=True):
+        (samples,) = draw_samples(run.backbone, [concept], sample_prompts, seed=run.config.seed, device=device)
         embedding, contents[folder] = concept_files(
             run.backbone,
             concept,
             run.config,
             about_run=facts_of_run(run.seconds, run.finished, device),
-            samples=draw_samples(run.backbone, concept, sample_prompts, seed=run.config.seed, device=device),
+            samples=samples,
             pictures=[load_picture(one).image for one in of_concept],
             evaluation=by_token.get(concept.placeholder_token),
         )

@@ -16,7 +16,7 @@ from ..templates import fill_template
 from ..text.prompt_cleaning import as_written
 from .messages import VisitorError
 from .settings import StudioSettings
-from .visits import Visit
+from .visits import RESULT, Visit
 from .words import check_length
 
 _MAX_SEED = 2**32 - 1
@@ -26,8 +26,9 @@ _MAX_OTHERS = 8
 def sources_of(visit: Visit) -> dict[str, Path | str]:
     """Return the words that a visitor can draw, and where each is loaded from."""
     own: dict[str, Path | str] = {}
-    if visit.learned is not None and visit.learned.is_saved:
-        own[visit.learned.lesson.token] = visit.result
+    if visit.learned is not None:
+        lesson = visit.learned.lesson
+        own[lesson.token] = lesson.folder_in(visit.folder) / RESULT
     return own | visit.others
 
 
@@ -101,7 +102,7 @@ def loaded(settings: StudioSettings, sources: Mapping[str, Path | str]) -> Itera
             settings.pipe.unload_multitoken_inversion([report.placeholder_token for report in reports])
 
 
-def filled(settings: StudioSettings, visit: Visit, prompts: Sequence[str]) -> list[str]:
+def filled(visit: Visit, prompts: Sequence[str]) -> list[str]:
     """Return prompts with the learned word in place of ``{}``, after checking them.
 
     Raises:
@@ -111,7 +112,7 @@ def filled(settings: StudioSettings, visit: Visit, prompts: Sequence[str]) -> li
     tokens = list(sources_of(visit))
     if not tokens:
         raise VisitorError("There is no word yet. Learn one first, or add one from a file or from the Hub.")
-    words = visit.learned.lesson.words if visit.learned is not None and visit.learned.is_saved else ""
+    words = "" if visit.learned is None else visit.learned.lesson.words
     texts = []
     for prompt in prompts:
         check_length(prompt, "The prompt")

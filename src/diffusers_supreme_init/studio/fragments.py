@@ -76,6 +76,13 @@ def cost(spent: Mapping[str, Any], token: str, words: str) -> str:
     return f'<p class="cost">{escape(text)}</p>'
 
 
+def words_here(tokens: Sequence[str]) -> str:
+    """Return the words that can be drawn, in a sentence."""
+    if not tokens:
+        return sentences(["There is no word yet."])
+    return sentences([f"Words that you can use in prompts: {', '.join(tokens)}"])
+
+
 def link(url: str) -> str:
     """Return a link that opens in a new tab."""
     return f'<p>Published: <a href="{escape(url)}" target="_blank" rel="noopener">{escape(url)}</a></p>'

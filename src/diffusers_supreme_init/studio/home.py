@@ -17,7 +17,7 @@ from ..sharing.publishing import check_can_push, push_to_hub
 from ..templates import VALIDATION_TEMPLATE, fill_template
 from .messages import VisitorError, as_sentence
 from .settings import StudioSettings
-from .visits import Learned, Visit
+from .visits import RESULT, Learned, Visit
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def saved(visit: Visit) -> Learned:
     Raises:
         VisitorError: Nothing was learned yet.
     """
-    if visit.learned is None or not visit.learned.is_saved:
+    if visit.learned is None:
         raise VisitorError("There is nothing to take home yet. Learn a word first.")
     return visit.learned
 
@@ -80,7 +80,7 @@ def download(visit: Visit, program_name: str) -> tuple[str, str]:
     target.parent.mkdir(exist_ok=True)
     format_: Any = program.format
     try:
-        (file,) = convert_embedding(visit.result, target, format=format_, overwrite=True)
+        (file,) = convert_embedding(_result(visit), target, format=format_, overwrite=True)
     except SupremeInitError as error:
         raise VisitorError(f"{program.name} cannot read this word. {as_sentence(str(error))}") from error
     usage = program.usage.format(file=name, stem=folder_name(token), token=token)
@@ -104,9 +104,9 @@ def push(
         VisitorError: The visitor is not logged in, or the id is no id.
         PublishError: The Hub refused or failed.
     """
-    saved(visit)
+    folder = _result(visit)
     if settings.login != "machine" and not token:
-        how = "Log in with the button" if settings.login == "space" else "Paste an access token of yours"
+        how = "Log in with the link above" if settings.login == "space" else "Paste an access token of yours"
         raise VisitorError(f"{how} first, so that the word is published under your name.")
     try:
         check_repo_id(repo_id.strip())
@@ -114,12 +114,12 @@ def push(
         raise VisitorError("Type where to publish, as your name and the word’s: user/mug.") from error
     login = token or None
     check_can_push(repo_id.strip(), token=login)
-    published = push_to_hub(visit.result, repo_id.strip(), private=private or None, token=login, overwrite=replace)
+    published = push_to_hub(folder, repo_id.strip(), private=private or None, token=login, overwrite=replace)
     return published.url
 
 
 def snippet(settings: StudioSettings, visit: Visit) -> str:
-    """Return code that draws the first picture of the page again, to the pixel."""
+    """Return code that draws the first picture of the gallery again, to the pixel, from the seed that it shows."""
     learned = saved(visit)
     token = learned.lesson.token
     file = folder_name(token) + (".safetensors" if len(_weights(visit)) == 1 else "")
@@ -137,7 +137,7 @@ def snippet(settings: StudioSettings, visit: Visit) -> str:
             "",
             f"pipe = {kind}.from_pretrained({where}, dtype={settings.pipe.dtype})",
             f"pipe.load_multitoken_inversion({file!r})  # the file for diffusers",
-            'generator = torch.Generator("cpu").manual_seed(0)',
+            f'generator = torch.Generator("cpu").manual_seed({visit.gallery_seed})',
             f"pipe({prompt!r}, generator=generator{options}).images[0]",
         ]
     )
@@ -160,9 +160,13 @@ def cost(visit: Visit) -> dict[str, Any]:
     }
 
 
+def _result(visit: Visit) -> Path:
+    return saved(visit).lesson.folder_in(visit.folder) / RESULT
+
+
 def _weights(visit: Visit) -> list[Path]:
     """Return the embedding files of the result, one for each trained text encoder."""
-    return [path for name in WEIGHT_NAMES if (path := visit.result / name).is_file()]
+    return [path for name in WEIGHT_NAMES if (path := _result(visit) / name).is_file()]
 
 
 def _zipped(visit: Visit, weights: Sequence[Path], stem: str) -> tuple[str, str]:

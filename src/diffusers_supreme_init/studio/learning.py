@@ -1,6 +1,5 @@
 """A lesson -> a learned word, in as many calls as the host needs; what there is to see after each step."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,17 +67,22 @@ def prepare(
     lesson = Lesson(
         token=token,
         words=words.strip(),
+        proposal=None if visit.proposal is None else visit.proposal.choose(words.strip()),
         picture=visit.picture,
         mask=visit.mask,
         settings={**settings.training, **chosen},
         preview_every=int(preview_every),
+        number=visit.num_lessons,
     )
     config_of(lesson, visit.folder, int(steps))  # checks the values
+    visit.num_lessons += 1
     return Learned(lesson, target=int(steps))
 
 
 def learn(train: Train, visit: Visit, learned: Learned) -> Iterator[Watched]:
     """Train until the target or a stop, in as many calls as the host needs, and yield what there is to see.
+
+    The visitor keeps the word learned before until this one is saved.
 
     Args:
         train: `trainer_of`, perhaps with a GPU of its own for each call.
@@ -86,22 +90,18 @@ def learn(train: Train, visit: Visit, learned: Learned) -> Iterator[Watched]:
         learned: The run: a new one, or one that goes on.
     """
     visit.stop_file.unlink(missing_ok=True)
-    if learned.steps == 0:
-        for folder in (visit.run, visit.result):
-            shutil.rmtree(folder, ignore_errors=True)
-    visit.learned = learned
     notices: dict[str, None] = {}
     while True:
         first, began = learned.steps, time.monotonic()
         before_call = learned.seconds
         for moment in train(learned.lesson, visit.folder, learned.target):
-            _take(visit, learned, moment)
             learned.seconds = before_call + time.monotonic() - began
+            _take(visit, learned, moment)
             notices |= dict.fromkeys(moment.notices)
             made, remaining = learned.steps - first, learned.target - learned.steps
             left = (time.monotonic() - began) / made * remaining if made else None
             yield Watched(doing=moment.doing, learned=learned, seconds_left=left, notices=tuple(notices))
-        learned.is_saved = True
+        visit.keep(learned)
         has_ended = learned.steps >= learned.target or learned.steps == first or visit.stop_file.exists()
         if has_ended or not is_here(visit.folder):
             break
@@ -117,6 +117,8 @@ def _take(visit: Visit, learned: Learned, moment: Moment) -> None:
         learned.after = _shown(visit, moment.after, f"learned-{moment.step}")
     if moment.validation is not None:
         learned.validation = moment.validation
+    if moment.seconds is not None:
+        learned.seconds = moment.seconds
 
 
 def _shown(visit: Visit, pictures: tuple[Image.Image, ...], name: str) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ from ..config import SupremeInitConfig
 from ..describers import Region
 from ..errors import ConfigError, TrainingError
 from ..file_names import RECORD_NAME, REPORT_NAME
-from ..files import json_bytes, write_atomically
 from ..templates import VALIDATION_TEMPLATE, fill_template
 from ..trainer import SupremeInitTextualInversionTrainer
 from ..training.checkpoint import find_checkpoint
@@ -29,7 +28,7 @@ from .drawing import draw_one
 from .messages import VisitorError, as_sentence, heard
 from .pointing import as_mask
 from .settings import NUM_PREVIEWS, StudioSettings
-from .visits import Lesson, is_here
+from .visits import REPORT, RESULT, RUN, Lesson, is_here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +43,7 @@ class Moment:
         after: Pictures of the learned word; None: not drawn at this moment.
         notices: What the package reported.
         validation: Mean fixed-noise losses, once the call is over; None before.
+        seconds: How long training took in all, once the call is over; None before.
     """
 
     doing: str
@@ -53,6 +53,7 @@ class Moment:
     after: tuple[Image.Image, ...] | None = None
     notices: tuple[str, ...] = ()
     validation: dict[int, float] | None = None
+    seconds: float | None = None
 
 
 Train: TypeAlias = Callable[[Lesson, Path, int], Iterator[Moment]]
@@ -92,14 +93,14 @@ def trainer_of(settings: StudioSettings) -> Train:
     return train
 
 
-def reporter_of(settings: StudioSettings) -> Callable[[Lesson, Path, int, float], Path]:
+def reporter_of(settings: StudioSettings) -> Callable[[Lesson, Path, int], Path]:
     """Return the function that writes the command's report on a run that has ended.
 
     The run is taken up again at its last step, and makes no further one.
     """
 
-    def report(lesson: Lesson, folder: Path, steps: int, seconds: float) -> Path:
-        config, target = config_of(lesson, folder, steps), folder / "report"
+    def report(lesson: Lesson, folder: Path, steps: int) -> Path:
+        config, target = config_of(lesson, folder, steps), lesson.folder_in(folder) / REPORT
         if find_checkpoint(config) is None:
             raise VisitorError("The run broke off, so there is nothing to report on.")
         with settings.using_model, heard():
@@ -107,8 +108,8 @@ def reporter_of(settings: StudioSettings) -> Callable[[Lesson, Path, int, float]
             with _tidied(trainer):
                 trainer.train()
                 trainer.save(target, overwrite=True)
-                record = json.loads((target / RECORD_NAME).read_text(encoding="utf-8"))
-                write_atomically(target / RECORD_NAME, json_bytes(record | {"seconds": seconds}))
+                # As it was when training ended: taking the run up again has cost time too.
+                shutil.copyfile(lesson.folder_in(folder) / RESULT / RECORD_NAME, target / RECORD_NAME)
                 trainer.write_report(
                     target, prompts=settings.report_prompts, model=settings.model, **settings.sampling
                 )
@@ -123,7 +124,6 @@ def config_of(lesson: Lesson, folder: Path, target: int) -> SupremeInitConfig:
     Raises:
         VisitorError: A value cannot be used.
     """
-    run = folder / "run"
     try:
         return SupremeInitConfig(
             **{
@@ -132,7 +132,7 @@ def config_of(lesson: Lesson, folder: Path, target: int) -> SupremeInitConfig:
                 "max_train_steps": target,
                 "checkpointing_steps": target,  # the last step's; a stop writes its own
                 "resume_from_checkpoint": "latest",
-                "output_dir": str(run),
+                "output_dir": str(lesson.folder_in(folder) / RUN),
             }
         )
     except ConfigError as error:
@@ -194,9 +194,11 @@ class _Call:
     def _save(self, trainer: SupremeInitTextualInversionTrainer, notices: list[str]) -> None:
         (result,) = trainer.results
         self.tell(Moment(doing="Saving", step=result.step))
-        trainer.save(self.folder / "result", overwrite=True)
+        folder = self.lesson.folder_in(self.folder) / RESULT
+        trainer.save(folder, overwrite=True)
+        seconds = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))["seconds"]
         losses = result.mean_validation_losses()
-        self.tell(Moment(doing="Done", step=result.step, notices=tuple(notices), validation=losses))
+        self.tell(Moment(doing="Done", step=result.step, notices=tuple(notices), validation=losses, seconds=seconds))
 
     def _taken(self) -> tuple[float, ...]:
         losses, self.losses = tuple(self.losses), []
@@ -210,7 +212,7 @@ def _trainer(
         settings.pipe,
         lesson.picture,
         lesson.token,
-        lesson.words,
+        lesson.proposal or lesson.words,
         region=None if lesson.mask is None else Region(mask=as_mask(lesson.mask)),
         config=config,
     )

@@ -81,8 +81,9 @@ def open_upload(visit: Visit, path: str | None) -> None:
 
 def forget_picture(visit: Visit) -> None:
     """Begin again without a picture; what was learned stays."""
-    visit.picture, visit.mask, visit.proposal = None, None, None
+    visit.picture, visit.mask = None, None
     visit.clicks.clear()
+    visit.forget_words()
 
 
 def add_click(visit: Visit, x: float, y: float, meaning: str) -> None:

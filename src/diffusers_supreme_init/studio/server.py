@@ -19,7 +19,7 @@ from .visits import Visits
 LOOPBACK = "127.0.0.1"
 _LARGEST_UPLOAD = "100mb"
 _MOST_SESSIONS = 200
-"""Of which gradio remembers what the page shows; it never forgets one by itself. Ours are in `Visits`."""
+"""Of which gradio remembers what the page shows, should so many be here at once; see `_forget`."""
 _FOLDERS = {"GRADIO_TEMP_DIR": "uploads", "GRADIO_EXAMPLES_CACHE": "uploads/examples"}
 """Where gradio keeps files. It serves all of its two folders, and by default one of them is in the current folder."""
 
@@ -78,7 +78,14 @@ def open_studio(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="studio-", ignore_cleanup_errors=True)))
         stack.enter_context(_environment({name: str(folder / path) for name, path in _FOLDERS.items()}))
         stack.enter_context(listening())
-        visits = Visits(folder / "visits", folder / "uploads" / "shown", settings.grace_seconds)
+        visits = Visits(
+            folder / "visits",
+            folder / "uploads" / "shown",
+            grace_seconds=settings.grace_seconds,
+            idle_seconds=settings.idle_seconds,
+            forget=lambda session: _forget(page, session),
+        )
+        stack.enter_context(visits.swept())
         page = build_page(settings, visits)
         page.queue(api_open=False, default_concurrency_limit=8)
         try:
@@ -103,6 +110,14 @@ def open_studio(
         stack.callback(visits.close_all)
         stack.callback(page.close, verbose=False)
         yield StudioServer(url, page, visits)
+
+
+def _forget(page: gr.Blocks, session: str) -> None:
+    """Let gradio forget what a page showed, texts of its visitor among it; by itself, it keeps many sessions."""
+    holder = page.state_holder
+    with holder.lock:
+        holder.session_data.pop(session, None)
+        holder.time_last_used.pop(session, None)
 
 
 @contextlib.contextmanager

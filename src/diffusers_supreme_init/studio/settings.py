@@ -47,6 +47,8 @@ class StudioSettings:
             hosts that limit calls; None: no limit.
         grace_seconds: How long a visitor's files are kept after the page was closed. A phone that loses its
             connection comes back within seconds.
+        idle_seconds: Everything of a visitor who has called nothing for so long is deleted. An open page calls by
+            itself; this is for scripts, which do not say when they leave.
         on_gpu: Decorator of the functions that need the GPU, ``spaces.GPU`` on ZeroGPU.
     """
 
@@ -61,6 +63,7 @@ class StudioSettings:
     login: Login = "token"
     seconds_per_call: float | None = None
     grace_seconds: float = 30.0
+    idle_seconds: float = 3600.0
     on_gpu: Callable[[Callable[..., Any]], Callable[..., Any]] = _as_it_is
     using_model: threading.Lock = field(default_factory=threading.Lock, repr=False)
     """Held by whoever draws or trains: the words on the pipeline are one visitor's at a time."""

@@ -1,21 +1,29 @@
 """`Visit`: what one visitor has done so far, in a folder of its own; `Visits`: all who are here."""
 
+import contextlib
 import itertools
+import math
 import secrets
 import shutil
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from PIL import Image
 
 from ..describers import Mask
-from ..training.proposals import InitializerProposal
+from ..describers.proposal import InitializerProposal
 
+RUN, RESULT, REPORT = "run", "result", "report"
+"""Folders of a lesson: its checkpoint, its word as training saves it, and the latter with a report."""
 _MARK = "visit"
 """Of folders whose visitor is here."""
+
+_SWEEPS = 10
+"""How often idle visits are looked for, within the time after which they end."""
 
 Meaning: TypeAlias = Literal["this", "not this", "corner"]
 
@@ -36,18 +44,26 @@ class Lesson:
     Attributes:
         token: The new word.
         words: The words it starts from.
+        proposal: The proposal whose first candidate they are; None: nobody was asked for words.
         picture: The picture: upright, RGB.
         mask: The thing in it, ``(height, width)``, bool; None: the whole picture.
         settings: Settings of `SupremeInitConfig`.
         preview_every: A preview is drawn after every so many steps.
+        number: How many lessons the visitor had before; each has a folder of its own.
     """
 
     token: str
     words: str
+    proposal: InitializerProposal | None = field(repr=False)
     picture: Image.Image = field(repr=False)
     mask: Mask | None = field(repr=False)
     settings: dict[str, Any]
     preview_every: int
+    number: int = 0
+
+    def folder_in(self, folder: Path) -> Path:
+        """Return the folder of this lesson in that of its visitor."""
+        return folder / f"lesson-{self.number}"
 
 
 @dataclass
@@ -58,12 +74,11 @@ class Learned:
         lesson: How.
         target: Steps asked for.
         steps: Steps made.
-        seconds: How long it took, over all its calls.
+        seconds: How long training took, over all its calls.
         losses: Training loss of each step.
         before: Paths of the pictures that the words alone give.
         after: Paths of the pictures that the learned word gives, from the same noises.
         validation: Mean fixed-noise loss after some steps.
-        is_saved: Whether the files of the result are there.
     """
 
     lesson: Lesson
@@ -74,7 +89,10 @@ class Learned:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     validation: dict[int, float] = field(default_factory=dict)
-    is_saved: bool = False
+
+    def going_on(self, target: int) -> "Learned":
+        """Return a copy that goes on to a step; this one stays as it is, should that fail."""
+        return replace(self, target=target, losses=list(self.losses))
 
 
 @dataclass(eq=False)
@@ -87,8 +105,11 @@ class Visit:
         picture: The picture: upright, RGB.
         clicks: Clicks in their order.
         mask: What the clicks select, ``(height, width)``, bool; None: the whole picture.
-        proposal: The words that were found.
-        learned: What was trained.
+        proposal: The words that were found, without the pictures in which.
+        outdated_words: Words that were found for something else than is selected now.
+        learned: The word that was learned and saved last.
+        gallery_seed: Seed of the pictures that the gallery shows.
+        num_lessons: How many lessons began.
         others: Further words: their names and where they are loaded from.
         uploads: Files that the visitor uploaded.
     """
@@ -99,25 +120,31 @@ class Visit:
     clicks: list[Click] = field(default_factory=list)
     mask: Mask | None = None
     proposal: InitializerProposal | None = None
+    outdated_words: set[str] = field(default_factory=set)
     learned: Learned | None = None
+    gallery_seed: int = 0
+    num_lessons: int = 0
     others: dict[str, Path | str] = field(default_factory=dict)
     uploads: set[Path] = field(default_factory=set)
     _numbers: itertools.count = field(default_factory=itertools.count)
 
     @property
-    def result(self) -> Path:
-        """Folder of the learned word, as training saves it."""
-        return self.folder / "result"
-
-    @property
-    def run(self) -> Path:
-        """Folder of the checkpoint."""
-        return self.folder / "run"
-
-    @property
     def stop_file(self) -> Path:
         """Training ends after its step once this file exists. An event would not reach another process."""
         return self.folder / "stop"
+
+    def forget_words(self) -> None:
+        """Forget words that were found, since something else is selected now."""
+        if self.proposal is not None:
+            self.outdated_words |= {one.text for one in self.proposal.candidates}
+        self.proposal = None
+
+    def keep(self, learned: Learned) -> None:
+        """Keep what was learned, and delete what other lessons left."""
+        self.learned = learned
+        for folder in self.folder.glob("lesson-*"):
+            if folder != learned.lesson.folder_in(self.folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def show(self, picture: Image.Image, name: str) -> str:
         """Write a picture for the page, exact to the pixel, and return its path; no two have the same."""
@@ -152,16 +179,28 @@ def is_here(folder: Path) -> bool:
 class Visits:
     """All visitors who are here, by session; a session is one tab."""
 
-    def __init__(self, private: Path, served: Path, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        private: Path,
+        served: Path,
+        *,
+        grace_seconds: float = 30.0,
+        idle_seconds: float = 3600.0,
+        forget: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Keep files of visitors below two folders.
 
         Args:
             private: Nothing in it is served.
             served: What is in it is served to whoever knows its path.
             grace_seconds: See `StudioSettings`.
+            idle_seconds: See `StudioSettings`.
+            forget: Called with a session that is over, to delete what others remember of it.
         """
-        self._private, self._served, self._grace_seconds = private, served, grace_seconds
+        self._private, self._served, self._forget = private, served, forget
+        self._grace_seconds, self._idle_seconds = grace_seconds, idle_seconds
         self._of_session: dict[str, Visit] = {}
+        self._seen: dict[str, float] = {}
         self._leaving: dict[str, threading.Timer] = {}
         self._lock = threading.Lock()
 
@@ -174,6 +213,7 @@ class Visits:
             if timer := self._leaving.pop(session, None):
                 timer.cancel()
             visit = self._of_session.get(session)
+            self._seen[session] = time.monotonic()
             if visit is None:
                 name = secrets.token_urlsafe(24)
                 visit = self._of_session[session] = Visit(self._private / name, self._served / name)
@@ -182,13 +222,35 @@ class Visits:
                 visit.shown.mkdir(parents=True)
             return visit
 
+    def stay(self, session: str) -> None:
+        """Note that a visitor is still here; nothing begins, and no farewell is taken back."""
+        with self._lock:
+            if session in self._of_session:
+                self._seen[session] = time.monotonic()
+
+    @contextlib.contextmanager
+    def swept(self) -> Iterator[None]:
+        """End visits that have been idle for too long, until the end of the ``with``."""
+        over = threading.Event()
+
+        def sweep() -> None:
+            while not over.wait(self._idle_seconds / _SWEEPS):
+                self._end_idle()
+
+        threading.Thread(target=sweep, name="supreme-init-sweep", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
     def leave(self, session: str) -> None:
         """Note that a page was closed: its training stops now, and its files go after the grace period."""
         with self._lock:
             visit = self._of_session.get(session)
-            if visit is None or session in self._leaving:
+            if session in self._leaving:
                 return
-            visit.stop_file.touch()
+            if visit is not None:
+                visit.stop_file.touch()
             timer = self._leaving[session] = threading.Timer(self._grace_seconds, self._close, [session])
             timer.daemon = True
             timer.start()
@@ -198,11 +260,20 @@ class Visits:
         for session in list(self._of_session):
             self._close(session)
 
-    def _close(self, session: str) -> None:
+    def _end_idle(self) -> None:
+        oldest = time.monotonic() - self._idle_seconds
+        for session in list(self._of_session):
+            self._close(session, unless_seen_since=oldest)
+
+    def _close(self, session: str, *, unless_seen_since: float = math.inf) -> None:
         with self._lock:
+            if self._seen.get(session, -math.inf) >= unless_seen_since:
+                return
+            self._seen.pop(session, None)
             if timer := self._leaving.pop(session, None):
                 timer.cancel()
             visit = self._of_session.pop(session, None)
+            self._forget(session)
             if visit is None:
                 return
             kept = [path for other in self._of_session.values() for path in other.uploads]

@@ -1,7 +1,7 @@
 """The thing -> words to start from, how sure the choice is, and which tokens a text becomes."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -10,11 +10,12 @@ from ..backbones import backbone_for
 from ..concepts import METHODS, Concept
 from ..config import SupremeInitConfig
 from ..describers import Mask, Region
+from ..describers.proposal import InitializerProposal
 from ..describers.wording import tells_surroundings
 from ..inputs.paths import looks_like_path
 from ..text.tokenization import tokenize_initializer
 from ..training.preparation import initializer_limits
-from ..training.proposals import InitializerProposal, propose_initializer
+from ..training.proposals import propose_initializer
 from ..triggers import check_placeholder_token
 from .messages import VisitorError, heard
 from .pointing import as_mask
@@ -55,7 +56,8 @@ def find_words(
             describers=settings.describers,
             config=SupremeInitConfig(**settings.training),
         )
-    return proposal, [*notices, *proposal.notes]
+    # Without pictures: it is kept as long as its visitor is here, and sent to the process that trains.
+    return replace(proposal, pictures=()), [*notices, *proposal.notes]
 
 
 def read_words(settings: StudioSettings, words: str) -> Tokens:

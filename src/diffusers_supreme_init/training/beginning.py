@@ -15,14 +15,15 @@ from ..backbones import Backbone
 from ..concepts import Concept, find_regions
 from ..config import SupremeInitConfig
 from ..describers import Describers
-from ..describers.candidates import Candidates, initializer_record_of
+from ..describers.candidates import Candidates
+from ..describers.finding import initializer_record_of
+from ..describers.proposal import candidate_table
 from ..errors import DescriberError, PictureError, RegionError
 from ..objective.latents import PictureLatents
 from ..objective.losses import autocast_dtype
 from ..pictures import as_thumbnail, faded
 from .preparation import Initializations, check_fit, description_of, initialize_from_words, prompts_of
 from .progress import ConceptProgress
-from .proposals import candidate_table
 from .word_finding import Findings, choose_words, describe_concept, encode_pictures, given_masks, tell_coverage
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,8 @@ def begin_with_words(
         assert words is not None, "describers found the words that were not given"
         given = initialize_from_words(backbone, words[0], concept.num_vectors)
         check_fit(backbone, concept, config, given)
-    start = begin_concept(concept, config, given, latents, words[1] if words else None)
+    record = words[1] if words else concept.initializer_record
+    start = begin_concept(concept, config, given, latents, None if record is None else dict(record))
     return replace(start, thumbnails=_thumbnails(found, latents))
 
 
@@ -195,7 +197,7 @@ def _region_record(concept: Concept, num_pictures: int) -> dict[str, Any] | None
     found = find_regions(concept, num_pictures)
     if found is None:
         return None
-    names = ("points", "negative_points", "box")
+    names = ("points", "negative_points", "box", "words")
     regions = [
         {**{name: getattr(region, name) for name in names}, "mask": region.mask is not None} for region in found
     ]

@@ -1,9 +1,10 @@
 """The checkpoint of a run: one small file, replaced atomically; a resumed run gives the same bytes."""
 
+import contextlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def write_checkpoint(
     run: Mapping[str, Any],
     concepts: Sequence[ConceptProgress],
     optimizers: Mapping[str, RowOptimizer],
+    seconds: float | None = None,
 ) -> Path:
     """Write the state of a run to `output_dir`, replacing the previous checkpoint.
 
@@ -82,6 +84,7 @@ def write_checkpoint(
         run: Fingerprint of the run, from `fingerprint`.
         concepts: All concepts of the run.
         optimizers: Their optimizers, by placeholder token.
+        seconds: How long the run has taken so far, see `read_seconds`; None: unknown.
 
     Raises:
         OutputError: The folder cannot be written; the previous checkpoint is untouched.
@@ -97,7 +100,7 @@ def write_checkpoint(
             f"{token}/{name}": tensor.detach().cpu().clone() for name, tensor in (own_tensors | moments).items()
         }
         numbers[token] = {"concept": own_numbers, "optimizer": optimizer_numbers}
-    metadata = {"run": json.dumps(run), "numbers": json.dumps(numbers)}
+    metadata = {"run": json.dumps(run), "numbers": json.dumps(numbers), "seconds": json.dumps(seconds)}
     return write_atomically(Path(output_dir) / CHECKPOINT_NAME, safetensors.torch.save(tensors, metadata))
 
 
@@ -156,6 +159,17 @@ def read_found_words(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
+def read_seconds(path: Path) -> float | None:
+    """Return how long the run had taken when a checkpoint was written; None if unknown, as in older checkpoints.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    with _undamaged(path), safe_open(path, framework="pt") as file:
+        seconds = json.loads((file.metadata() or {}).get("seconds", "null"))
+        return None if seconds is None else float(seconds)
+
+
 def _by_concept(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Split ``{token/kind/encoder: tensor}`` into ``{token: {kind/encoder: tensor}}``."""
     split: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
@@ -167,12 +181,18 @@ def _by_concept(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+    with _undamaged(path), safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
         return json.loads(metadata["run"]), json.loads(metadata["numbers"]), tensors
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+
+
+@contextlib.contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Let errors of reading a checkpoint say that it is damaged."""
+    try:
+        yield
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{str(path)!r}: expected an undamaged checkpoint of this package, got another file ({error})"
         ) from error

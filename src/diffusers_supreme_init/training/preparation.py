@@ -15,7 +15,8 @@ from ..formats.readers import read_embeddings
 from ..inputs.paths import looks_like_path
 from ..pictures import find_pictures
 from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, VALIDATION_TEMPLATE, check_templates, fill_template
-from ..text.initialization import Initialization, continue_from, find_saved_embedding, initialize
+from ..text.initialization import Initialization, continue_from, initialize
+from ..text.saved_embedding import find_saved_embedding
 from ..text.text_pairs import TextPair, identify_encoder
 from ..text.tokenization import TokenLimit, check_description_fits, check_rows_fit, num_rows_that_fit
 from ..triggers import check_placeholder_token, folded, holds_trigger, trigger_table
@@ -192,6 +193,8 @@ def _check(backbone: Backbone, concept: Concept, config: SupremeInitConfig) -> I
 
 
 def _initialize(backbone: Backbone, concept: Concept) -> Initializations:
+    if concept.initializer_record is not None:  # words that were found, whatever file may be called so
+        return initialize_from_words(backbone, str(concept.initializer), concept.num_vectors)
     paths = find_saved_embedding(concept.initializer)
     if not paths:
         _warn_of_near_miss(str(concept.initializer))

@@ -140,44 +140,56 @@ def draw_previews(
 @torch.no_grad()
 def draw_samples(
     backbone: Backbone,
-    concept: ConceptProgress,
+    concepts: Sequence[ConceptProgress],
     prompts: Sequence[str],
     *,
     seed: int,
     device: torch.device,
+    batch_size: int = 1,
     num_inference_steps: int = 30,
-) -> list[SampleImage]:
-    """Draw one picture for each prompt; equal seeds give equal pictures.
+) -> list[list[SampleImage]]:
+    """Draw one picture of each concept for each prompt; equal seeds give equal pictures.
 
     Args:
-        backbone: Backbone of a pipeline that holds the concept.
-        concept: The concept that replaces ``{}`` in the prompts.
-        prompts: Texts as `check_prompts` returns them; `fill_template` fits their articles to the description.
+        backbone: Backbone of a pipeline that holds the concepts.
+        concepts: Each replaces ``{}`` in the prompts.
+        prompts: Texts as `check_prompts` returns them; `fill_template` fits their articles to the descriptions.
         seed: Seed of the noise.
         device: Device to draw on; the pipeline is moved back afterwards.
+        batch_size: Pictures that are drawn at once; more than one differ by rounding from those drawn alone.
         num_inference_steps: Steps of the pipeline's sampler.
 
+    Returns:
+        The pictures of each concept, in the order of the prompts.
+
     Raises:
-        TrainingError: The pipeline no longer holds the concept as trained; the pictures would show something else.
+        TrainingError: The pipeline no longer holds a concept as trained; the pictures would show something else.
     """
     if not prompts:
         # Returns before the pipeline is touched, which may be offloaded by now.
-        return []
-    _check_is_loaded(backbone, concept)
-    samples, flags = [], []
-    texts = [fill_template(prompt, concept.placeholder_token, concept.description) for prompt in prompts]
-    pipe = backbone.drawing_pipe
+        return [[] for _ in concepts]
+    for concept in concepts:
+        _check_is_loaded(backbone, concept)
+    texts, generators = [], []
+    for concept in concepts:
+        for index, prompt in enumerate(prompts):
+            texts.append(fill_template(prompt, concept.placeholder_token, concept.description))
+            generators.append(generator_for(seed, concept.placeholder_token, 0, index, "sample"))
+    pipe, images, flags = backbone.drawing_pipe, [], []
     with ready_to_step(backbone, device, [*texts, NO_PROMPT]), ready_to_draw(backbone, device):
-        for index, text in enumerate(texts):
-            generator = generator_for(seed, concept.placeholder_token, 0, index, "sample")
+        for first in range(0, len(texts), batch_size):
+            together = slice(first, first + batch_size)
             output = pipe(
-                prompt=text, num_inference_steps=num_inference_steps, generator=generator, **backbone.drawing_options
+                prompt=texts[together] if batch_size > 1 else texts[first],
+                num_inference_steps=num_inference_steps,
+                generator=generators[together] if batch_size > 1 else generators[first],
+                **backbone.drawing_options,
             )
-            (image,) = output.images
-            samples.append(SampleImage(text, image))
+            images += output.images
             flags.append(getattr(output, "nsfw_content_detected", None))
-    warn_of_blackened(f"samples of {concept.placeholder_token}", flags)
-    return samples
+    warn_of_blackened(f"samples of {', '.join(concept.placeholder_token for concept in concepts)}", flags)
+    samples = [SampleImage(text, image) for text, image in zip(texts, images, strict=True)]
+    return [samples[first : first + len(prompts)] for first in range(0, len(samples), len(prompts))]
 
 
 @torch.no_grad()

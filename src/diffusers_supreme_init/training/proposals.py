@@ -1,16 +1,15 @@
 """`propose_initializer`: find the words to start a concept from, without training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
-
-from PIL import Image
 
 from ..backbones import backbone_for
 from ..concepts import METHODS, Concept, find_regions
 from ..config import DescriberConfig, SupremeInitConfig
-from ..describers import Describers, Mask, Region
-from ..describers.candidates import Candidate, Candidates, find_candidates, paired_difference
+from ..describers import Describers, Region
+from ..describers.candidates import Candidates
+from ..describers.finding import find_candidates, initializer_record_of
+from ..describers.proposal import InitializerProposal
 from ..describers.selection import SelectedPicture, select_pictures
 from ..errors import ConfigError, shown
 from ..objective.losses import AUTOCAST_DTYPES
@@ -23,65 +22,6 @@ from .word_finding import choose_words, describe_concept, encode_pictures
 
 _UNNAMED = "<initializer-proposal>"
 """Placeholder token of a concept that has no name yet; no draw of the fixed-noise loss depends on it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InitializerProposal:
-    """Words to start a concept from, how they were found, and what else was considered.
-
-    Attributes:
-        method: ``"class"``, ``"caption"`` or ``"auto"``.
-        candidates: All candidates. The first is the proposal; if losses were measured, the candidates tied with it
-            come next, and the others follow by loss. Those that mention surroundings may have lower losses.
-        notes: Candidates and describers that were refused or failed, with the reason.
-        num_tied: How many of the first candidates the noises cannot tell apart; 0 if candidates were not compared.
-        tokens: The tokens of the text, one per row, read by the first trained text encoder's tokenizer; empty without
-            a pipeline.
-        token_ids: Their ids.
-        pictures: The pictures with their regions.
-    """
-
-    method: str
-    candidates: tuple[Candidate, ...]
-    notes: tuple[str, ...]
-    num_tied: int
-    tokens: tuple[str, ...]
-    token_ids: tuple[int, ...]
-    pictures: tuple[SelectedPicture, ...] = field(repr=False)
-
-    @property
-    def text(self) -> str:
-        """The proposed words, to be passed as ``initializer=``."""
-        return self.candidates[0].text
-
-    @property
-    def raw(self) -> str:
-        """The describer's output before cleaning."""
-        return self.candidates[0].raw
-
-    @property
-    def removed(self) -> tuple[str, ...]:
-        """Boilerplate phrases that were removed from `raw`."""
-        return self.candidates[0].removed
-
-    @property
-    def num_cut(self) -> int:
-        """Number of tokens that were cut because they do not fit."""
-        return self.candidates[0].num_cut
-
-    @property
-    def mask(self) -> Mask | None:
-        """The region's pixels in the first picture, ``(height, width)``, bool; None without a region."""
-        return self.pictures[0].mask
-
-    @property
-    def crop(self) -> Image.Image:
-        """The part of the first picture that describers looked at."""
-        return self.pictures[0].crop
-
-    def table(self) -> str:
-        """Return the candidates as a text table, the proposed one first; see `candidate_table`."""
-        return candidate_table(self.candidates)
 
 
 @own_torch_state()
@@ -144,27 +84,7 @@ def propose_initializer(
         chosen = choose_words(backbone, [findings], latents, config, describers, device, autocast_dtype=dtype)
         found = chosen[0] or found
     tokens = tokenize_initializer(found.usable[0].text, backbone.trained[0].tokenizer)
-    return _proposal(method, found, findings.selected, tokens=tokens.tokens, token_ids=tokens.token_ids)
-
-
-def candidate_table(candidates: Sequence[Candidate]) -> str:
-    """Return candidates as a text table: loss, paired difference to the first +- standard error, source, text."""
-    rows = []
-    for candidate in candidates:
-        loss = f"{candidate.loss:.5f}" if candidate.loss is not None else "-"
-        cut = f" ({candidate.num_cut} tokens cut)" if candidate.num_cut else ""
-        rows.append((loss, _distance(candidate, candidates[0]), candidate.source, candidate.text + cut))
-    header = ("loss", "above the first", "source", "text")
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
-    lines = ["  ".join([*(f"{row[i]:{widths[i]}}" for i in range(3)), row[3]]) for row in (header, *rows)]
-    return "\n".join(lines)
-
-
-def _distance(candidate: Candidate, best: Candidate) -> str:
-    if candidate is best or len(candidate.losses) < 2:
-        return "-"
-    mean, error = paired_difference(candidate.losses, best.losses)
-    return f"{mean:.5f} +- {error:.5f}"
+    return _proposal(method, found, findings.selected, describers, tokens=tokens.tokens, token_ids=tokens.token_ids)
 
 
 def _without_pipeline(concept: Concept, describers: Describers) -> InitializerProposal:
@@ -181,13 +101,14 @@ def _without_pipeline(concept: Concept, describers: Describers) -> InitializerPr
         raise ConfigError(f"pipe: expected the pipeline by whose loss {what} are compared, got None; pass pipe=")
     selected = select_pictures(pictures, regions, concept.train_on, describers)
     found = find_candidates(str(concept.method), selected, describers)
-    return _proposal(str(concept.method), found, selected)
+    return _proposal(str(concept.method), found, selected, describers)
 
 
 def _proposal(
     method: str,
     found: Candidates,
     pictures: Sequence[SelectedPicture],
+    describers: Describers,
     *,
     tokens: tuple[str, ...] = (),
     token_ids: tuple[int, ...] = (),
@@ -200,4 +121,5 @@ def _proposal(
         tokens=tokens,
         token_ids=token_ids,
         pictures=tuple(pictures),
+        record=initializer_record_of(found, method, describers),
     )

@@ -18,7 +18,9 @@ from ..backbones import Backbone
 from ..concepts import Concept, find_masks, find_regions
 from ..config import SupremeInitConfig
 from ..describers import Describers, Mask
-from ..describers.candidates import Candidates, find_candidates, ranked
+from ..describers.asking import Answers
+from ..describers.candidates import Candidates, ranked
+from ..describers.finding import find_candidates
 from ..describers.selection import SelectedPicture, object_in_the_middle, select_pictures, training_pictures
 from ..errors import PictureError, SupremeInitWarning, TrainingError
 from ..objective.draws import PromptedPictures
@@ -64,28 +66,67 @@ def describe_concept(
         RegionError: A region selects nothing usable.
         DescriberError: A model cannot be loaded, or no model gives usable words.
     """
+    found = find_regions_of(concept, describers, config, words_are_known=words_are_known)
+    is_known = words_are_known or concept.method is None
+    return found if is_known else find_words(found, concept, backbone, describers, config)
+
+
+def find_regions_of(
+    concept: Concept, describers: Describers, config: SupremeInitConfig, *, words_are_known: bool = False
+) -> Findings:
+    """Find a concept's regions, the first half of `describe_concept`; without candidates.
+
+    Raises:
+        PictureError: A mask is unusable.
+        RegionError: A region selects nothing usable.
+        DescriberError: The segmenter cannot be loaded.
+    """
     sources = find_pictures(concept.images, quietly=True)
     masks, regions = find_masks(concept, len(sources), quietly=True), find_regions(concept, len(sources))
-    words_are_known = words_are_known or concept.method is None
-    if words_are_known and regions is None:
+    if (words_are_known or concept.method is None) and regions is None:
         return Findings((), TrainingPictures(sources, masks, masked=config.masked_loss), None)
     selected = tuple(select_pictures(sources, regions, concept.train_on, describers))
     tell_coverage(concept.placeholder_token, [one.mask for one in selected if one.mask is not None])
     pictures = training_pictures(selected, masks, concept.train_on, masked_loss=config.masked_loss)
-    if words_are_known:
-        return Findings(selected, pictures, None)
+    return Findings(selected, pictures, None)
+
+
+def find_words(
+    found: Findings,
+    concept: Concept,
+    backbone: Backbone,
+    describers: Describers,
+    config: SupremeInitConfig,
+    *,
+    answers: Answers | None = None,
+) -> Findings:
+    """Find candidates for a concept's words, the second half of `describe_concept`.
+
+    Args:
+        found: From `find_regions_of`.
+        concept: The concept.
+        backbone: Backbone of the untouched pipeline.
+        describers: The models.
+        config: Settings.
+        answers: What captioner and classifier said already; None: they are asked.
+
+    Raises:
+        DescriberError: A model cannot be loaded, or no model gives usable words.
+    """
     candidates = find_candidates(
         str(concept.initializer),
-        selected,
+        found.selected,
         describers,
         own=concept.candidates,
         limits=initializer_limits(backbone, concept, config),
         keep_boilerplate=config.learnable_property == "style",
         object_alone=concept.method == "auto" and _is_about_object(describers, config),
+        answers=answers,
     )
+    pictures = found.pictures
     if _needs_object(concept, candidates, pictures, describers, config):
-        pictures = replace(pictures, masks=[object_in_the_middle(one.image, describers) for one in selected])
-    return Findings(selected, pictures, candidates)
+        pictures = replace(pictures, masks=[object_in_the_middle(one.image, describers) for one in found.selected])
+    return Findings(found.selected, pictures, candidates)
 
 
 def given_masks(concept: Concept, describers: Describers, config: SupremeInitConfig) -> list[Image.Image]:
