@@ -3,8 +3,9 @@
     python benchmarks/catalogue.py
     python benchmarks/catalogue.py --size sd15 --dtype bfloat16   # on a GPU, with random weights
 
-Concepts are drawn toys, the model is the toybox. "catalogue" is one `supreme-init train --concepts`, the start of its
-process included, which "nothing to do" is as well; "loop" is `supreme-init train PICTURE --no_report` for each.
+Concepts are drawn toys, the model is the toybox. "start" is `supreme-init train --concepts --dry_run`: imports, model
+and plan. "catalogue" is what a concept takes beyond that; "nothing to do" is the same command again, which loads no
+model; "loop" is `supreme-init train PICTURE --no_report` for each. Concepts an hour include the start.
 Processor seconds, so that others on the machine do not count; concepts an hour follow from them, for one core.
 
 With ``--size``, a table of `train_catalogue` by `concepts_per_batch` comes instead, in seconds of the clock, with the
@@ -73,6 +74,7 @@ def compare(number: int, in_loop: int, steps: int, initializer: str | None) -> s
         toys = draw(Path(base) / "toys", number, initializer)
         settings = ["--max_train_steps", str(steps), "--validation_samples", "0" if steps == 0 else "16"]
         listed = ["--concepts", str(Path(base) / "toys"), "--output_dir", str(Path(base) / "library")]
+        start = seconds_of([*COMMAND, *listed, *settings, "--dry_run"])
         catalogue = seconds_of([*COMMAND, *listed, *settings])
         nothing = seconds_of([*COMMAND, *listed, *settings])
         single = [*settings, "--no_report", "--output_dir"]
@@ -82,8 +84,8 @@ def compare(number: int, in_loop: int, steps: int, initializer: str | None) -> s
                 for path, token, words in toys[:in_loop]
             )
         )
-    of_loop, each = loop / in_loop, (catalogue - nothing) / number
-    cells = [steps, initializer or "given", number, f"{of_loop:.2f}", f"{each:.3f}", f"{nothing:.1f}"]
+    of_loop, each = loop / in_loop, (catalogue - start) / number
+    cells = [steps, initializer or "given", number, f"{of_loop:.2f}", f"{start:.1f}", f"{each:.3f}", f"{nothing:.1f}"]
     return f"| {' | '.join(map(str, cells))} | {3600 / of_loop:.0f} | {3600 * number / catalogue:.0f} |"
 
 
@@ -162,8 +164,9 @@ def main() -> None:
         sizes = options.concepts_per_batch
         print(*by_batch(options.size, options.dtype, options.listed, sizes, options.steps), sep="\n", flush=True)
         return
-    print("| steps | words | concepts | loop, s each | catalogue, s each | nothing to do, s | loop/h | catalogue/h |")
-    print("|---:|:---|---:|---:|---:|---:|---:|---:|")
+    names = ["steps", "words", "concepts", "loop, s each", "start, s", "catalogue, s each", "nothing to do, s"]
+    print(f"| {' | '.join([*names, 'loop/h', 'catalogue/h'])} |")
+    print("|---:|:---|---:|---:|---:|---:|---:|---:|---:|")
     for steps, initializer in ((0, None), (0, "auto"), (100, None), (100, "auto")):
         number = max(options.concepts // 10, 2) if steps else options.concepts
         print(compare(number, options.loop, steps, initializer), flush=True)

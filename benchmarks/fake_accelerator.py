@@ -96,5 +96,13 @@ def fused_attention(
 def fake_accelerator() -> Iterator[None]:
     """While entered, tensors have no memory, and `ACCELERATOR` attends as CUDA does."""
     attention = mock.patch.object(functional, "scaled_dot_product_attention", fused_attention)
-    with FakeTensorMode(allow_non_fake_inputs=True), attention:
+    autocast = mock.patch.object(torch, "autocast", _no_autocast)
+    with FakeTensorMode(allow_non_fake_inputs=True), attention, autocast:
         yield
+
+
+def _no_autocast(device_type: str, dtype: Any = None, enabled: bool = True) -> Any:
+    """Stand for `torch.autocast`, which does not know `ACCELERATOR`; models only switch it off."""
+    if enabled:
+        raise NotImplementedError(f"autocast on {device_type}")
+    return contextlib.nullcontext()

@@ -33,10 +33,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
+import real_sizes
+import recent_sizes
 import torch
 from fake_accelerator import ACCELERATOR, LiveBytes, fake_accelerator
 from PIL import Image
-from real_sizes import CAPTION, CASES, Case
+from real_sizes import CAPTION, Case
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
@@ -54,6 +56,7 @@ from diffusers_supreme_init.training.preparation import check_concepts
 from diffusers_supreme_init.training.progress import ConceptProgress
 from diffusers_supreme_init.training.rows import TrainableRows, concepts_added
 
+CASES = [*real_sizes.CASES, *recent_sizes.CASES]
 VARIANTS = {
     "2 at once": SupremeInitConfig(),
     "2, checkpointed": SupremeInitConfig(gradient_checkpointing=True),
@@ -209,10 +212,10 @@ class Computed:
         num_parameters: By component.
         denoiser_bytes: Of its weights: as they are, and with those of linear layers in 4 bits.
         encoder_bytes: The same of the text encoders that are trained and no CLIPs.
-        peaks: Bytes by variant and phase of training.
+        peaks: Bytes by variant and phase of training; without the variants that the denoiser does not support.
         drawing: Bytes while a picture is drawn.
         matrix_bytes: Of the embedding matrices whose rows are trained.
-        second_prompt: Bytes that a step of two samples takes more if their prompts differ; checkpointed.
+        second_prompt: Bytes that a step of two samples takes more if their prompts differ; checkpointed, if it can be.
     """
 
     trained: str
@@ -226,12 +229,12 @@ class Computed:
     matrix_bytes: int
     second_prompt: int
 
-    def quantised(self, variant: str, *, encoders: bool = False) -> dict[str, int]:
-        """Return the peaks with a denoiser in 4 bits, and perhaps text encoders.
+    def quantised(self, *, encoders: bool = False) -> dict[str, int]:
+        """Return the peaks of the last variant with a denoiser in 4 bits, and perhaps text encoders.
 
         What is quantised stays on the accelerator from beginning to end.
         """
-        peaks = dict(self.peaks[variant])
+        peaks = dict(list(self.peaks.values())[-1])
         for whole, small in (self.denoiser_bytes, self.encoder_bytes) if encoders else (self.denoiser_bytes,):
             for phase in peaks:
                 peaks[phase] += small - (whole if phase in ("validation", "step") else 0)
@@ -261,6 +264,7 @@ def compute(case: Case) -> Computed:
         counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts.items()}
         encoders = [pair.encoder for pair in backbone.trained if not is_clip(pair)]
         sizes = weight_bytes([backbone.denoiser]), weight_bytes(encoders)
+        can_recompute = getattr(backbone.denoiser, "_supports_gradient_checkpointing", True)
         drawing = drawing_peak(backbone, ACCELERATOR)
         pictures = {size: pictures_peak(backbone, ACCELERATOR, size) for size in (1, 2)}
         with in_training(backbone) as concept:
@@ -269,9 +273,10 @@ def compute(case: Case) -> Computed:
                 name: {"pictures": pictures[config.max_forward_batch_size or 2], "prompts": prompts}
                 | _peaks_of_passes(backbone, concept, config)
                 for name, config in VARIANTS.items()
+                if can_recompute or not config.gradient_checkpointing
             }
             differing = losses_peak(
-                backbone, concept, 2, ACCELERATOR, train=True, checkpointing=True, different_prompts=True
+                backbone, concept, 2, ACCELERATOR, train=True, checkpointing=can_recompute, different_prompts=True
             )
     return Computed(
         ", ".join(pair.encoder_name for pair in backbone.trained),
@@ -282,7 +287,7 @@ def compute(case: Case) -> Computed:
         peaks,
         drawing,
         sum(pair.embedding.weight.nbytes for pair in backbone.trained),
-        differing - peaks["2, checkpointed"]["step"],
+        differing - peaks["2, checkpointed" if can_recompute else "2 at once"]["step"],
     )
 
 
@@ -326,15 +331,14 @@ def main() -> None:
     found = {case.name: compute(case) for case in cases}
 
     print(f"Peak memory in GB, computed, and the phase that sets it; a concept that starts from {CAPTION!r}\n")
-    last = list(VARIANTS)[-1]
     about = ["family", "text encoders trained", "resolution, px", "parameters of a concept"]
     rows = [
         [name, one.trained, str(one.resolution), one.concept]
-        + [highest(one.peaks[variant]) for variant in VARIANTS]
-        + [highest(one.quantised(last)), highest(one.quantised(last, encoders=True)) if any(one.encoder_bytes) else ""]
+        + [highest(one.peaks[variant]) if variant in one.peaks else "" for variant in VARIANTS]
+        + [highest(one.quantised()), highest(one.quantised(encoders=True)) if any(one.encoder_bytes) else ""]
         for name, one in found.items()
     ]
-    print(table([*about, *VARIANTS, f"{last}, denoiser in 4 bits", "and encoder"], rows))
+    print(table([*about, *VARIANTS, "the last of them, denoiser in 4 bits", "and encoder"], rows))
     print("Every phase, GB, computed\n")
     phases = [
         [name, variant, *(f"{peak / 1e9:.1f}" if peak else "" for peak in (*peaks.values(), one.drawing))]
@@ -365,6 +369,9 @@ def _adamw_bytes(computed: Computed) -> int:
 def _compared(case: Case, computed: Computed) -> Iterator[str]:
     room = torch.cuda.get_device_properties("cuda").total_memory
     for variant, config in VARIANTS.items():
+        if variant not in computed.peaks:
+            yield ""
+            continue
         expected = max(computed.peaks[variant].values())
         measured = f"{measure(case, config) / 1e9:.1f}" if expected < room else "does not fit"
         yield f"{measured} / {expected / 1e9:.1f}"

@@ -1,6 +1,6 @@
 """Pipelines of model families at their real sizes, from the published configurations; `memory.py` builds them.
 
-Qwen-Image 2.1 is not among them: its transformer arranges tokens by values, which fake tensors do not have.
+`recent_sizes.py` has more of them.
 
 What is not said here is the default of the class. Each function names the repository whose ``config.json`` files it
 follows.
@@ -82,14 +82,14 @@ class WordTokenizer(PreTrainedTokenizerFast):
             return super().__call__(*args, **options)
 
 
-def words(max_length: int) -> WordTokenizer:
+def words(max_length: int, kind: type[WordTokenizer] = WordTokenizer) -> WordTokenizer:
     """Return a tokenizer of a pipeline."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>"]
     vocabulary = {token: index for index, token in enumerate([*special, *CAPTION.split()])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     names: dict[str, Any] = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
-    return WordTokenizer(tokenizer_object=tokenizer, model_max_length=max_length, **names)
+    return kind(tokenizer_object=tokenizer, model_max_length=max_length, **names)
 
 
 class WordProcessor(ProcessorMixin):

@@ -252,6 +252,42 @@ def test_words_of_several_concepts_are_found_together(
     assert found[1:] == found[:1] * 3
 
 
+def test_fewer_go_together_when_memory_is_full(
+    pipe: Any, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second step of more than two concepts, and a picture of more than one, do not fit."""
+    step, draw = chunk.TrainingLoop.train_step, type(pipe).__call__
+    together: list[int] = []
+
+    def training(loop: Any, number: int) -> Any:
+        together.append(len(loop.progress))
+        if number == 1 and len(loop.progress) > 2:
+            raise torch.OutOfMemoryError
+        return step(loop, number)
+
+    def drawing(self: Any, prompt: Any, **options: Any) -> Any:
+        if isinstance(prompt, list) and len(prompt) > 1:
+            raise torch.OutOfMemoryError
+        return draw(self, prompt, **options)
+
+    config, prompts = SupremeInitConfig(**SETTINGS | {"max_train_steps": 2}), ["a photo of a {}"]
+    train(pipe, few, tmp_path / "one", config=config, sample_prompts=prompts)
+    monkeypatch.setattr(chunk.TrainingLoop, "train_step", training)
+    monkeypatch.setattr(type(pipe), "__call__", drawing)
+    made = train(pipe, few, tmp_path / "four", config=config, sample_prompts=prompts, concepts_per_batch=4)
+    assert len(made.trained) == 4
+    assert together == [4, 4, 2, 2, 1, 1, 1, 1]  # two of them, then drawing them does not fit either
+    assert [line for line in caplog.messages if "memory is full" in line] == [
+        "memory is full; going on with concepts_per_batch=2",
+        "memory is full; going on with concepts_per_batch=1",
+    ]
+    for number in range(4):
+        file = f"toy-{number}/learned_embeds.safetensors"
+        rows = [read_embedding(tmp_path / name / file).rows for name in ("one", "four")]
+        torch.testing.assert_close(*rows, rtol=0, atol=1e-5)
+    monkeypatch.setattr(type(pipe), "__call__", draw)
+
+
 def test_what_failed_is_tried_again_only_when_asked(pipe: Any, few: Path, tmp_path: Path, monkeypatch: Any) -> None:
     config = SupremeInitConfig(max_train_steps=1, validation_samples=0)
     before = chunk.TrainingLoop.train_step

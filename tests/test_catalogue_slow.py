@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import HIDDEN_SIZE, build_tiny_pipeline
+from hub.client import shared_worker
 from run_catalogue import PLACES, draw_catalogue, library_files
 from test_catalogue import check_kills
 from training_families import TRAINING_FAMILIES
@@ -25,8 +26,8 @@ from diffusers_supreme_init import (
     verify_library,
     write_embedding,
 )
+from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.catalogue import run as catalogue_run
-from diffusers_supreme_init.formats.pack import read_pack
 from diffusers_supreme_init.sharing.library_folder import refresh_library
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,8 @@ def test_shards_merge_into_the_same_library(
 @pytest.mark.parametrize("family", TRAINING_FAMILIES, ids=lambda family: family.name)
 def test_neighbours_change_no_byte_in_any_family(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toys = draw_catalogue(tmp_path / "toys", range(3))
-    config = SupremeInitConfig(max_train_steps=2, validation_samples=2, resolution=16)
+    resolution = max(16, backbone_for(family.build()).resolution_multiple)
+    config = SupremeInitConfig(max_train_steps=2, validation_samples=2, resolution=resolution)
     for size in (32, 1):
         monkeypatch.setattr(catalogue_run, "_CHUNK_SIZE", size)
         result = train_catalogue(family.build(), toys, tmp_path / str(size), config=config)
@@ -145,25 +147,32 @@ def test_a_thousand_concepts_need_no_more_memory_than_fifty(tmp_path: Path) -> N
     assert measured[1000, "second"][2] < 5
 
 
-def test_ten_thousand_concepts_load(tmp_path: Path) -> None:
+LOAD = """
+import time
+from conftest import build_tiny_pipeline
+pipe = build_tiny_pipeline()
+start = time.process_time()
+loaded = pipe.load_multitoken_inversion("user/toys")
+result = [len(loaded), time.process_time() - start]
+"""
+
+
+def test_ten_thousand_concepts_load_from_a_folder_and_from_the_hub(tmp_path: Path) -> None:
     for number in range(10_000):
         concept = LearnedEmbedding(placeholder_token=f"<toy-{number}>", rows=torch.randn(3, HIDDEN_SIZE))
         write_embedding(tmp_path / folder_name(f"<toy-{number}>") / "learned_embeds.safetensors", concept)
-    entries = refresh_library(tmp_path)
-    packs = {entry.pack for entry in entries.values()}
+    packs = {str(entry.pack) for entry in refresh_library(tmp_path).values()}
     assert len(packs) == 16
     start = time.process_time()
-    sources = [
-        {str(one.placeholder_token): one.rows}
-        for pack in packs
-        for (one,) in read_pack(tmp_path / str(pack), {n: e for n, e in entries.items() if e.pack == pack}).values()
-    ]
-    read = time.process_time() - start
-    pipe = build_tiny_pipeline()
-    start = time.process_time()
-    assert len(pipe.load_multitoken_inversion(sources)) == 10_000
-    seconds = read + time.process_time() - start
-    start = time.process_time()
     assert len(build_tiny_pipeline().load_multitoken_inversion(tmp_path)) == 10_000
-    print({"packs": seconds, "folders": time.process_time() - start})
-    assert seconds < 15
+    from_folder = time.process_time() - start
+    hub = shared_worker("lfs")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    hub.server.create_repo("user/toys", {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in files})
+    before = len(hub.server.requests)
+    number, from_hub = hub.run(LOAD, timeout=300).check().value
+    asked = [one.path.rpartition("/")[2] for one in hub.server.requests[before:] if one.method == "HEAD"]
+    assert sorted(asked) == sorted(["training.json", *packs])
+    print({"folders": from_folder, "Hub": from_hub})
+    assert number == 10_000
+    assert max(from_folder, from_hub) < 15

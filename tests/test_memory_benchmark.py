@@ -74,7 +74,13 @@ def test_storages_are_followed_from_birth_to_death() -> None:
     assert live.now == 4 * 1000
 
 
-@pytest.mark.parametrize("case", real_sizes.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[] if case in real_sizes.CASES else pytest.mark.slow)
+        for case in memory.CASES
+    ],
+)
 def test_real_sizes_are_those_published(case: real_sizes.Case) -> None:
     with memory.fake_accelerator():
         pipe = memory.build(case, memory.ACCELERATOR)

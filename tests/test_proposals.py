@@ -41,7 +41,7 @@ from diffusers_supreme_init import (
 )
 from diffusers_supreme_init.describers import Description
 from diffusers_supreme_init.describers.candidates import Candidate, Candidates, ranked
-from diffusers_supreme_init.describers.region import Segmentation
+from diffusers_supreme_init.describers.masks import Segmentation
 from diffusers_supreme_init.describers.wording import Wording, tells_surroundings, without_surroundings
 from diffusers_supreme_init.text.tokenization import TokenLimit, cut_to_tokens
 

@@ -10,14 +10,16 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, PipelineQuantizationConfig
 from diffusers import QuantoConfig as DenoiserQuantoConfig
-from test_families import CAPTION, conditioning, make_trainer
+from family_runs import CAPTION, conditioning, make_trainer
 from tiny.families import run
 from tiny.language_tokenizers import without_video
 from training_families import TRAINING_FAMILY
 from transformers import QuantoConfig as EncoderQuantoConfig
 
 from diffusers_supreme_init import SupremeInitWarning, TrainingError, UnsupportedPipelineError
+from diffusers_supreme_init.backbones import BACKBONES
 from diffusers_supreme_init.objective.phases import on_device
+from diffusers_supreme_init.text.text_pairs import find_text_pairs
 
 pytestmark = [
     # Quanto goes with diffusers 1.0; until then it is the quantiser that runs on a CPU and imports without a word.
@@ -26,11 +28,12 @@ pytestmark = [
 ]
 
 QUANTISED = {
+    "stable_diffusion": ["unet"],
     "stable_diffusion_xl": ["unet"],
     "stable_diffusion_3": ["transformer", "text_encoder_3"],
     "flux_dev": ["transformer", "text_encoder_2"],
     "pixart_sigma": ["transformer", "text_encoder"],
-    "sana": ["transformer"],
+    "sana": ["transformer", "text_encoder"],
     "z_image": ["transformer", "text_encoder"],
     "qwen_image": ["transformer", "text_encoder"],
     "qwen_image21": ["transformer", "text_encoder"],
@@ -41,11 +44,11 @@ QUANTISED = {
     "ideogram4": ["transformer", "text_encoder"],
     "lumina2": ["transformer", "text_encoder"],
     "cogview4": ["transformer", "text_encoder"],
-    "kolors": ["unet"],
+    "kolors": ["unet", "text_encoder"],
     "chroma": ["transformer", "text_encoder"],
     "pixart_alpha": ["transformer", "text_encoder"],
     "aura_flow": ["transformer", "text_encoder"],
-    "hunyuan_dit": ["transformer", "text_encoder_2"],
+    "hunyuan_dit": ["transformer", "text_encoder", "text_encoder_2"],
 }
 
 
@@ -70,10 +73,12 @@ def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if TRAINING_FAMILY[name].is_fast else pytest.mark.slow) for name in QUANTISED],
-)
+def each_in_turn(*fast: str) -> list[Any]:
+    """Return the families as parameters, of which `make test` tries some."""
+    return [pytest.param(name, marks=[] if name in fast else pytest.mark.slow) for name in QUANTISED]
+
+
+@pytest.mark.parametrize("name", each_in_turn("pixart_sigma", "cogview4"))
 def test_rows_learn_and_quantised_weights_stay(name: str, tmp_path: Path) -> None:
     case = TRAINING_FAMILY[name]
     pipe, fresh = (load_quantised(name, tmp_path / "pipeline") for _ in range(2))
@@ -98,6 +103,35 @@ def test_rows_learn_and_quantised_weights_stay(name: str, tmp_path: Path) -> Non
     trainer.save(tmp_path / "mug")
     fresh.load_multitoken_inversion(tmp_path / "mug")
     assert np.array_equal(run(case.family, fresh, "a photo of <mug>"), run(case.family, pipe, "a photo of <mug>"))
+
+
+@pytest.mark.parametrize("name", each_in_turn("stable_diffusion", "z_image"))
+def test_rows_load_into_a_quantised_pipeline(name: str, tmp_path: Path) -> None:
+    """The description draws what its words draw, to the last bit; a concept that was trained draws something else."""
+    case, prompt = TRAINING_FAMILY[name], "a photo of {} on a wooden table"
+    results = {}
+    for token, steps in (("<words>", 0), ("<mug>", 2)):
+        trainer = make_trainer(case.build(), token=token, max_train_steps=steps, learning_rate=0.1)
+        (results[token],) = trainer.train()
+        trainer.save(tmp_path / token.strip("<>"), sample_prompts=())
+    pipe = load_quantised(name, tmp_path / "pipeline")
+    words = run(case.family, pipe, prompt.format(CAPTION))
+    for token, result in results.items():
+        pipe.load_multitoken_inversion(tmp_path / token.strip("<>"))
+        for pair in find_text_pairs(pipe):
+            if pair.encoder_name in case.trained:
+                assert torch.equal(pair.rows(token), result.rows[pair.encoder_name])
+    assert np.array_equal(run(case.family, pipe, prompt.format("<words>")), words)
+    made = run(case.family, pipe, prompt.format("<mug>"))
+    assert np.isfinite(made).all()
+    assert not np.array_equal(made, words)
+    assert np.array_equal(run(case.family, pipe, prompt.format(CAPTION)), words)
+
+
+def test_every_family_is_quantised() -> None:
+    assert {TRAINING_FAMILY[name].family.pipeline_class for name in QUANTISED} == {
+        backbone.pipeline_classes[0] for backbone in BACKBONES
+    }
 
 
 def test_gradients_through_int8_are_those_of_the_weights_it_stands_for(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from inventory.modular_halves import ModularHalf, modular_halves
-from inventory.text_halves import TextHalf, text_halves
+from inventory.text_halves import TextHalf, are_equal, text_halves
 from tiny.every_family import load_everywhere
 from tiny.families import RecordIds
 
@@ -40,8 +40,3 @@ def test_a_concept_in_every_encoder(
         assert record.reached(pair.encoder_name, ids)
     pipe.unload_multitoken_inversion("<mug>")
     assert are_equal(half.encode(pipe, PLAIN), before)
-
-
-def are_equal(made: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
-    same_shapes = [one.shape for one in made] == [one.shape for one in expected]
-    return same_shapes and all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))

@@ -55,8 +55,6 @@ class TrainingFamily:
         decoding: What its pipeline does to latents before it decodes them.
         exact_everywhere: Whether a concept is its description to the last bit also at the beginning of a prompt and
             before a mark, not only between spaces.
-        is_fast: Whether `make test` runs every test on it, and not only those of the objective, of step 0 and of what
-            moves.
     """
 
     name: str
@@ -66,7 +64,6 @@ class TrainingFamily:
     build: Callable[[], Any]
     decoding: Decoding = scaled
     exact_everywhere: bool = True
-    is_fast: bool = True
 
     @property
     def is_flow(self) -> bool:
@@ -695,7 +692,7 @@ def _case(
 
 def _language_model(name: str, objective: Objective, **options: Any) -> TrainingFamily:
     """Return the case of a family whose vocabulary attaches spaces to words."""
-    return _as_published(_case(name, name, objective, exact_everywhere=False, is_fast=False, **options))
+    return _as_published(_case(name, name, objective, exact_everywhere=False, **options))
 
 
 def _as_published(case: TrainingFamily) -> TrainingFamily:
@@ -734,17 +731,14 @@ TRAINING_FAMILIES = [
         IDEOGRAM4.build,
         channels_last_by_square,
         exact_everywhere=False,
-        is_fast=False,
     ),
     _language_model("lumina2", lumina2),
     _language_model("cogview4", cogview4),
     _language_model("kolors", kolors, change=_scaled_linear),
-    _case("chroma", "chroma", chroma, exact_everywhere=False, is_fast=False),
-    _case("hunyuan_dit", "hunyuan_dit", hunyuan_dit, is_fast=False),
-    _as_published(
-        _case("hidream", "hidream", hidream, *_CLIPS, change=_long_clips_and_experts, is_fast=False),
-    ),
-    _case("aura_flow", "aura_flow", aura_flow, change=_calm_aura, exact_everywhere=False, is_fast=False),
-    _case("pixart_alpha", "pixart_alpha", pixart_alpha, exact_everywhere=False, is_fast=False),
+    _case("chroma", "chroma", chroma, exact_everywhere=False),
+    _case("hunyuan_dit", "hunyuan_dit", hunyuan_dit),
+    _as_published(_case("hidream", "hidream", hidream, *_CLIPS, change=_long_clips_and_experts)),
+    _case("aura_flow", "aura_flow", aura_flow, change=_calm_aura, exact_everywhere=False),
+    _case("pixart_alpha", "pixart_alpha", pixart_alpha, exact_everywhere=False),
 ]
 TRAINING_FAMILY = {case.name: case for case in TRAINING_FAMILIES}

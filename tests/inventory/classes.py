@@ -124,14 +124,16 @@ def module_of(pipeline_class: type) -> str:
 def readers_of(pipeline_class: type) -> tuple[Reader, ...]:
     """Return the text encoders of a pipeline class with their tokenizers, as ``__init__`` annotates them."""
     parameters = inspect.signature(pipeline_class.__init__).parameters
-    return readers({name: _name(one.annotation) for name, one in parameters.items()}, short_name(pipeline_class))
+    return readers(
+        {name: annotated_name(one.annotation) for name, one in parameters.items()}, short_name(pipeline_class)
+    )
 
 
 @functools.cache
 def readers_of_modular(pipeline_class: type) -> tuple[Reader, ...]:
     """Return the same for a modular pipeline class, from the components that its blocks ask for."""
     specs = pipeline_class()._component_specs
-    return readers({name: _name(spec.type_hint) for name, spec in specs.items()}, short_name(pipeline_class))
+    return readers({name: annotated_name(spec.type_hint) for name, spec in specs.items()}, short_name(pipeline_class))
 
 
 def readers(annotations: dict[str, str], pipeline_name: str) -> tuple[Reader, ...]:
@@ -172,7 +174,7 @@ def _tokenizer(annotation: str, encoder: str) -> str | None:
     return _TOKENIZERS[max(known, key=len)] if known else annotation
 
 
-def _name(annotation: Any) -> str:
+def annotated_name(annotation: Any) -> str:
     """Return the name of an annotated class, of a choice ``A|B`` without None; ``Fast`` classes are aliases."""
     if isinstance(annotation, str):
         parts = [part.strip() for part in annotation.split("|")]

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from diffusers.models.controlnets.controlnet_z_image import ZImageControlNetModel
 from diffusers.pipelines.deprecated.blip_diffusion.modeling_ctx_clip import ContextCLIPTextModel
 from PIL import Image
 from tiny.every_family import FAMILIES
 from tiny.families import Family, quiet
 from tiny.language_models import qwen3_vl_encoder, text_options
 from tiny.language_tokenizers import llama_tokenizer, qwen_tokenizer
+from tiny.other_tasks import z_image_controlnet
 from tiny.text import clip_text_encoder, clip_tokenizer, seeded
 from transformers import (
     CLIPImageProcessorPil,
@@ -129,6 +129,12 @@ def tensors_in(made: Any) -> list[torch.Tensor]:
     return [tensor for part in parts for tensor in tensors_in(part)]
 
 
+def are_equal(made: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
+    """Whether two lists of tensors are equal to the last bit."""
+    same_shapes = [one.shape for one in made] == [one.shape for one in expected]
+    return same_shapes and all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
+
+
 # What single classes need
 
 
@@ -183,12 +189,6 @@ def _qwen3_vl(part: str | None = None) -> Parts:
     return {"text_encoder": getattr(encoder, part) if part else encoder, "tokenizer": qwen_tokenizer()}
 
 
-def _z_image_controlnet() -> ZImageControlNetModel:
-    sizes = {"dim": 32, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2}
-    options = {"control_layers_places": [0], "control_refiner_layers_places": [0], "control_in_dim": 4}
-    return ZImageControlNetModel(**sizes, **options)
-
-
 PICTURE = Image.new("RGB", (16, 16), "red")
 COMMON: Mapping[str, Any] = {
     "prompt": _itself,
@@ -213,7 +213,7 @@ COMBINED = Special(
     parts=lambda: _combined("text_encoder", "tokenizer", "movq"),
 )
 COMBINED_22 = Special(calls=[("prior_pipe._encode_prompt", {})], parts=lambda: _combined("movq"))
-Z_IMAGE_CONTROL = Special(borrowed=frozenset({"transformer"}), parts=lambda: {"controlnet": _z_image_controlnet()})
+Z_IMAGE_CONTROL = Special(borrowed=frozenset({"transformer"}), parts=lambda: {"controlnet": z_image_controlnet()})
 LONG = {"max_sequence_length": 512}  # their templates are longer than that of the family with their text encoders
 SPECIAL: Mapping[str, Special] = {
     "BlipDiffusionControlNetPipeline": Special(

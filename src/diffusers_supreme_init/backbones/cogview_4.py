@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import CogView4Pipeline
+from diffusers import CogView4ControlPipeline, CogView4Pipeline
 from torch import Tensor
 
 from . import defaults
@@ -22,7 +22,10 @@ class CogView4Backbone(FlowBackbone):
     each sample goes through the transformer alone.
     """
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (CogView4Pipeline,)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        CogView4Pipeline,
+        CogView4ControlPipeline,
+    )
     defaults = defaults.LANGUAGE_MODEL
     max_sequence_length = 1024
 

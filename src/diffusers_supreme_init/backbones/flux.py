@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from diffusers import (
+    FluxControlImg2ImgPipeline,
+    FluxControlInpaintPipeline,
     FluxControlNetImg2ImgPipeline,
     FluxControlNetInpaintPipeline,
     FluxControlNetPipeline,
@@ -11,6 +13,8 @@ from diffusers import (
     FluxFillPipeline,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
+    FluxKontextInpaintPipeline,
+    FluxKontextPipeline,
     FluxPipeline,
 )
 from torch import Tensor
@@ -35,6 +39,10 @@ class FluxBackbone(FlowBackbone):
         FluxControlNetInpaintPipeline,
         FluxFillPipeline,
         FluxControlPipeline,
+        FluxKontextPipeline,
+        FluxKontextInpaintPipeline,
+        FluxControlImg2ImgPipeline,
+        FluxControlInpaintPipeline,
     )
     defaults = defaults.FLUX
     patch_side = PATCH_SIDE

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import Flux2KleinPipeline, Flux2Pipeline
+from diffusers import Flux2KleinInpaintPipeline, Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, format_input
 from torch import Tensor
 
@@ -79,7 +79,10 @@ class Flux2Backbone(ChatBackbone):
 class Flux2KleinBackbone(Flux2Backbone):
     """See `Backbone`. The language model is Qwen3, told not to think."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (Flux2KleinPipeline,)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        Flux2KleinPipeline,
+        Flux2KleinInpaintPipeline,
+    )
     defaults = defaults.LANGUAGE_MODEL
     variant = "klein"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import HunyuanDiTPipeline
+from diffusers import HunyuanDiTControlNetPipeline, HunyuanDiTPAGPipeline, HunyuanDiTPipeline
 from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 from torch import Tensor
@@ -23,7 +23,11 @@ _SIZES = [0, 1, 4, 5, 2, 3]
 class HunyuanDiTBackbone(DiffusionBackbone):
     """See `Backbone`. The transformer also predicts the variance, which the loss ignores."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (HunyuanDiTPipeline,)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        HunyuanDiTPipeline,
+        HunyuanDiTControlNetPipeline,
+        HunyuanDiTPAGPipeline,
+    )
     defaults = defaults.HUNYUAN_DIT
     required = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer", "scheduler")
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from diffusers import KolorsImg2ImgPipeline, KolorsPipeline
+from diffusers import KolorsImg2ImgPipeline, KolorsPAGPipeline, KolorsPipeline
 from torch import Tensor
 
 from . import defaults
@@ -14,7 +14,11 @@ from .diffusion import DiffusionBackbone
 class KolorsBackbone(DiffusionBackbone):
     """See `Backbone`. The last hidden state of the last token is the pooled vector."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (KolorsPipeline, KolorsImg2ImgPipeline)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        KolorsPipeline,
+        KolorsImg2ImgPipeline,
+        KolorsPAGPipeline,
+    )
     defaults = defaults.KOLORS
     required = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
     denoiser_name = "unet"

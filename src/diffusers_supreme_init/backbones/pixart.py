@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline
+from diffusers import PixArtAlphaPipeline, PixArtSigmaPAGPipeline, PixArtSigmaPipeline
 from torch import Tensor
 
 from ..errors import UnsupportedPipelineError
@@ -14,7 +14,10 @@ from .diffusion import DiffusionBackbone
 class PixArtSigmaBackbone(DiffusionBackbone):
     """See `Backbone`. The transformer also predicts the variance, which the loss ignores."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (PixArtSigmaPipeline,)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        PixArtSigmaPipeline,
+        PixArtSigmaPAGPipeline,
+    )
     defaults = defaults.PIXART
     max_sequence_length = 300
     name: ClassVar[str] = "pixart-sigma"

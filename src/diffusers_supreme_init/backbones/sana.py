@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import SanaPipeline
+from diffusers import SanaControlNetPipeline, SanaPAGPipeline, SanaPipeline
 from torch import Tensor
 
 from ..text.text_pairs import TextPair
@@ -17,7 +17,11 @@ from .flow import FlowBackbone
 class SanaBackbone(FlowBackbone):
     """See `Backbone`. Prompts follow the instruction that the pipeline puts before them when it draws."""
 
-    pipeline_classes: ClassVar[tuple[type, ...]] = (SanaPipeline,)
+    pipeline_classes: ClassVar[tuple[type, ...]] = (
+        SanaPipeline,
+        SanaPAGPipeline,
+        SanaControlNetPipeline,
+    )
     defaults = defaults.SANA
     max_sequence_length = 300
 

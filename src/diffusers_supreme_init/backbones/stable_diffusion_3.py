@@ -8,6 +8,7 @@ from diffusers import (
     StableDiffusion3ControlNetPipeline,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3InpaintPipeline,
+    StableDiffusion3PAGImg2ImgPipeline,
     StableDiffusion3PAGPipeline,
     StableDiffusion3Pipeline,
 )
@@ -28,6 +29,7 @@ class StableDiffusion3Backbone(FlowBackbone):
         StableDiffusion3ControlNetPipeline,
         StableDiffusion3ControlNetInpaintingPipeline,
         StableDiffusion3PAGPipeline,
+        StableDiffusion3PAGImg2ImgPipeline,
     )
     defaults = defaults.STABLE_DIFFUSION_3
     required = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer", "scheduler")

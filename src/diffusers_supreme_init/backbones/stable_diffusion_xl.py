@@ -4,13 +4,21 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from diffusers import (
+    LEditsPPPipelineStableDiffusionXL,
     StableDiffusionXLAdapterPipeline,
     StableDiffusionXLControlNetImg2ImgPipeline,
     StableDiffusionXLControlNetInpaintPipeline,
+    StableDiffusionXLControlNetPAGImg2ImgPipeline,
+    StableDiffusionXLControlNetPAGPipeline,
     StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLControlNetUnionImg2ImgPipeline,
+    StableDiffusionXLControlNetUnionInpaintPipeline,
     StableDiffusionXLControlNetUnionPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
+    StableDiffusionXLPAGImg2ImgPipeline,
+    StableDiffusionXLPAGInpaintPipeline,
     StableDiffusionXLPAGPipeline,
     StableDiffusionXLPipeline,
 )
@@ -38,6 +46,14 @@ class StableDiffusionXLBackbone(DiffusionBackbone):
         StableDiffusionXLControlNetUnionPipeline,
         StableDiffusionXLAdapterPipeline,
         StableDiffusionXLPAGPipeline,
+        LEditsPPPipelineStableDiffusionXL,
+        StableDiffusionXLControlNetUnionImg2ImgPipeline,
+        StableDiffusionXLControlNetUnionInpaintPipeline,
+        StableDiffusionXLControlNetPAGPipeline,
+        StableDiffusionXLControlNetPAGImg2ImgPipeline,
+        StableDiffusionXLPAGImg2ImgPipeline,
+        StableDiffusionXLPAGInpaintPipeline,
+        StableDiffusionXLInstructPix2PixPipeline,
     )
     defaults = defaults.STABLE_DIFFUSION_XL
     required = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "unet", "scheduler")

@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+import torch
+
 from ..describers.asking import Question, ask_together
 from ..describers.finding import initializer_record_of
 from ..errors import DescriberError, TrainingError
@@ -127,19 +129,24 @@ def _train(shop: Workshop, at_work: Sequence[Work]) -> None:
             compiling=config.compile,
         ),
     ):
-        for first in range(0, len(at_work), shop.concepts_per_batch):
-            together = at_work[first : first + shop.concepts_per_batch]
-            started = time.monotonic()
+        waiting = list(at_work)
+        while waiting:
+            together, started = waiting[: shop.concepts_per_batch], time.monotonic()
             try:
                 results = _learned(shop, [_start(one) for one in together])
+            except torch.OutOfMemoryError:
+                if not shop.takes_fewer():
+                    raise
+                continue
             except TrainingError as error:
                 for one in together:
                     fail(shop, one, error)
-                continue
-            seconds = (time.monotonic() - started) / len(together)
-            for one, result in zip(together, results, strict=True):
-                one.seconds, one.result = one.seconds + seconds, result
-            save_concepts(shop, together)
+            else:
+                seconds = (time.monotonic() - started) / len(together)
+                for one, result in zip(together, results, strict=True):
+                    one.seconds, one.result = one.seconds + seconds, result
+                save_concepts(shop, together)
+            del waiting[: len(together)]
 
 
 def _prompts(shop: Workshop, starts: Sequence[ConceptProgress]) -> list[str]:

@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 
 from ..errors import TrainingError
 from ..formats.embedding_file import embedding_bytes
 from ..sharing.concept_files import concept_files, learned_embeddings
-from ..training.previews import draw_samples
+from ..training.previews import SampleImage, draw_samples
 from ..training.progress import ConceptProgress
 from ..training.rows import write_learned
 from .folders import RECORD_KEY, write_folder
@@ -54,14 +55,20 @@ def _draw(shop: Workshop, trained: Sequence[Work]) -> None:
         return
     results, started = [_result(one) for one in trained], time.monotonic()
     write_learned(shop.backbone, results)
-    drawn = draw_samples(
-        shop.backbone,
-        results,
-        shop.sample_prompts,
-        seed=shop.config.seed,
-        device=shop.accelerator.device,
-        batch_size=shop.concepts_per_batch,
-    )
+    drawn: list[list[SampleImage]] | None = None
+    while drawn is None:
+        try:
+            drawn = draw_samples(
+                shop.backbone,
+                results,
+                shop.sample_prompts,
+                seed=shop.config.seed,
+                device=shop.accelerator.device,
+                batch_size=shop.concepts_per_batch,
+            )
+        except torch.OutOfMemoryError:
+            if not shop.takes_fewer():
+                raise
     seconds = (time.monotonic() - started) / len(trained)
     for one, samples in zip(trained, drawn, strict=True):
         one.samples, one.seconds = samples, one.seconds + seconds

@@ -1,8 +1,11 @@
 """What the chunks of a run share, and a concept on its way through them."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from ..backbones import Backbone
 from ..config import SupremeInitConfig
@@ -18,6 +21,8 @@ from .ledger import Ledger
 from .own_process import OwnProcess
 from .plan import Task
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(kw_only=True)
 class Workshop:
@@ -30,7 +35,7 @@ class Workshop:
         accelerator: The process's device and precision.
         ledger: The process's ledger.
         known_words: Words that earlier runs found, by key.
-        concepts_per_batch: How many concepts go through the model together.
+        concepts_per_batch: How many concepts go through the models together; halved when memory is full.
         sample_prompts: What is drawn for each card.
         after_concept: Called with each task, and why it failed; None if it did not.
         is_checked: Whether the pipeline's gradient has been compared with differences of the loss.
@@ -46,6 +51,20 @@ class Workshop:
     sample_prompts: Sequence[str]
     after_concept: Callable[[Task, str | None], None] = lambda task, why: None
     is_checked: bool = False
+
+    def takes_fewer(self) -> bool:
+        """Let half as many concepts go through the models together from now on, since memory is full.
+
+        Returns:
+            False if it is one at a time already.
+        """
+        if self.concepts_per_batch == 1:
+            return False
+        self.concepts_per_batch //= 2
+        logger.warning("memory is full; going on with concepts_per_batch=%d", self.concepts_per_batch)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return True
 
 
 @dataclass

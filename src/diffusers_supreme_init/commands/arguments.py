@@ -121,7 +121,7 @@ class CatalogueArguments:
     shard_index: int = field(default=0, metadata={"help": "Which part, from 0."})
     concepts_per_batch: int = field(
         default=1,
-        metadata={"help": "Concepts that go through the model together; more: faster, rows differ by rounding."},
+        metadata={"help": "Concepts that are captioned, trained and drawn together: faster, but rounded otherwise."},
     )
     retry_failed: bool = field(default=False, metadata={"help": "Try again what failed before."})
     dry_run: bool = field(default=False, metadata={"help": "Only say what would be trained, and how long it takes."})

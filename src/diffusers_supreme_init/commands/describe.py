@@ -101,12 +101,10 @@ def draw_region(proposal: InitializerProposal, mask: Mask, region: Region) -> Im
     found = faded(image, Image.fromarray(mask).convert("L"))
     side = size_that_fits(max(256, *image.size), 3)
     panels = [ImageOps.pad(panel, (side, side), color="white") for panel in (clicked, found, proposal.crop)]
-    titles = (
-        "where you pointed" if region.words is None else f"looking for {region.words}",
-        "what was found there",
-        "what is described",
-    )
-    row = SheetRow(title=proposal.text, note=f"from the {proposal.candidates[0].source}", pictures=panels)
+    looked = "where you pointed" if region.words is None else "where it was looked for"
+    titles = (looked, "what was found there", "what is described")
+    note = f"from the {proposal.candidates[0].source}" + (f"; looked for {region.words}" if region.words else "")
+    row = SheetRow(title=proposal.text, note=note, pictures=panels)
     return draw_sheet([row], columns=titles, picture_size=side)
 
 

@@ -5,9 +5,10 @@ from .classifier import Classifier, ZeroShotClassifier
 from .description import Description
 from .endpoint import EndpointRefiner
 from .local_refiner import LocalRefiner
+from .masks import Mask, Segmentation, crop_region, grow_box, mask_to_box, without_specks
 from .models import Describers
 from .refiner import Refinement, RefinementStyle, Refiner, refine
-from .region import Mask, Region, Segmentation, crop_region, find_mask, grow_box, mask_to_box, without_specks
+from .region import Region, find_mask
 from .segmenter import Segmenter
 from .word_segmenter import WordSegmenter
 from .wording import Wording, clean_caption, clean_label, is_latin

@@ -8,8 +8,8 @@ from PIL import Image
 
 from ..errors import DescriberError
 from .description import Description
+from .masks import PixelBox
 from .models import Describers
-from .region import PixelBox
 from .selection import SelectedPicture
 from .wording import clean_label
 

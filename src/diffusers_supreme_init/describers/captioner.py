@@ -9,8 +9,8 @@ from PIL import Image
 
 from ..errors import DescriberError
 from .description import Description
+from .masks import PixelBox
 from .model_loading import answering, explained, load_part, load_picture_processor, place
-from .region import PixelBox
 
 CHAT_PROMPT = (
     "Name the main object in this image with one short noun phrase, with its colors and materials, in at most ten "

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from .candidates import Candidate, paired_difference
-from .region import Mask
+from .masks import Mask
 from .selection import SelectedPicture
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import DescriberError
+from .masks import Segmentation, without_specks
 from .model_loading import answering, explained, load_part, place
-from .region import Region, Segmentation, check_inside, without_specks
+from .region import Region, check_inside
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

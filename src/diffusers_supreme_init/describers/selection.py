@@ -9,8 +9,9 @@ from PIL import Image
 from ..config import DescriberConfig
 from ..errors import DescriberError
 from ..pictures import PictureSource, TrainingPictures, load_subject
+from .masks import Mask, crop_region, grow_box, mask_to_box
 from .models import Describers
-from .region import Mask, Region, crop_region, find_mask, grow_box, mask_to_box
+from .region import Region, find_mask
 
 MIDDLE_INSET = 0.06
 """Distance of the box around a picture's middle from the edges, as a fraction of the picture's width or height."""

@@ -8,8 +8,9 @@ from PIL import Image
 from torch.nn import functional
 
 from ..errors import DescriberError, RegionError, shown
+from .masks import Segmentation, without_specks
 from .model_loading import answering, explained, load_part, place
-from .region import Region, Segmentation, without_specks
+from .region import Region
 from .segmenter import HALF, to_pixels
 
 # The configuration of facebook/sam3 is that of its video model, which holds this one as its detector.
