@@ -8,7 +8,7 @@ from pathlib import Path
 from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from test_studio import SCENE, TOY
+from test_studio import SCENE, TOY, WORDS
 from test_studio_in_a_browser import DESK, PHONE, browser_path, click_on, running_studio, upload
 
 FOLDER = ROOT / "docs" / "studio"
@@ -40,7 +40,9 @@ def learn_a_mug(page: Page, *, is_shown: bool) -> None:
     if is_shown:
         write(step(page, 1), "picture.png")
     page.click("#find")
-    expect(page.locator("#candidates label").first).to_be_visible(timeout=60_000)
+    choice = page.locator("#candidates label", has_text=f"{WORDS} · loss").first
+    expect(choice).to_be_visible(timeout=60_000)
+    choice.click()
     if is_shown:
         write(step(page, 2), "words.png")
     page.fill("#steps input[type=number]", str(STEPS))
