@@ -137,6 +137,7 @@ def snippet(settings: StudioSettings, visit: Visit) -> str:
             "",
             f"pipe = {kind}.from_pretrained({where}, dtype={settings.pipe.dtype})",
             f"pipe.load_multitoken_inversion({file!r})  # the file for diffusers",
+            "# the first of the six pictures, to the pixel",
             f'generator = torch.Generator("cpu").manual_seed({visit.gallery_seed})',
             f"pipe({prompt!r}, generator=generator{options}).images[0]",
         ]

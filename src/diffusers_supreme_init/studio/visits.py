@@ -1,6 +1,8 @@
 """`Visit`: what one visitor has done so far, in a folder of its own; `Visits`: all who are here."""
 
 import contextlib
+import ctypes
+import gc
 import itertools
 import math
 import secrets
@@ -300,3 +302,12 @@ class Visits:
                 return
             kept = {path for other in self._of_session.values() for path in other.uploads} | self._not_uploaded
         visit.remove_files(kept)  # training that still runs notices it, see `train` in `lessons.py`
+        del visit
+        _return_memory()
+
+
+def _return_memory() -> None:
+    """Return what a visitor's pictures took to the system; glibc would keep it, for each thread that served a call."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another library of C has no such function
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

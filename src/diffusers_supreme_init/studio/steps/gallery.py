@@ -31,6 +31,7 @@ class GalleryStep(Step):
             heading(4, "Look what it can do now")
             self._pictures = gr.Gallery(
                 label="Six sentences with the word",
+                show_label=False,  # it would lie on the first picture
                 columns=3,
                 height="auto",
                 object_fit="contain",

@@ -46,7 +46,7 @@ class HomeStep(Step):
                     gr.HTML('<p class="hint">Everything on one page: pictures, losses, words, settings.</p>')
             spent = gr.JSON(visible=False, label="Cost")
             self._code = gr.Code(
-                label="Use it in Python: the first of the six pictures, to the pixel",
+                label="Use it in Python",
                 language="python",
                 interactive=False,
                 wrap_lines=True,
