@@ -284,6 +284,14 @@ class PositionedWords(WordTokenizer):
         return made
 
 
+class CountedChatGLM(ChatGLMModel):
+    """Prompts are padded, whatever their length."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:  # noqa: D102
+        mask = self.get_masks(input_ids, None, padding_mask=attention_mask)
+        return super().forward(input_ids, full_attention_mask=mask, **options)
+
+
 def kolors() -> Any:
     """Kwai-Kolors/Kolors-diffusers, with ChatGLM3-6B."""
     unet = UNet2DConditionModel(
@@ -304,7 +312,7 @@ def kolors() -> Any:
     options = {"multi_query_attention": True, "multi_query_group_num": 2, "add_qkv_bias": True, "original_rope": True}
     return KolorsPipeline(
         vae=autoencoder(sample_size=1024, scaling_factor=0.13025),
-        text_encoder=ChatGLMModel(ChatGLMConfig(**options), empty_init=False),
+        text_encoder=CountedChatGLM(ChatGLMConfig(**options), empty_init=False),
         tokenizer=words(256, PositionedWords),
         unet=unet,
         scheduler=scheduler(EulerDiscreteScheduler, **betas() | {"beta_end": 0.014}, num_train_timesteps=1100),

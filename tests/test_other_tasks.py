@@ -22,6 +22,7 @@ from diffusers import (
     Flux2Pipeline,
     FluxInpaintPipeline,
     FluxPipeline,
+    HiDreamImagePipeline,
     HunyuanDiTPAGPipeline,
     HunyuanDiTPipeline,
     Ideogram4Pipeline,
@@ -245,6 +246,7 @@ DRAWN: dict[type, tuple[type, Mapping[str, Any]] | None] = {
     PixArtAlphaPipeline: (PixArtSigmaPipeline, SEVERAL_STEPS),
     CogView4Pipeline: (CogView4ControlPipeline, {"control_image": Image.new("RGB", (16, 16), "red")}),
     KolorsPipeline: (KolorsImg2ImgPipeline, redrawn(8)),
+    HiDreamImagePipeline: None,
     HunyuanDiTPipeline: (HunyuanDiTPAGPipeline, SEVERAL_STEPS),
     AuraFlowPipeline: None,
 }

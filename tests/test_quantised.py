@@ -48,6 +48,7 @@ QUANTISED = {
     "chroma": ["transformer", "text_encoder"],
     "pixart_alpha": ["transformer", "text_encoder"],
     "aura_flow": ["transformer", "text_encoder"],
+    "hidream": ["transformer", "text_encoder_3", "text_encoder_4"],
     "hunyuan_dit": ["transformer", "text_encoder", "text_encoder_2"],
 }
 
