@@ -26,6 +26,7 @@ from diffusers_supreme_init import (
     verify_library,
     write_embedding,
 )
+from diffusers_supreme_init.backbones import backbone_for
 from diffusers_supreme_init.catalogue import run as catalogue_run
 from diffusers_supreme_init.sharing.library_folder import refresh_library
 
@@ -98,7 +99,8 @@ def test_shards_merge_into_the_same_library(
 @pytest.mark.parametrize("family", TRAINING_FAMILIES, ids=lambda family: family.name)
 def test_neighbours_change_no_byte_in_any_family(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toys = draw_catalogue(tmp_path / "toys", range(3))
-    config = SupremeInitConfig(max_train_steps=2, validation_samples=2, resolution=16)
+    resolution = max(16, backbone_for(family.build()).resolution_multiple)
+    config = SupremeInitConfig(max_train_steps=2, validation_samples=2, resolution=resolution)
     for size in (32, 1):
         monkeypatch.setattr(catalogue_run, "_CHUNK_SIZE", size)
         result = train_catalogue(family.build(), toys, tmp_path / str(size), config=config)

@@ -52,7 +52,7 @@ from diffusers_supreme_init.studio.home import PROGRAMS
 from diffusers_supreme_init.studio.learning import learn as learn_in_calls
 from diffusers_supreme_init.studio.learning import prepare
 from diffusers_supreme_init.studio.lessons import trainer_of
-from diffusers_supreme_init.studio.messages import as_sentence, heard, listening
+from diffusers_supreme_init.studio.messages import VisitorError, as_sentence, heard, listening
 from diffusers_supreme_init.studio.pointing import open_upload, read_point
 from diffusers_supreme_init.studio.steps import training
 from diffusers_supreme_init.studio.visits import Visits
@@ -126,11 +126,11 @@ def call(url: str, session: str, name: str, *given: Any) -> str:
     return urllib.request.urlopen(f"{url}gradio_api/call/{name}/{event}").read().decode()
 
 
-def upload(url: str, name: str) -> str:
-    """Upload the scene under a name; return where the server has put it."""
+def upload(url: str, name: str, data: bytes = SCENE.read_bytes()) -> str:
+    """Upload a picture under a name; return where the server has put it."""
     body = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    request = urllib.request.Request(f"{url}gradio_api/upload", body + SCENE.read_bytes() + b"\r\n--x--\r\n", headers)
+    request = urllib.request.Request(f"{url}gradio_api/upload", body + data + b"\r\n--x--\r\n", headers)
     return json.load(urllib.request.urlopen(request))[0]
 
 
@@ -305,9 +305,12 @@ def test_one_trains_and_the_other_sees_a_place_in_the_queue(visitor: Client, stu
     assert second.outputs()[-1][0]["words"] == "a bear"
 
 
-def test_a_closed_page_ends_its_training_and_leaves_no_file(studio: StudioServer, settings: StudioSettings) -> None:
+def test_a_closed_page_ends_its_training_and_leaves_no_file(
+    studio: StudioServer, settings: StudioSettings, tmp_path: Path
+) -> None:
     client = Client(studio.url, verbose=False)
-    client.predict(handle_file(str(SCENE.with_name("scene_2.png"))), api_name="/open_picture")
+    shutil.copy(SCENE.with_name("scene_2.png"), tmp_path / "own.png")
+    client.predict(handle_file(str(tmp_path / "own.png")), api_name="/open_picture")
     client.predict("79, 195", "this", api_name="/add_point")
     visit = studio.visits.of(client.session_hash)
     (upload,) = visit.uploads
@@ -318,12 +321,11 @@ def test_a_closed_page_ends_its_training_and_leaves_no_file(studio: StudioServer
     client.close()
     studio.visits.leave(client.session_hash)  # what the browser's last message does at once, and a lost line later
     deadline = time.monotonic() + 60
-    while (visit.folder.exists() or settings.using_model.locked()) and time.monotonic() < deadline:
+    left = (visit.folder, visit.shown, upload)
+    while (any(path.exists() for path in left) or settings.using_model.locked()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not settings.using_model.locked()
-    assert not visit.folder.exists()
-    assert not visit.shown.exists()
-    assert not upload.exists()
+    assert not [path for path in left if path.exists()]
     assert "<cup>" not in str(snapshot_of(settings.pipe)["tokenizer"])
 
 
@@ -344,6 +346,9 @@ def test_who_comes_back_in_time_keeps_everything(tmp_path: Path) -> None:
     visits.leave("tab")
     time.sleep(0.4)
     assert not visit.folder.exists()
+    with pytest.raises(VisitorError, match="your files were deleted"):
+        visit.show(Image.new("RGB", (8, 8)), "late")
+    assert not visit.shown.exists()
     assert upload.exists()  # the other tab shows the same photo
     assert over == ["tab"]
     visits.leave("a tab in which nothing was done")
@@ -382,6 +387,21 @@ def test_scripts_that_never_leave_are_forgotten(settings: StudioSettings) -> Non
             time.sleep(0.1)
         assert len(opened.visits) == 0
         assert not any(path.exists() for path in kept)
+
+
+def test_an_example_that_is_uploaded_too_stays_on_the_page(studio: StudioServer) -> None:
+    (icon,) = Path(studio.page.GRADIO_CACHE).rglob("scene_4.png")
+    path = Path(upload(studio.url, "scene_4.png", SCENE.with_name("scene_4.png").read_bytes()))
+    assert path.samefile(icon)
+    own = Path(upload(studio.url, "own.png", SCENE.with_name("scene_4.png").read_bytes() + b"own"))
+    for uploaded in (path, own):
+        assert "event: complete" in call(studio.url, "example", "open_picture", as_file(uploaded))
+    studio.visits.leave("example")
+    deadline = time.monotonic() + 30
+    while own.parent.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not own.parent.exists()
+    assert icon.exists()
 
 
 # what goes wrong

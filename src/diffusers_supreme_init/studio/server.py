@@ -107,6 +107,7 @@ def open_studio(
             )
         except OSError as error:
             raise ConfigError(f"cannot listen on {server_name}, port {server_port}: {one_line(error)}") from error
+        visits.keep_what_is_in(folder / "uploads")
         stack.callback(visits.close_all)
         stack.callback(page.close, verbose=False)
         yield StudioServer(url, page, visits)

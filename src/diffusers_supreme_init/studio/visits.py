@@ -7,7 +7,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..describers import Mask
 from ..describers.proposal import InitializerProposal
+from .messages import VisitorError
 
 RUN, RESULT, REPORT = "run", "result", "report"
 """Folders of a lesson: its checkpoint, its word as training saves it, and the latter with a report."""
@@ -151,9 +152,16 @@ class Visit:
         return self.show_file(f"{name}-{next(self._numbers)}.png", picture)
 
     def show_file(self, name: str, content: Image.Image | bytes | Path) -> str:
-        """Write a file for the page under a name of our own, in a folder of its own, and return its path."""
+        """Write a file for the page under a name of our own, in a folder of its own, and return its path.
+
+        Raises:
+            VisitorError: The visit is over; nothing is left behind.
+        """
         folder = self.shown / str(next(self._numbers))
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir()
+        except FileNotFoundError as error:
+            raise VisitorError("You have left, and your files were deleted. Please begin again.") from error
         path = folder / name
         if isinstance(content, Image.Image):
             content.save(path)
@@ -163,12 +171,18 @@ class Visit:
             shutil.copyfile(content, path)
         return str(path)
 
-    def remove_files(self, kept: Sequence[Path] = ()) -> None:
+    def remove_files(self, kept: Collection[Path] = ()) -> None:
         """Delete everything of this visitor, but uploads that others use."""
-        for folder in (self.folder, self.shown):
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.shown, self.folder):
+            gone = folder.with_name(f"{folder.name}-gone")
+            with contextlib.suppress(OSError):  # renamed first, so that nothing can be written into it meanwhile
+                folder.rename(gone)
+            for path in (gone, folder):
+                shutil.rmtree(path, ignore_errors=True)
         for path in self.uploads.difference(kept):
             path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # unless gradio has put another file of the same content there
+                path.parent.rmdir()
 
 
 def is_here(folder: Path) -> bool:
@@ -200,6 +214,7 @@ class Visits:
         self._private, self._served, self._forget = private, served, forget
         self._grace_seconds, self._idle_seconds = grace_seconds, idle_seconds
         self._of_session: dict[str, Visit] = {}
+        self._not_uploaded: frozenset[Path] = frozenset()
         self._seen: dict[str, float] = {}
         self._leaving: dict[str, threading.Timer] = {}
         self._lock = threading.Lock()
@@ -221,6 +236,13 @@ class Visits:
                 (visit.folder / _MARK).touch()
                 visit.shown.mkdir(parents=True)
             return visit
+
+    def keep_what_is_in(self, folder: Path) -> None:
+        """Never delete the files that are in a folder now, such as pictures of the page.
+
+        Gradio stores files by their content, so an upload may be the same file as one of these.
+        """
+        self._not_uploaded = frozenset(folder.rglob("*"))
 
     def stay(self, session: str) -> None:
         """Note that a visitor is still here; nothing begins, and no farewell is taken back."""
@@ -276,5 +298,5 @@ class Visits:
             self._forget(session)
             if visit is None:
                 return
-            kept = [path for other in self._of_session.values() for path in other.uploads]
+            kept = {path for other in self._of_session.values() for path in other.uploads} | self._not_uploaded
         visit.remove_files(kept)  # training that still runs notices it, see `train` in `lessons.py`
