@@ -159,6 +159,7 @@ def box_at_rest(page: Page) -> Any:
     before = None
     while True:
         page.wait_for_function(is_there)
+        page.locator("#picture img").scroll_into_view_if_needed()  # the mouse reaches only what is on the screen
         box = page.locator("#picture img").bounding_box()
         if box is not None and box == before:
             return box
