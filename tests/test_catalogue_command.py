@@ -80,6 +80,8 @@ def test_nothing_to_do_loads_no_model(needs_model: Callable[..., bool], capsys: 
     assert needs_model("--learning_rate", "0.5")
     assert needs_model("--seed", "1")
     assert needs_model("--dtype", "bfloat16")
+    assert not needs_model("--dry_run")
+    assert "0 to train; about 0 minutes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", ["picture", "words", "line", "model", "folder", "index", "record", "failure"])
@@ -122,9 +124,26 @@ def test_options_are_checked_all_the_same(
         (["--points", "4,4"], "as columns of --concepts, got options"),
         (["--num_shards", "2", "--shard_index", "2"], "shard_index: expected a number from 0 to 1"),
         (["--initializer_column", "words"], "column 'words'"),
+        (["--sample_prompts", "a photo"], "--sample_prompts: expected '{}' where the concept stands"),
     ):
         assert not needs_model(*mistake)
         assert message in capsys.readouterr().err
+    for unchecked in (["--concepts_per_batch", "0"], ["--validation_prompt", "a {}"]):
+        assert needs_model(*unchecked)  # where they are checked
+
+
+def test_a_part_in_a_folder_of_its_own_needs_no_model_either(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = ["--num_shards", "2", "--shard_index", "0"]
+    words = [str(base / "part") if word == str(base / "library") else word for word in words_for(base, *part)]
+    first = supreme_init(words)
+    capsys.readouterr()
+    monkeypatch.setattr(pipelines.DiffusionPipeline, "from_pretrained", None)
+    assert supreme_init(words) == first
+    number = len(list((base / "part").glob("toy-*")))
+    assert 0 < number < 4
+    assert f"{number} there already" in capsys.readouterr().out
 
 
 def test_nothing_to_do_imports_no_diffusers(base: Path) -> None:

@@ -33,8 +33,10 @@ def main() -> int:
         train = ["supreme-init", "train", "--concepts", concepts, "--output_dir", str(LIBRARY), "--model", model]
         number = PIECES * int(shard_index) + piece
         part = ["--num_shards", str(PIECES * int(num_shards)), "--shard_index", str(number)]
-        # A piece with failures is pushed as well: what is there is whole.
-        status |= subprocess.run([*train, *part, *more], check=False).returncode
+        ended = subprocess.run([*train, *part, *more], check=False).returncode
+        if ended not in (0, 1):
+            return ended  # wrong options, interrupted or killed: the next piece would end in the same way
+        status |= ended  # a piece in which concepts failed is pushed as well: what is there is whole
         if any(LIBRARY.glob("*/learned_embeds.safetensors")):
             subprocess.run(["supreme-init", "push", str(LIBRARY), repository], check=True)
     return status

@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 
@@ -49,7 +48,7 @@ def train_chunk(shop: Workshop, tasks: Sequence[Task]) -> None:
         with ready_to_encode(shop.backbone, device):
             at_work = [one for one in at_work if succeeds(shop, one, _encode)]
         prompts = [prompt for one in at_work for prompt in comparison_prompts(_found(one), shop.config)]
-        with ready_to_step(shop.backbone, device, prompts) if prompts else nullcontext():
+        with ready_to_step(shop.backbone, device, prompts) if prompts else contextlib.nullcontext():
             at_work = [one for one in at_work if succeeds(shop, one, _begin)]
         if at_work:
             _train(shop, at_work)
@@ -76,8 +75,9 @@ def _ask_together(shop: Workshop, at_work: Sequence[Work]) -> None:
         with contextlib.suppress(DescriberError):
             for one, answers in zip(together, ask_together(questions, shop.describers), strict=True):
                 one.answers = answers
+        seconds = (time.monotonic() - started) / len(together)
         for one in together:
-            one.seconds += (time.monotonic() - started) / len(together)
+            one.seconds += seconds
 
 
 def _find_words(shop: Workshop, one: Work) -> None:

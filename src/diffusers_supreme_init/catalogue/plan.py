@@ -169,6 +169,12 @@ def make_plan(
     return plan
 
 
+def untold(failures: Sequence[Failure], ledger: Sequence[Mapping[str, Any]]) -> list[Failure]:
+    """Return the failures that no ledger tells yet."""
+    told = {(line["token"], line.get("why")) for line in ledger if line["state"] == "failed"}
+    return [one for one in failures if (one.token or one.place, one.why) not in told]
+
+
 def _first_of_each(listed: Sequence[ListedConcept], shard: Shard) -> dict[str, ListedConcept]:
     """Return ``{folded name: first usable concept of that name, or else its first line}`` of a part of the list."""
     found: dict[str, ListedConcept] = {}

@@ -26,7 +26,7 @@ from .ledger import Ledger, alone, read_ledgers
 from .model_facts import facts_of_run
 from .own_process import OwnProcess
 from .page import check_page_is_ours
-from .plan import Failure, Plan, Task, listed_concepts, make_plan
+from .plan import Failure, Plan, Task, listed_concepts, make_plan, untold
 from .result import CatalogueResult, begun
 from .shards import own_shard
 from .work import Workshop
@@ -132,7 +132,8 @@ def train_catalogue(
         result = begun(plan, lines, run)
         clear_leftovers(folder, plan.folders)
         ledger = Ledger(folder, shard)
-        _record_failures(plan.failures, ledger, lines)
+        for one in untold(plan.failures, lines):
+            ledger.append("failed", one.token or one.place, one.key, place=one.place, why=one.why)
         shop = Workshop(
             backbone=backbone,
             config=config,
@@ -169,15 +170,6 @@ def _train_all(shop: Workshop, tasks: Sequence[Task], result: CatalogueResult) -
         shop.after_concept = count
         for first in range(0, len(tasks), _CHUNK_SIZE):
             train_chunk(shop, tasks[first : first + _CHUNK_SIZE])
-
-
-def _record_failures(failures: Sequence[Failure], ledger: Ledger, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write down what cannot be trained as it is listed, once."""
-    known = {(line["token"], line.get("why")) for line in lines if line["state"] == "failed"}
-    for one in failures:
-        name = one.token or one.place
-        if (name, one.why) not in known:
-            ledger.append("failed", name, one.key, place=one.place, why=one.why)
 
 
 def _known_words(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, dict[str, Any]]]:

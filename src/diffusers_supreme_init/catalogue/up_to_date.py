@@ -17,7 +17,7 @@ from ..formats.library import read_library
 from ..inputs.paths import local_path
 from ..triggers import folded
 from .ledger import read_ledgers
-from .plan import listed_concepts, make_plan
+from .plan import listed_concepts, make_plan, untold
 from .result import CatalogueResult, begun
 from .shards import Shard
 
@@ -29,7 +29,7 @@ def remember_run(output_dir: str | os.PathLike[str], request: str, run: str) -> 
 
     Args:
         output_dir: The library.
-        request: Digest of everything that is asked for, model files included, but the concepts and their words.
+        request: Digest of everything that is asked for, model files included, but what the list says.
         run: Digest of the run, `CatalogueResult.run`.
 
     Raises:
@@ -66,15 +66,15 @@ def result_if_done(
     lines = read_ledgers(folder)
     known = {folded(one.placeholder_token) for one in library.values()}
     known |= {folded(str(line["token"])) for line in lines if line["state"] == "failed"}
-    if any(folded(one.placeholder_token or one.place) not in known for one in listed):
+    own = [name for one in listed if shard.holds(name := one.placeholder_token or one.place)]
+    if any(folded(name) not in known for name in own):
         return None  # before all pictures are read, to see whether they are still the same
     plan = make_plan(
         listed, folder, shard, describers, run=run, ledger=lines, retry_failed=retry_failed, overwrite=False
     )
-    said = {(str(line["token"]), line.get("why")) for line in lines if line["state"] == "failed"}
-    is_said = all((one.token or one.place, one.why) in said for one in plan.failures)
-    is_listed = {folded(token) for token in plan.done} <= {folded(one.placeholder_token) for one in library.values()}
-    return None if plan.tasks or plan.kept or not is_said or not is_listed else begun(plan, lines, run)
+    is_indexed = {folded(token) for token in plan.done} <= {folded(one.placeholder_token) for one in library.values()}
+    is_done = is_indexed and not (plan.tasks or plan.kept or untold(plan.failures, lines))
+    return begun(plan, lines, run) if is_done else None
 
 
 def _run_of(folder: Path, request: str) -> str | None:

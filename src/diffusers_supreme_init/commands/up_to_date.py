@@ -3,7 +3,6 @@
 import os
 import socket
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,12 @@ from .arguments import (
     RegionArguments,
     TrainingArguments,
 )
-from .catalogue_summary import status_of, summary
+from .catalogue_summary import planned, status_of, summary
 from .describers import requested_describers, requested_region
 from .parser import Parsed
 from .toybox import path_of
+
+_FOLLOWED = ("output_dir", "num_shards", "shard_index", "retry_failed", "overwrite", "dry_run")
 
 
 def run(parsed: Parsed) -> int | None:
@@ -59,7 +60,7 @@ def run(parsed: Parsed) -> int | None:
         return None  # and what was warned of will be again
     for one in heard:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    print(summary(result, Path(output_dir)))
+    print(planned(result) if how.dry_run else summary(result, Path(output_dir)))
     return status_of(result)
 
 
@@ -79,15 +80,16 @@ def _check_only_list(asked: ConceptArguments, region: Region | None) -> None:
 
 
 def request_of(parsed: Parsed) -> str:
-    """Return a digest of the model and the settings that are asked for, as `remember_run` takes it."""
-    settings = asdict(parsed.of(TrainingArguments)) | {"output_dir": None}
-    model = parsed.of(ModelArguments)
+    """Return a digest of all that is asked for, as `remember_run` takes it.
+
+    Every option counts but those that are followed here: a request is remembered once its options have been checked.
+    """
     return digest_of(
         {
             "version": __version__,
             "host": socket.gethostname(),  # whose GPU decides the precision, unless an option does
-            "settings": settings,
-            "model": asdict(model) | {"files": _files_of(model)},
+            "options": {name: value for name, value in parsed.values.items() if name not in _FOLLOWED},
+            "model_files": _files_of(parsed.of(ModelArguments)),
         }
     )
 

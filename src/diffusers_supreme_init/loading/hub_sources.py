@@ -62,7 +62,7 @@ def download_concepts(
     # Without its entry, a concept's token is known only from its files, so all are downloaded and chosen from later.
     names = list(entries) if only is None or len(known) < len(entries) else choose_folders(known, only, repr(repo_id))
 
-    packed = _unpack(repo_id, {name: entry for name, entry in known.items() if name in set(names)}, known, options)
+    packed = _unpack(repo_id, {name: known[name] for name in names if name in known}, known, options)
 
     def download(name: str) -> ConceptFiles:
         if name in packed:
