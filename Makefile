@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-card reproduce real-parts test test-slow test-studio test-lowest fuzz docs quality style clean
+.PHONY: help demo example-card reproduce real-parts test test-long test-slow test-studio test-lowest fuzz docs quality style clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,16 +44,19 @@ real-parts: $(INSTALLED)  ## fetch real words and pictures for the tests that sk
 test: $(INSTALLED)  ## the fast tests (minutes)
 	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours stay in one process, and share what a module sets up
 
+test-long: $(INSTALLED)  ## tests that start processes of their own (minutes); a change must pass them too
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
+
 test-slow: $(INSTALLED)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
-test-lowest:  ## the fast tests with the oldest versions that pyproject.toml allows, in an environment of their own
+test-lowest:  ## the fast and the long tests with the oldest versions that pyproject.toml allows, in an environment of their own
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv  # pip cannot ask for the oldest versions
 	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --no-deps pyproject.toml \
 	    --output-file .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[dev]'
-	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal
+	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not cuda'
 
 # axe-core finds what keeps people with poor sight or without a mouse from using the page. Without it or a browser, their
 # tests fail with CI=true; elsewhere they are skipped, and -rs says so.

@@ -94,6 +94,7 @@ def check_kills(kills: list[tuple[str, int]], options: list[str], folder: Path, 
 # killed anywhere
 
 
+@pytest.mark.long
 def test_three_kills_change_no_byte(undisturbed: dict[str, bytes], options: list[str], tmp_path: Path) -> None:
     kills = [("step", 4), ("rename", 2), ("ledger", 3)]
     check_kills(kills, options, tmp_path / "library", SETTINGS)

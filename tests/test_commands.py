@@ -646,6 +646,7 @@ def test_folders_that_cannot_be_written_are_found_before_the_work(run: Run, tmp_
 # comparing, measuring, converting
 
 
+@pytest.mark.long
 def test_compare_leaves_sheets_numbers_and_a_table(run: Run, tmp_path: Path) -> None:
     pictures = [MUG, str(TOYBOX / "concepts" / "car.png")]
     ended = run(

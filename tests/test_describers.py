@@ -625,6 +625,7 @@ def test_precision_of_describers(checkpoint: Any) -> None:
     assert describers.segmenter.segment(IMAGE, Region(points=(20, 10))).mask.shape == (48, 64)
 
 
+@pytest.mark.long
 def test_importing_all_public_names_loads_no_describer() -> None:
     code = """
 import gc, sys

@@ -46,6 +46,7 @@ def test_the_readme_is_finished_by_a_visitor() -> None:
     assert lines.index("```python") < 60
 
 
+@pytest.mark.long
 def test_every_python_block_of_the_readme_and_the_guides_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The toybox stands in for Hub ids, its mug and a scene for photos, 2 steps for 100 and for 20, the CPU for CUDA.
 

@@ -73,6 +73,7 @@ def test_a_difference_common_to_all_concepts_is_certain() -> None:
     assert not mean_interval(base - base.mean()).excludes_zero
 
 
+@pytest.mark.long
 def test_a_small_experiment_runs_resumes_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce_paper, "seconds_per_step", partial(runs.seconds_per_step, num_steps=2))
     options = ["--num_concepts", "1", "--max_train_steps", "2", "--steps_beyond", "1", "--paper_only"]
@@ -151,6 +152,7 @@ def test_what_training_adds_is_compared_with_the_untrained_caption() -> None:
     ]
 
 
+@pytest.mark.long
 def test_starts_are_chosen_trained_measured_and_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

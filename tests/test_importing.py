@@ -45,6 +45,7 @@ assert not heavy, heavy
     run(code)
 
 
+@pytest.mark.long
 def test_importing_diffusers_later_attaches_the_loader_before_anything_is_loaded(
     pipe: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
@@ -70,6 +71,7 @@ assert loaded.tokenizer("<mug>").input_ids == {pipe.tokenizer("<mug>").input_ids
     run(code, tmp_path / "saved", tmp_path / "community.py", HF_MODULES_CACHE=str(tmp_path))
 
 
+@pytest.mark.long
 def test_importing_attaches_the_loader_once_and_never_overrides() -> None:
     code = f"""
 import diffusers

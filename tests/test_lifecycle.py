@@ -296,6 +296,7 @@ def test_weights_on_disk_are_refused(tmp_path: Path) -> None:
         load(pipe, "<mug>")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["wrapped", "in place"])
 def test_compiled_encoders(how: str) -> None:
     family = FAMILY["stable_diffusion"]

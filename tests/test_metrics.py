@@ -581,6 +581,7 @@ def test_clip_is_loaded_once_for_both_metrics(weights: Path) -> None:
     assert not clip.model.training
 
 
+@pytest.mark.long
 def test_measuring_imports_neither_torchvision_nor_torchmetrics(weights: Path) -> None:
     code = f"""
 import sys

@@ -787,6 +787,7 @@ def test_a_resumed_run_asks_nobody_again(models: dict[str, str], tmp_path: Path)
         ).train()
 
 
+@pytest.mark.long
 def test_two_processes_start_from_the_same_words(models: dict[str, str], tmp_path: Path) -> None:
     settings = {"max_train_steps": 2, "validation_samples": 2}
     options = ("--describers", json.dumps(models), "--float64")
@@ -1107,6 +1108,7 @@ def test_settings_of_describers_act(pipe: Any, models: dict[str, str]) -> None:
     assert crop.size == (48, 46)
 
 
+@pytest.mark.long
 def test_nothing_touches_the_network_unless_it_is_named(models: dict[str, str], tmp_path: Path) -> None:
     language_model = build_language_model(tmp_path / "language_model")
     code = f"""

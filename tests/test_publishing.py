@@ -405,6 +405,7 @@ def test_a_full_disk_while_pulling_is_one_error(hub: HubWorker, folder: Path) ->
     assert "No space left on device" in message
 
 
+@pytest.mark.long
 def test_the_snippets_of_the_card_run(hub: HubWorker, tmp_path: Path) -> None:
     """Every Python block of a published card, as it stands there, on the toybox, which plays the base model."""
     files = {path.relative_to(BASE).as_posix(): path.read_bytes() for path in BASE.rglob("*") if path.is_file()}

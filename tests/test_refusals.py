@@ -282,6 +282,7 @@ def test_saving_before_training_and_training_twice(pipe: Any, tmp_path: Path) ->
         trainer.train()
 
 
+@pytest.mark.long
 def test_nothing_touches_the_network(tmp_path: Path) -> None:
     code = f"""
 import socket

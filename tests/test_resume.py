@@ -108,13 +108,13 @@ FAMILY_SETTINGS: dict[str, Any] = {
 }
 
 
-FAST = ("stable_diffusion_xl", "flux_dev", "sana")
-"""Families whose processes are started by `make test`; the others take their turn in `make test-slow`."""
+LONG = ("stable_diffusion_xl", "flux_dev", "sana")
+"""Families whose processes are started by `make test-long`; the others take their turn in `make test-slow`."""
 
 
 @pytest.fixture(
     params=[
-        pytest.param(case, id=case.name, marks=[] if case.name in FAST else pytest.mark.slow)
+        pytest.param(case, id=case.name, marks=pytest.mark.long if case.name in LONG else pytest.mark.slow)
         for case in TRAINING_FAMILIES
     ]
 )
@@ -175,7 +175,9 @@ def test_kills_from_outside_at_random_moments_change_no_byte(uninterrupted: dict
     assert results(tmp_path) == uninterrupted
 
 
-@pytest.mark.parametrize("num_processes", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize(
+    "num_processes", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.long)]
+)
 def test_accelerate_launch_with_several_processes_gives_the_same_rows(num_processes: int, tmp_path: Path) -> None:
     """1 and 2 CPU processes, started as users start them, against a plain run; float64, 20 steps, 3 concepts."""
     check_launched_equals_plain(tmp_path, num_processes, max_train_steps=20)

@@ -99,6 +99,7 @@ def test_nothing_is_left_behind(pipe: Any) -> None:
         assert dict(embedding._forward_hooks) == hooks
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["wrapped", "in place"])
 def test_a_text_encoder_that_is_compiled_trains_as_it_is(how: str) -> None:
     """Also one that has drawn before: its compiled code must not go on without the rows."""

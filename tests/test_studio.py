@@ -145,6 +145,7 @@ def pixels(path: str | Path) -> np.ndarray:
 # from a picture to a word, and home
 
 
+@pytest.mark.long
 def test_everything_by_script(tmp_path: Path) -> None:
     settings = toybox_settings()
     with open_studio(settings) as opened:

@@ -321,6 +321,7 @@ def test_words_split_as_real_vocabularies_split_them(pipe: Any) -> None:
     )
 
 
+@pytest.mark.long
 def test_antithetic_pairs_take_most_of_the_noise_out_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over ten steps, as far back as AdamW's momentum looks: less than 0.6 of the variance of independent draws."""
     pipe = StableDiffusionPipeline.from_pretrained(TOYBOX / "pipeline")

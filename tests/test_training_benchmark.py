@@ -67,6 +67,7 @@ def test_the_floor_has_a_gradient_at_the_embedding_and_changes_nothing() -> None
     assert all(weight.grad is None for part in (pipe.unet, pipe.text_encoder) for weight in part.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["stable_diffusion_xl", "flux_dev"])
 def test_other_families_take_turns_on_the_same_models(family: str) -> None:
     pipe = TRAINING_FAMILY[family].build().to(torch.bfloat16)

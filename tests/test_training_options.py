@@ -127,6 +127,7 @@ def test_compiling_compiles_the_blocks_while_the_steps_are_made(family: str, mon
     assert all(part._compiled_call_impl is None for part in backbone_for(pipe).denoiser.modules())
 
 
+@pytest.mark.long
 def test_a_denoiser_that_the_user_has_compiled_is_left_alone(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe.unet.compile(backend="eager")
     before = pipe.unet._compiled_call_impl
