@@ -44,7 +44,7 @@ real-parts: $(INSTALLED)  ## fetch real words and pictures for the tests that sk
 test: $(INSTALLED)  ## the fast tests (minutes)
 	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours stay in one process, and share what a module sets up
 
-test-long: $(INSTALLED)  ## tests that start processes of their own (minutes); a change must pass them too
+test-long: $(INSTALLED)  ## what starts processes, and sweeps over all of diffusers (minutes); a change must pass it too
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 test-slow: $(INSTALLED)  ## the slow tests

@@ -362,6 +362,7 @@ CASES = [
     Case("Lumina 2", lumina_2, "bfloat16", {"transformer": 2600, "text_encoder": 2614}),
     Case("PixArt-alpha", pixart_alpha, defaults.PIXART.dtype, {"transformer": 611, "text_encoder": T5}),
     Case("CogView4", cogview_4, "bfloat16", {"transformer": 6365, "text_encoder": 8780}),  # half of the files' bytes
+    # From memory, as the options in `kolors` are: no page with them could be opened.
     Case("Kolors", kolors, defaults.KOLORS.dtype, {"unet": 2580, "text_encoder": 6240}),
     Case(
         "HunyuanDiT", hunyuan_dit, defaults.HUNYUAN_DIT.dtype, {"transformer": 1500, "text_encoder_2": 1670}, BILLIONS

@@ -5,11 +5,15 @@ import gc
 import inspect
 import json
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the first import of huggingface_hub
+if certificates := ssl.get_default_verify_paths().capath:
+    # Read when they are needed; each HTTP client of each test would read all of them, which takes 35 ms.
+    os.environ.setdefault("SSL_CERT_DIR", certificates)
 gc.disable()  # while importing: a fifth of its time, see `_leave_imports_out_of_garbage_collection`
 
 import numpy as np

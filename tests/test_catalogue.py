@@ -102,6 +102,7 @@ def test_three_kills_change_no_byte(undisturbed: dict[str, bytes], options: list
     assert verify_library(tmp_path / "library") == []
 
 
+@pytest.mark.long
 def test_two_processes_divide_the_list_and_give_the_same_library(
     undisturbed: dict[str, bytes], options: list[str], tmp_path: Path
 ) -> None:

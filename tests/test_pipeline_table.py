@@ -56,6 +56,7 @@ def test_refused_classes_say_why(pipeline_class: type) -> None:
     assert refusal_of(pipeline_class).startswith(start)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("one", [*FAMILIES, *text_halves()], ids=lambda one: one.pipeline_class.__name__)
 def test_the_page_is_right_about_what_ran(one: Family | TextHalf) -> None:
     pipe = one.build()

@@ -82,6 +82,7 @@ def resume_after(kills: list[tuple[str, int]], output_dir: Path) -> dict[str, by
     return results(output_dir)
 
 
+@pytest.mark.long
 def test_three_kills_change_no_byte(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
     # Before the first checkpoint, in a step, and while saving with half of the file written.
     kills = [("--kill-at-step", 0), ("--kill-at-step", 4), ("--kill-at-save", 3)]

@@ -18,6 +18,7 @@ PLAIN = "a photo of a red mug on the beach, <- mug ->"
 WITH_CONCEPT = 'a <mug>, "<mug>"'  # glyph encoders (GLM-Image) read only what is in quotes
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*(it when it cleans prompts|rewrite prompts)")  # they do not clean them here
 @pytest.mark.parametrize("half", HALVES, ids=lambda half: half.pipeline_class.__name__)
 def test_a_concept_in_every_encoder(

@@ -6,6 +6,8 @@ import torch
 from tiny.every_family import FAMILIES
 from tiny.families import Family, RecordIds, input_embedding, run, text_encoders
 
+pytestmark = pytest.mark.long
+
 # In quotes, because a glyph encoder is given nothing else.
 A_MUG, A_DOG = 'a red mug with "a hat" on it', 'a dog in the park with "text" in its fur'
 
