@@ -88,6 +88,7 @@ FIRST_NAMES = [
 ]
 LATER_NAMES = [
     "CatalogueResult",
+    "DescriberLoadError",
     "EDITING_PROMPTS",
     "PAPER_SETTINGS",
     "EmbeddingProgram",
@@ -262,3 +263,9 @@ def test_constraints_pin_every_dependency_exactly() -> None:
     names = {d.split(">=")[0].split("[")[0].strip().lower().replace("_", "-") for d in wanted}
     assert names - {"diffusers-supreme-init", "diffusers-supreme-init-toybox"} <= pinned
     assert "torchvision" not in pinned
+
+
+def test_float64_is_asked_for_on_the_cpu_alone() -> None:
+    """Apple's GPUs have none."""
+    asked = {name: re.findall(r"(.{6})\.double\(\)", path.read_text()) for name, path in MODULES.items()}
+    assert {before for found in asked.values() for before in found} == {".cpu()"}

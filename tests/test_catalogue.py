@@ -40,8 +40,7 @@ from diffusers_supreme_init import (
     train_catalogue,
     verify_library,
 )
-from diffusers_supreme_init.catalogue import chunk
-from diffusers_supreme_init.catalogue import run as catalogue_run
+from diffusers_supreme_init.catalogue import chunk, dividing
 from diffusers_supreme_init.catalogue.ledger import read_ledgers
 from diffusers_supreme_init.describers import Captioner
 
@@ -187,7 +186,7 @@ def test_what_is_wrong_stops_nothing_else(pipe: Any, tmp_path: Path, unchanged: 
 def test_a_concept_is_what_it_is_whatever_is_beside_it(few: Path, tmp_path: Path, monkeypatch: Any) -> None:
     config, libraries = SupremeInitConfig(**SETTINGS), []
     for size in (32, 1):
-        monkeypatch.setattr(catalogue_run, "_CHUNK_SIZE", size)
+        monkeypatch.setattr(dividing, "_CHUNK_SIZE", size)
         train(build_tiny_pipeline(), few, tmp_path / str(size), config=config)
         libraries.append(library_files(tmp_path / str(size)))
     assert libraries[0] == libraries[1]

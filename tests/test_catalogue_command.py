@@ -123,6 +123,9 @@ def test_options_are_checked_all_the_same(
         (["--token", "<mug>"], "expected either --concepts or pictures and a --token, got both"),
         (["--points", "4,4"], "as columns of --concepts, got options"),
         (["--num_shards", "2", "--shard_index", "2"], "shard_index: expected a number from 0 to 1"),
+        (["--candidates", "a mug"], "--candidates: expected one concept to compare words for, got a list"),
+        (["--negative_prompt", "blurry", "--no_report"], "a list has no report to draw for; leave --negative_prompt"),
+        (["--hub_license", "mit"], "--hub_license: expected --push_to_hub with it, got none"),
         (["--initializer_column", "words"], "column 'words'"),
         (["--sample_prompts", "a photo"], "--sample_prompts: expected '{}' where the concept stands"),
     ):

@@ -27,7 +27,7 @@ from diffusers_supreme_init import (
     write_embedding,
 )
 from diffusers_supreme_init.backbones import backbone_for
-from diffusers_supreme_init.catalogue import run as catalogue_run
+from diffusers_supreme_init.catalogue import dividing
 from diffusers_supreme_init.sharing.library_folder import refresh_library
 
 pytestmark = pytest.mark.slow
@@ -102,7 +102,7 @@ def test_neighbours_change_no_byte_in_any_family(family: Any, tmp_path: Path, mo
     resolution = max(16, backbone_for(family.build()).resolution_multiple)
     config = SupremeInitConfig(max_train_steps=2, validation_samples=2, resolution=resolution)
     for size in (32, 1):
-        monkeypatch.setattr(catalogue_run, "_CHUNK_SIZE", size)
+        monkeypatch.setattr(dividing, "_CHUNK_SIZE", size)
         result = train_catalogue(family.build(), toys, tmp_path / str(size), config=config)
         assert len(result.trained) == 3, result.failed
     assert library_files(tmp_path / "32") == library_files(tmp_path / "1")

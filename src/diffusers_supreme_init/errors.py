@@ -31,6 +31,10 @@ class DescriberError(SupremeInitError, RuntimeError):
     """A classifier, captioner, segmenter or refiner cannot be loaded, or returns nothing usable."""
 
 
+class DescriberLoadError(DescriberError):
+    """A classifier, captioner, segmenter or refiner cannot be loaded, whatever the picture."""
+
+
 class UnsupportedPipelineError(SupremeInitError, TypeError):
     """No backbone knows how to train on this pipeline."""
 

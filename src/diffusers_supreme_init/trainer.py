@@ -24,6 +24,7 @@ from .evaluation import Evaluation
 from .files import check_writable
 from .hub_connection import check_repo_id
 from .inputs.paths import local_path
+from .objective.losses import with_launched_precision
 from .objective.phases import NO_PROMPT, check_trainable, ready_to_draw, ready_to_step
 from .pictures import PictureSource
 from .sharing.concept_files import base_model_of, weight_names, write_snapshots
@@ -212,6 +213,7 @@ class SupremeInitTextualInversionTrainer:
         checkpoint_path = find_checkpoint(self.config)
         self._clock = _Clock(0.0 if checkpoint_path is None else read_seconds(checkpoint_path))
         accelerator = self.accelerator = self.accelerator or make_accelerator(self.config)
+        self.config = with_launched_precision(self.config, accelerator)
         if self.config.output_dir is not None:
             check_writable(self.config.output_dir)
         # Trackers are started before describing, since one may be unable to start.

@@ -8,14 +8,14 @@ import torch
 
 from ..describers.asking import Question, ask_together
 from ..describers.finding import initializer_record_of
-from ..errors import DescriberError, TrainingError
+from ..errors import DescriberError, DescriberLoadError, TrainingError
 from ..objective.latents import PictureLatents, encode_concept
 from ..objective.losses import autocast_dtype
 from ..objective.phases import NO_PROMPT, ready_to_encode, ready_to_step
-from ..templates import fill_template
 from ..training.beginning import begin_with_words
 from ..training.loop import TrainingLoop
 from ..training.preparation import check_concepts
+from ..training.previews import sample_texts
 from ..training.progress import ConceptProgress
 from ..training.rows import TrainableRows, concepts_added
 from ..training.word_finding import (
@@ -66,15 +66,20 @@ def _has_to_ask(one: Work) -> bool:
 
 def _ask_together(shop: Workshop, at_work: Sequence[Work]) -> None:
     """Ask captioner and classifier about `concepts_per_batch` concepts at once, if they go through models together."""
-    asked = [one for one in at_work if _has_to_ask(one)]
-    for first in range(0, len(asked), shop.concepts_per_batch) if shop.concepts_per_batch > 1 else ():
-        together = asked[first : first + shop.concepts_per_batch]
-        questions = [Question(str(one.task.concept.method), _found(one).selected) for one in together]
+    waiting = [asked] if (asked := [one for one in at_work if _has_to_ask(one)]) else []
+    while waiting and shop.concepts_per_batch > 1:
+        together, waiting = _next_batch(shop, waiting)
         started = time.monotonic()
-        # If the models fail, each concept asks for itself: only those fail that are to blame.
-        with contextlib.suppress(DescriberError):
+        questions = [Question(str(one.task.concept.method), _found(one).selected) for one in together]
+        try:
             for one, answers in zip(together, ask_together(questions, shop.describers), strict=True):
                 one.answers = answers
+        except DescriberLoadError:
+            raise
+        except DescriberError as error:
+            if isinstance(error.__cause__, torch.OutOfMemoryError) and shop.takes_fewer():
+                waiting.insert(0, together)
+            # Else each concept asks for itself later: only those fail that are to blame.
         seconds = (time.monotonic() - started) / len(together)
         for one in together:
             one.seconds += seconds
@@ -129,34 +134,39 @@ def _train(shop: Workshop, at_work: Sequence[Work]) -> None:
             compiling=config.compile,
         ),
     ):
-        waiting = list(at_work)
+        waiting = [list(at_work)]
         while waiting:
-            together, started = waiting[: shop.concepts_per_batch], time.monotonic()
+            together, waiting = _next_batch(shop, waiting)
+            started = time.monotonic()
             try:
                 results = _learned(shop, [_start(one) for one in together])
             except torch.OutOfMemoryError:
                 if not shop.takes_fewer():
                     raise
-                continue
+                waiting.insert(0, together)
             except TrainingError as error:
-                for one in together:
-                    fail(shop, one, error)
+                if len(together) > 1:  # one of them is to blame
+                    waiting = [*([one] for one in together), *waiting]
+                else:
+                    fail(shop, together[0], error)
             else:
                 seconds = (time.monotonic() - started) / len(together)
                 for one, result in zip(together, results, strict=True):
                     one.seconds, one.result = one.seconds + seconds, result
                 save_concepts(shop, together)
-            del waiting[: len(together)]
+
+
+def _next_batch(shop: Workshop, waiting: Sequence[list[Work]]) -> tuple[list[Work], list[list[Work]]]:
+    """Return the concepts that go through the models next, as many as go together by now, and those that wait on."""
+    first, *others = waiting
+    number = shop.concepts_per_batch
+    return first[:number], [*([first[number:]] if first[number:] else []), *others]
 
 
 def _prompts(shop: Workshop, starts: Sequence[ConceptProgress]) -> list[str]:
     """Return all that will be read while some concepts are trained and drawn."""
     of_steps = [prompt for start in starts for prompt in (*start.prompts, start.validation_prompt)]
-    of_samples = [
-        fill_template(prompt, start.placeholder_token, start.description)
-        for start in starts
-        for prompt in shop.sample_prompts
-    ]
+    of_samples = [text for start in starts for text in sample_texts(start, shop.sample_prompts)]
     return [*of_steps, *of_samples, NO_PROMPT] if of_samples else of_steps
 
 

@@ -25,8 +25,12 @@ def digest_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def facts_of_concept(concept: Concept, describers: Describers) -> dict[str, Any]:
+def facts_of_concept(concept: Concept, about_describers: Mapping[str, Any]) -> dict[str, Any]:
     """Return what determines the rows of one concept: the bytes of its pictures, and its words or who finds them.
+
+    Args:
+        concept: The concept.
+        about_describers: From `facts_of_describers`.
 
     Raises:
         PictureError: A picture or a mask does not exist or cannot be read.
@@ -48,14 +52,15 @@ def facts_of_concept(concept: Concept, describers: Describers) -> dict[str, Any]
         "masks": None if masks is None else [_digest(one) for one in masks],
         "regions": None if regions is None else [_region(one) for one in regions],
     }
-    return facts | ({"describers": _facts_of_describers(describers)} if concept.method or regions else {})
+    return facts | ({"describers": about_describers} if concept.method or regions else {})
 
 
 def _region(region: Region) -> Any:
     return [region.points, region.negative_points, region.box, region.mask and _digest(region.mask), region.words]
 
 
-def _facts_of_describers(describers: Describers) -> dict[str, Any]:
+def facts_of_describers(describers: Describers) -> dict[str, Any]:
+    """Return what determines what the describers say: their models and settings."""
     names = {"captioner": describers.config.captioner, "classifier": describers.classifier_name}
     names["segmenter"] = describers.config.segmenter
     refiner: Any = describers.refiner

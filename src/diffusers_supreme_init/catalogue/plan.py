@@ -18,7 +18,7 @@ from ..inputs.exif import without_pillows_warnings
 from ..inputs.picture_files import open_picture
 from ..pictures import find_pictures, load_subject
 from ..triggers import folded
-from .facts import digest_of, facts_of_concept
+from .facts import digest_of, facts_of_concept, facts_of_describers
 from .folders import key_of, saved_record
 from .shards import Shard
 
@@ -137,14 +137,14 @@ def make_plan(
     library = (read_library(output_dir) if output_dir.is_dir() else None) or {}
     names = {folded(entry.placeholder_token): name for name, entry in library.items()}
     failed = {line["key"]: str(line.get("why")) for line in ledger if line["state"] == "failed" and line["key"]}
-    plan, first_of = Plan(), _first_of_each(listed, shard)
+    plan, first_of, about_describers = Plan(), _first_of_each(listed, shard), facts_of_describers(describers)
     for one in listed:
         name = one.placeholder_token or one.place
         if not shard.holds(name):
             continue
         try:
             concept = _usable(one, first_of[folded(name)])
-            key = digest_of({"run": run, "concept": facts_of_concept(concept, describers)})
+            key = digest_of({"run": run, "concept": facts_of_concept(concept, about_describers)})
         except SupremeInitError as error:
             plan.failures.append(failure_of(one.place, one.placeholder_token, error))
             continue
@@ -173,6 +173,18 @@ def untold(failures: Sequence[Failure], ledger: Sequence[Mapping[str, Any]]) -> 
     """Return the failures that no ledger tells yet."""
     told = {(line["token"], line.get("why")) for line in ledger if line["state"] == "failed"}
     return [one for one in failures if (one.token or one.place, one.why) not in told]
+
+
+def recovered(done: Sequence[str], ledger: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the lines that tell of saving concepts that are there, but were last told to have failed."""
+    last, saved = {}, {}
+    for line in ledger:
+        name = folded(str(line["token"]))
+        if line["state"] in ("saved", "failed"):
+            last[name] = line["state"]
+        if line["state"] == "saved":
+            saved[name] = line
+    return [saved[name] for name in map(folded, done) if last.get(name) == "failed" and name in saved]
 
 
 def _first_of_each(listed: Sequence[ListedConcept], shard: Shard) -> dict[str, ListedConcept]:

@@ -13,12 +13,14 @@ from ..describers import Describers
 from ..errors import ConfigError, shown
 from ..files import check_writable
 from ..inputs.paths import local_path
+from ..objective.losses import with_launched_precision
 from ..sharing.saved_folder import check_can_save, check_kind
 from ..text.torch_state import own_torch_state
 from ..training.preparation import warn_of_unused_masks
 from ..training.previews import check_prompts
 from .checking import check_plan, checked_backbone, checked_config
 from .chunk import train_chunk
+from .dividing import chunks_of
 from .facts import digest_of
 from .finishing import finish
 from .folders import clear_leftovers
@@ -26,15 +28,10 @@ from .ledger import Ledger, alone, read_ledgers
 from .model_facts import facts_of_run
 from .own_process import OwnProcess
 from .page import check_page_is_ours
-from .plan import Failure, Plan, Task, listed_concepts, make_plan, untold
+from .plan import Failure, Plan, Task, listed_concepts, make_plan, recovered, untold
 from .result import CatalogueResult, begun
 from .shards import own_shard
 from .work import Workshop
-
-_CHUNK_SIZE = 32
-"""Concepts whose rows are in the pipeline at once. Their number changes no row, takes a megabyte or so of memory, and
-shares out the time of adding and removing them. A run that is killed finds the words of
-at most as many again."""
 
 
 @own_torch_state()
@@ -96,10 +93,10 @@ def train_catalogue(
     Warns:
         SupremeInitWarning: As `SupremeInitTextualInversionTrainer`.
     """
-    config = checked_config(config)
+    accelerator = OwnProcess()
+    config = with_launched_precision(checked_config(config), accelerator)
     if type(concepts_per_batch) is not int or concepts_per_batch < 1:
         raise ConfigError(f"concepts_per_batch: expected a number from 1, got {shown(concepts_per_batch)}")
-    accelerator = OwnProcess()
     state = accelerator.state
     shard = own_shard(num_shards, shard_index, num_processes=state.num_processes, process_index=state.process_index)
     listed = listed_concepts(concepts, initializer=initializer, initializer_column=initializer_column)
@@ -134,6 +131,8 @@ def train_catalogue(
         ledger = Ledger(folder, shard)
         for one in untold(plan.failures, lines):
             ledger.append("failed", one.token or one.place, one.key, place=one.place, why=one.why)
+        for line in recovered(plan.done, lines):
+            ledger.append(**line)
         shop = Workshop(
             backbone=backbone,
             config=config,
@@ -168,8 +167,8 @@ def _train_all(shop: Workshop, tasks: Sequence[Task], result: CatalogueResult) -
             bar.update()
 
         shop.after_concept = count
-        for first in range(0, len(tasks), _CHUNK_SIZE):
-            train_chunk(shop, tasks[first : first + _CHUNK_SIZE])
+        for chunk in chunks_of(tasks, shop.backbone):
+            train_chunk(shop, chunk)
 
 
 def _known_words(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -13,11 +13,11 @@ from PIL import Image
 from ..errors import TrainingError
 from ..formats.embedding_file import embedding_bytes
 from ..sharing.concept_files import concept_files, learned_embeddings
-from ..training.previews import SampleImage, draw_samples
+from ..training.previews import SampleImage, draw_samples_when_ready
 from ..training.progress import ConceptProgress
 from ..training.rows import write_learned
 from .folders import RECORD_KEY, write_folder
-from .work import Work, Workshop, fail, succeeds
+from .work import Work, Workshop, succeeds
 
 _THUMBNAIL_SIZE = 96
 """Longest side, in pixels, of a picture in the ledger; 3 kB."""
@@ -32,10 +32,8 @@ def save_concepts(shop: Workshop, trained: Sequence[Work]) -> None:
     converged = [one for one in trained if succeeds(shop, one, _check_converged)]
     try:
         _draw(shop, converged)
-    except TrainingError as error:
-        for one in converged:
-            fail(shop, one, error)
-        return
+    except TrainingError:  # one of them is to blame
+        converged = [one for one in converged if succeeds(shop, one, lambda shop, one: _draw(shop, [one]))]
     for one in converged:
         succeeds(shop, one, _save)
 
@@ -58,7 +56,7 @@ def _draw(shop: Workshop, trained: Sequence[Work]) -> None:
     drawn: list[list[SampleImage]] | None = None
     while drawn is None:
         try:
-            drawn = draw_samples(
+            drawn = draw_samples_when_ready(
                 shop.backbone,
                 results,
                 shop.sample_prompts,

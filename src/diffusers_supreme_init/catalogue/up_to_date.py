@@ -17,7 +17,7 @@ from ..formats.library import read_library
 from ..inputs.paths import local_path
 from ..triggers import folded
 from .ledger import read_ledgers
-from .plan import listed_concepts, make_plan, untold
+from .plan import listed_concepts, make_plan, recovered, untold
 from .result import CatalogueResult, begun
 from .shards import Shard
 
@@ -73,7 +73,8 @@ def result_if_done(
         listed, folder, shard, describers, run=run, ledger=lines, retry_failed=retry_failed, overwrite=False
     )
     is_indexed = {folded(token) for token in plan.done} <= {folded(one.placeholder_token) for one in library.values()}
-    is_done = is_indexed and not (plan.tasks or plan.kept or untold(plan.failures, lines))
+    is_told = not (untold(plan.failures, lines) or recovered(plan.done, lines))
+    is_done = is_indexed and is_told and not (plan.tasks or plan.kept)
     return begun(plan, lines, run) if is_done else None
 
 

@@ -11,7 +11,7 @@ from ..backbones import Backbone
 from ..config import SupremeInitConfig
 from ..describers import Describers
 from ..describers.asking import Answers
-from ..errors import OutputError, SupremeInitError
+from ..errors import DescriberLoadError, OutputError, SupremeInitError
 from ..objective.latents import PictureLatents
 from ..training.beginning import FoundWords
 from ..training.previews import SampleImage
@@ -83,13 +83,21 @@ class Work:
 
 
 def succeeds(shop: Workshop, one: Work, do: Callable[[Workshop, Work], None]) -> bool:
-    """Do something with a concept; if it fails, write down why."""
+    """Do something with a concept; if it fails, write down why.
+
+    Raises:
+        OutputError: The disk is full, or the like.
+        DescriberLoadError: A describer cannot be loaded.
+        DescriberError: The accelerator failed. The next concepts would fail like this one, which is not to blame.
+    """
     started = time.monotonic()
     try:
         do(shop, one)
-    except OutputError:
+    except (OutputError, DescriberLoadError):
         raise
     except SupremeInitError as error:
+        if isinstance(error.__cause__, torch.OutOfMemoryError | torch.AcceleratorError):
+            raise
         fail(shop, one, error)
         return False
     one.seconds += time.monotonic() - started

@@ -186,7 +186,7 @@ class HubArguments:
     )
     sample_prompts: list[str] = field(
         default_factory=list,
-        metadata={"help": "Prompts of the pictures in report and card; '{}' is the concept. Default: three."},
+        metadata={"help": "Prompts of pictures in report and card; '{}' is the concept. Default: three; lists: none."},
     )
 
 

@@ -199,6 +199,9 @@ def _check_hub(hub: HubArguments, model: ModelArguments) -> None:
     if unfilled := [prompt for prompt in hub.sample_prompts if "{}" not in prompt]:
         raise ConfigError(f"--sample_prompts: expected '{{}}' where the concept stands, got {unfilled[0]!r}")
     if hub.hub_model_id is None:
+        of_push = ("hub_private_repo", "hub_license", "create_pr", "allow_toybox")
+        if unused := [f"--{name}" for name in of_push if getattr(hub, name)]:
+            raise ConfigError(f"{', '.join(unused)}: expected --push_to_hub with it, got none")
         return
     if is_toybox(model.pretrained_model_name_or_path) and not (hub.allow_toybox and hub.hub_private_repo):
         raise ConfigError(

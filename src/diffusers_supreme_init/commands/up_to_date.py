@@ -3,6 +3,7 @@
 import os
 import socket
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from ..catalogue.facts import digest_of
 from ..catalogue.shards import own_shard
 from ..catalogue.up_to_date import result_if_done
-from ..describers import Region
 from ..errors import ConfigError
 from ..version import __version__
 from .arguments import (
     CatalogueArguments,
     ConceptArguments,
     DescriberArguments,
+    DrawingArguments,
     HubArguments,
     ModelArguments,
     RegionArguments,
@@ -41,7 +42,7 @@ def run(parsed: Parsed) -> int | None:
     asked, how = parsed.of(ConceptArguments), parsed.of(CatalogueArguments)
     if asked.concepts is None:
         return None
-    _check_only_list(asked, requested_region(parsed.of(RegionArguments)))
+    _check_only_list(parsed)
     is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # else accelerate divides the list
     if not is_alone or asked.overwrite or parsed.of(HubArguments).push_to_hub:
         return None
@@ -64,12 +65,14 @@ def run(parsed: Parsed) -> int | None:
     return status_of(result)
 
 
-def _check_only_list(asked: ConceptArguments, region: Region | None) -> None:
+def _check_only_list(parsed: Parsed) -> None:
     """Check that nothing is said of a single concept beside a list of many.
 
     Raises:
         ConfigError: Something is.
     """
+    asked, of_region = parsed.of(ConceptArguments), parsed.of(RegionArguments)
+    region = requested_region(of_region)
     if asked.images or asked.placeholder_token is not None:
         raise ConfigError("expected either --concepts or pictures and a --token, got both")
     if asked.mask or asked.num_vectors is not None or asked.train_on != "crop" or region is not None:
@@ -77,6 +80,13 @@ def _check_only_list(asked: ConceptArguments, region: Region | None) -> None:
             "expected mask_file_name, num_vectors, train_on, points, box and region_words as columns of --concepts, "
             "got options"
         )
+    if of_region.candidates:
+        raise ConfigError("--candidates: expected one concept to compare words for, got a list")
+    drawing, default = asdict(parsed.of(DrawingArguments)), asdict(DrawingArguments())
+    unused = [f"--{name}" for name in drawing if drawing[name] != default[name]]
+    unused += ["--no_report"] * (not asked.report)
+    if unused:
+        raise ConfigError(f"{', '.join(unused)}: a list has no report to draw for; leave {', '.join(unused)} out")
 
 
 def request_of(parsed: Parsed) -> str:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DescriberError
+from ..errors import DescriberLoadError
 from .description import Description
 from .model_loading import answering, explained, load_part, place
 
@@ -148,7 +148,7 @@ class ZeroShotClassifier(LabelModel):
         self.name = model
         self.labels = list(dict.fromkeys(label.strip() for label in candidate_labels))
         if len(self.labels) < 2 or "" in self.labels:
-            raise DescriberError(
+            raise DescriberLoadError(
                 f"candidate_labels: expected at least two different labels, got {list(candidate_labels)}"
             )
         with explained(model, "zero-shot classifier"):

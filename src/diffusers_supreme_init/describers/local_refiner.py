@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 
-from ..errors import DescriberError, shown
+from ..errors import DescriberError, DescriberLoadError, shown
 from .model_loading import explained, place, split_revision
 from .refiner import RefinementStyle
 
@@ -99,13 +99,13 @@ class LocalRefiner:
         with explained(self.name, "refiner"):
             if find_adapter_config_file(name, revision=options["revision"]) is not None:
                 # Otherwise transformers would load whatever model the adapter names.
-                raise DescriberError(
+                raise DescriberLoadError(
                     f"refiner: expected a whole model, got {self.name!r}, which is an adapter of another one; merge "
                     "it into that model first"
                 )
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
             if tokenizer.chat_template is None:
-                raise DescriberError(
+                raise DescriberLoadError(
                     f"refiner: expected a model with a chat template, got {self.name!r}, which has none; choose one "
                     "that was trained to follow instructions (often '...-Instruct')"
                 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from ..errors import DescriberError
+from ..errors import DescriberError, DescriberLoadError
 
 
 def split_revision(model: str) -> tuple[str, str | None]:
@@ -23,7 +23,7 @@ def split_revision(model: str) -> tuple[str, str | None]:
 
 @contextlib.contextmanager
 def explained(model: str, kind: str) -> Iterator[None]:
-    """Turn errors of transformers during loading into `DescriberError`.
+    """Turn errors of transformers during loading into `DescriberLoadError`.
 
     Args:
         model: Hub id or folder, as the user gave it.
@@ -31,7 +31,7 @@ def explained(model: str, kind: str) -> Iterator[None]:
     """
     is_path = Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1
     if is_path and not Path(split_revision(model)[0]).exists():
-        raise DescriberError(
+        raise DescriberLoadError(
             f"{kind}: expected a folder with a model or an id on the Hub, got {model!r}, which does not exist"
         )
     try:
@@ -50,19 +50,19 @@ def explained(model: str, kind: str) -> Iterator[None]:
     ) as error:
         message = " ".join(str(error).split()).split(". ")[0][:200]
         if "torchvision" in str(error).lower():
-            raise DescriberError(
+            raise DescriberLoadError(
                 f"{kind} {model!r}: expected a model that works without torchvision, got one whose processor needs "
                 "it; install the extra diffusers-supreme-init[vlm] from the same index as your torch (another "
                 "build of torchvision breaks the imports of transformers and diffusers), or choose another model"
             ) from error
         if isinstance(error, ImportError):
-            raise DescriberError(f"{kind} {model!r}: a package is missing ({message}); install it") from error
+            raise DescriberLoadError(f"{kind} {model!r}: a package is missing ({message}); install it") from error
         if isinstance(error, OSError):
-            raise DescriberError(
+            raise DescriberLoadError(
                 f"{kind}: expected a folder with a model or an id on the Hub, got {model!r}, which cannot be loaded "
                 f"({message})"
             ) from error
-        raise DescriberError(
+        raise DescriberLoadError(
             f"{kind}: expected a model that transformers can use as a {kind}, got {model!r} ({message})"
         ) from error
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import DescriberError
+from ..errors import DescriberLoadError
 from .masks import Segmentation, without_specks
 from .model_loading import answering, explained, load_part, place
 from .region import Region, check_inside
@@ -50,7 +50,7 @@ class Segmenter:
         with explained(model, "segmenter"):
             self.model = place(load_part(AutoModelForMaskGeneration, model, dtype=dtype), device)
         if not hasattr(self.model, "get_image_embeddings") or not hasattr(self.model.config, "prompt_encoder_config"):
-            raise DescriberError(
+            raise DescriberLoadError(
                 f"segmenter: expected a model that takes clicks (SAM, SAM 2, ...), got {model!r}, which is "
                 f"{self.model.config.model_type!r}"
             )

@@ -7,7 +7,7 @@ import transformers
 from PIL import Image
 from torch.nn import functional
 
-from ..errors import DescriberError, RegionError, shown
+from ..errors import DescriberLoadError, RegionError, shown
 from .masks import Segmentation, without_specks
 from .model_loading import answering, explained, load_part, place
 from .region import Region
@@ -43,7 +43,7 @@ class WordSegmenter:
             loaded, report = load_part(model_class, model, dtype=dtype, output_loading_info=True)
             self.model = place(loaded, device)
         if report["missing_keys"]:  # transformers fills them with random numbers
-            raise DescriberError(
+            raise DescriberLoadError(
                 f"segmenter {model!r}: expected all weights of {model_class.__name__}, got none for "
                 f"{len(report['missing_keys'])} of its tensors ({min(report['missing_keys'])}, ...); choose another "
                 "revision"
@@ -94,7 +94,7 @@ def class_for_words(model: str) -> Any:
     model_type = load_part(transformers.AutoConfig, model).model_type
     model_class = getattr(transformers, _MODELS.get(model_type, ""), None)
     if model_class is None:
-        raise DescriberError(
+        raise DescriberLoadError(
             f"segmenter: expected a model that takes words (SAM 3), got {model!r}, which is {model_type!r}; choose "
             "facebook/sam3, whose licence is accepted on its page, or click on the object"
         )

@@ -41,5 +41,5 @@ def mean_distances(
         for indices in batches:
             features = features_of(torch.stack([pictures[index] for index in indices]))
             for reference in fitted:
-                totals[indices] += distance(features, features_of(reference[None])).double().cpu()
+                totals[indices] += distance(features, features_of(reference[None])).cpu().double()
     return totals / len(references)

@@ -37,7 +37,7 @@ def fit_gaussian(vectors: Tensor) -> Gaussian:
         raise MetricError(
             f"expected at least two vectors for a covariance, got {vectors.shape[-2]}; use larger pictures"
         )
-    vectors = vectors.double()
+    vectors = vectors.cpu().double()
     mean = vectors.mean(-2)
     centred = vectors - mean.unsqueeze(-2)
     return Gaussian(mean, centred.mT @ centred / (vectors.shape[-2] - 1))

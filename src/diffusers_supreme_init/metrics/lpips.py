@@ -105,7 +105,7 @@ class LPIPS:
 
     def _distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         layers = zip(self._heads, first, second, strict=True)
-        means = [(head * (a - b).square()).sum(1).mean((1, 2)).double() for head, a, b in layers]
+        means = [(head * (a - b).square()).sum(1).mean((1, 2)).cpu().double() for head, a, b in layers]
         return torch.stack(means).sum(0)
 
 

@@ -98,8 +98,7 @@ class SIFID:
         )
 
     def _patches(self, pixels: Tensor) -> Gaussian:
-        # On the CPU, since not every device has float64.
-        return fit_gaussian(self._features(pixels).flatten(2).mT.cpu())
+        return fit_gaussian(self._features(pixels).flatten(2).mT)
 
     def _features(self, pixels: Tensor) -> Tensor:
         """Return features ``(batch, layer, height', width')`` of pictures in [0, 1]."""

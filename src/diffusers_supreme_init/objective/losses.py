@@ -50,7 +50,7 @@ def fixed_noise_losses(
         samples = [draw_validation_sample(backbone, concept, index, config) for index in indices]
         with nullcontext() if autocast_dtype is None else torch.autocast(device.type, autocast_dtype):
             found = denoising_losses(backbone, samples, device, snr_gamma=config.snr_gamma)
-            losses += found.double().tolist()
+            losses += found.tolist()
     return losses
 
 
@@ -125,3 +125,16 @@ def autocast_dtype(config: SupremeInitConfig, accelerator: Accelerator) -> torch
         expected = tuple(AUTOCAST_DTYPES)
         raise ConfigError(f"mixed_precision: expected one of {expected}, got {precision!r} from accelerate")
     return AUTOCAST_DTYPES[precision]
+
+
+def with_launched_precision(config: SupremeInitConfig, accelerator: Accelerator) -> SupremeInitConfig:
+    """Return settings that say which precision `accelerate launch` chose, if they leave it to that.
+
+    Rows depend on it. So checkpoints, records and keys of a catalogue, which are made from the settings, tell it.
+
+    Raises:
+        ConfigError: As `autocast_dtype`.
+    """
+    autocast_dtype(config, accelerator)
+    is_left = config.mixed_precision is None and accelerator.mixed_precision != "no"
+    return replace(config, mixed_precision=accelerator.mixed_precision) if is_left else config

@@ -231,7 +231,8 @@ def remembered_prompts(
     Args:
         backbone: Backbone, which encodes prompts through the pipeline's own code.
         pairs: Text encoders without gradient; CLIPs among them are left alone.
-        prompts: Prompts to encode in advance. Any other prompt is encoded where the encoder is, and remembered too.
+        prompts: Prompts to encode in advance; without any, no encoder is moved. Any other prompt is encoded where its
+            encoder is, and remembered too.
         device: Device on which `prompts` are encoded.
     """
     large = [pair for pair in pairs if not is_clip(pair)]
@@ -241,11 +242,12 @@ def remembered_prompts(
     with contextlib.ExitStack() as stack:
         for pair in large:
             stack.enter_context(_remembering(pair.encoder))
-        with contextlib.ExitStack() as reading, torch.no_grad():
-            for pair in large:
-                reading.enter_context(on_device(pair.encoder, device))
-            for prompt in dict.fromkeys(prompts):
-                backbone.encode_prompts([prompt])
+        if in_advance := list(dict.fromkeys(prompts)):
+            with contextlib.ExitStack() as reading, torch.no_grad():
+                for pair in large:
+                    reading.enter_context(on_device(pair.encoder, device))
+                for prompt in in_advance:
+                    backbone.encode_prompts([prompt])
         yield
 
 

@@ -238,8 +238,9 @@ def _model_digest(module: nn.Module) -> str:
     """
     named = [(name, weight.detach()) for name, weight in module.named_parameters()]
     weights = [weight for _, weight in named]
-    small = sum(float(weight.double().abs().sum()) for name, weight in named if weight.ndim == 1 or "lora_" in name)
-    return f"{type(module).__name__}/{weights[0].dtype}/{len(weights)} tensors/{small:.6e}"
+    small = [weight for name, weight in named if weight.ndim == 1 or "lora_" in name]
+    total = sum(float(weight.cpu().double().abs().sum()) for weight in small)
+    return f"{type(module).__name__}/{weights[0].dtype}/{len(weights)} tensors/{total:.6e}"
 
 
 def _concept_differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:

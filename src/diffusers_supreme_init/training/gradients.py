@@ -68,10 +68,10 @@ def check_gradient(
     try:
         # One text encoder at a time: the right gradient of one would hide a wrong one of another.
         for name, gradient in gradients.items():
-            ratios = []
+            ratios, exact = [], gradient.cpu().double()
             for relative in _RELATIVE_STEPS:
-                step = relative * before[name].double().norm().item() / gradient.double().norm().item()
-                expected = 2 * step * gradient.double().square().sum().item()
+                step = relative * before[name].cpu().double().norm().item() / exact.norm().item()
+                expected = 2 * step * exact.square().sum().item()
                 measured = loss_at(name, step * gradient) - loss_at(name, -step * gradient)
                 if max(expected, abs(measured)) >= smallest:
                     ratios.append(measured / expected)

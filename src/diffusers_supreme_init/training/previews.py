@@ -168,15 +168,45 @@ def draw_samples(
     if not prompts:
         # Returns before the pipeline is touched, which may be offloaded by now.
         return [[] for _ in concepts]
+    texts = [text for concept in concepts for text in sample_texts(concept, prompts)]
+    with ready_to_step(backbone, device, [*texts, NO_PROMPT]):
+        return draw_samples_when_ready(
+            backbone,
+            concepts,
+            prompts,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            num_inference_steps=num_inference_steps,
+        )
+
+
+def sample_texts(concept: ConceptProgress, prompts: Sequence[str]) -> list[str]:
+    """Return what is drawn of a concept for prompts as `check_prompts` returns them."""
+    return [fill_template(prompt, concept.placeholder_token, concept.description) for prompt in prompts]
+
+
+@torch.no_grad()
+def draw_samples_when_ready(
+    backbone: Backbone,
+    concepts: Sequence[ConceptProgress],
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    device: torch.device,
+    batch_size: int = 1,
+    num_inference_steps: int = 30,
+) -> list[list[SampleImage]]:
+    """Do what `draw_samples` does, within `ready_to_step` for `sample_texts` and `NO_PROMPT`."""
     for concept in concepts:
         _check_is_loaded(backbone, concept)
     texts, generators = [], []
     for concept in concepts:
-        for index, prompt in enumerate(prompts):
-            texts.append(fill_template(prompt, concept.placeholder_token, concept.description))
+        for index, text in enumerate(sample_texts(concept, prompts)):
+            texts.append(text)
             generators.append(generator_for(seed, concept.placeholder_token, 0, index, "sample"))
     pipe, images, flags = backbone.drawing_pipe, [], []
-    with ready_to_step(backbone, device, [*texts, NO_PROMPT]), ready_to_draw(backbone, device):
+    with ready_to_draw(backbone, device):
         for first in range(0, len(texts), batch_size):
             together = slice(first, first + batch_size)
             output = pipe(

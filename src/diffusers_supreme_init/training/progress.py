@@ -154,5 +154,5 @@ class ConceptProgress:
 
 def _digest(tensor: Tensor) -> str:
     # A weighted sum is enough to tell runs apart. It notices reordered values, and every process gets the same one.
-    values = tensor.detach().double().flatten().cpu()
+    values = tensor.detach().cpu().double().flatten()
     return f"{float(values @ torch.linspace(1, 2, len(values), dtype=torch.float64)):.9e}"
