@@ -1,15 +1,16 @@
 """The folder of a catalogue that several processes share, that a killed one left, or whose files were damaged."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import build_tiny_pipeline
 from filelock import FileLock
-from run_catalogue import draw_catalogue
+from run_catalogue import draw_catalogue, read_list, write_list
 
-from diffusers_supreme_init import OutputError, SupremeInitConfig, train_catalogue
-from diffusers_supreme_init.catalogue.ledger import alone
+from diffusers_supreme_init import OutputError, SupremeInitConfig, merge_libraries, train_catalogue, verify_library
+from diffusers_supreme_init.catalogue.ledger import alone, read_ledgers
 from diffusers_supreme_init.catalogue.shards import Shard
 
 
@@ -37,3 +38,35 @@ def test_a_refused_part_is_free_again(tmp_path: Path) -> None:
             pass
         assert refused.value.__traceback__ is not None  # which holds the frame, as a notebook does
         FileLock(tmp_path / ".ledger-1-of-2.lock", timeout=0).acquire()
+
+
+# ledgers of several saves
+
+
+def redraw(toys: Path, number: int) -> None:
+    """Give a toy the picture and the words of one that is not listed."""
+    lines, other = read_list(toys), draw_catalogue(toys.parent / "other", range(50, 51))
+    (toys / f"{number}.png").write_bytes((other / "50.png").read_bytes())
+    lines[number]["initializer"] = "another thing"
+    write_list(toys, lines)
+
+
+def saves_of(library: Path, token: str) -> list[Any]:
+    return [line for line in read_ledgers(library) if (line["state"], line["token"]) == ("saved", token)]
+
+
+def test_a_merged_library_is_compared_with_the_saves_that_it_took(toys: Path, tmp_path: Path) -> None:
+    """Those of the last source, though the first was trained after it."""
+    train(toys, tmp_path / "b")
+    time.sleep(1.1)  # the ledgers tell seconds
+    redraw(toys, 1)
+    train(toys, tmp_path / "a")
+    merged = tmp_path / "merged"
+    merge_libraries([tmp_path / "a", tmp_path / "b"], merged, overwrite=True)
+    (of_b,), (*_, newest) = saves_of(tmp_path / "b", "<toy-1>"), saves_of(merged, "<toy-1>")
+    assert newest != of_b
+    assert verify_library(merged) == []
+    page = (merged / "index.html").read_text()
+    assert of_b["thumbnail"] in page
+    (merged / "toy-1" / "training.json").write_text("{")
+    assert "toy-1/training.json: its bytes are not those that were saved" in verify_library(merged)
