@@ -1,5 +1,8 @@
 """The folder of a catalogue that several processes share, that a killed one left, or whose files were damaged."""
 
+import json
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,11 @@ from filelock import FileLock
 from run_catalogue import draw_catalogue, read_list, write_list
 
 from diffusers_supreme_init import OutputError, SupremeInitConfig, merge_libraries, train_catalogue, verify_library
+from diffusers_supreme_init.catalogue.finishing import finish
 from diffusers_supreme_init.catalogue.ledger import alone, read_ledgers
 from diffusers_supreme_init.catalogue.shards import Shard
+from diffusers_supreme_init.formats.pack import members_of_pack
+from diffusers_supreme_init.sharing import library_folder
 
 
 def train(toys: Path, library: Path, **settings: Any) -> Any:
@@ -70,3 +76,63 @@ def test_a_merged_library_is_compared_with_the_saves_that_it_took(toys: Path, tm
     assert of_b["thumbnail"] in page
     (merged / "toy-1" / "training.json").write_text("{")
     assert "toy-1/training.json: its bytes are not those that were saved" in verify_library(merged)
+
+
+# an index of what can be read
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_one_damaged_concept_keeps_no_other_from_the_index(
+    toys: Path, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = tmp_path / "library"
+    train(toys, library)
+    file = library / "toy-1" / "learned_embeds.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
+    more = draw_catalogue(toys, range(4))
+    assert [*train(more, library).trained] == ["<toy-2>", "<toy-3>"]
+    assert indexed(library) == {"toy-0", "toy-2", "toy-3"}
+    assert verify_library(library) == [
+        "toy-1: a concept that the index does not list",
+        "toy-1/learned_embeds.safetensors: its bytes are not those that were saved",
+    ]
+    (said,) = {one.getMessage() for one in caplog.records if "is not in the index" in one.getMessage()}
+    assert "toy-1" in said
+    assert "delete that folder, and the command that made it makes it anew" in said
+    shutil.rmtree(library / "toy-1")
+    assert train(more, library).trained == ["<toy-1>"]
+    assert indexed(library) == {"toy-0", "toy-1", "toy-2", "toy-3"}
+    assert verify_library(library) == []
+
+
+@pytest.mark.parametrize("place", ["saved_digests", "read_safetensors"])
+def test_a_folder_that_another_process_swaps_meanwhile_is_left_to_it(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It goes between its two renames when this process looks at the record, or when it packs the rows."""
+    library = tmp_path / "library"
+    train(toys, library)
+    (library / "training.json").unlink()
+    read = getattr(library_folder, place)
+
+    def while_it_is_away(path: Path) -> Any:
+        if path.is_relative_to(library / "toy-1") and path.exists():
+            os.rename(library / "toy-1", library / ".old-toy-1")
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(library_folder, place, while_it_is_away)
+        assert finish(library).keys() == {"toy-0"}
+    assert indexed(library) == {"toy-0"}
+    os.rename(library / ".old-toy-1", library / "toy-1")
+    finish(library)
+    assert verify_library(library) == []
+
+
+def indexed(library: Path) -> set[str]:
+    """Return the folders that the index lists, and the pack holds."""
+    index = json.loads((library / "training.json").read_bytes())
+    packed = members_of_pack(library / "pack-0-of-1.safetensors")
+    assert {name.partition("/")[0] for name in packed} == set(index["folders"]) == set(index["concepts"])
+    return set(index["folders"])

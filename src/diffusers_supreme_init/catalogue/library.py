@@ -172,7 +172,7 @@ def _wrong_packs(folder: Path, entries: dict[str, LibraryEntry]) -> list[str]:
         try:
             same = (folder / pack).is_file() and (folder / pack).read_bytes() == pack_of_folders(folder, members)
             problem = "" if same else "not what its concepts' folders hold"
-        except EmbeddingFileError as error:
+        except (EmbeddingFileError, OSError) as error:
             problem = f"cannot be compared ({one_line(error)})"
         problems += [f"{pack}: {problem}"] if problem else []
     return problems
