@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,18 @@ import pytest
 from conftest import build_tiny_pipeline
 from filelock import FileLock
 from run_catalogue import draw_catalogue, read_list, write_list
+from training_processes import run_forked
 
-from diffusers_supreme_init import OutputError, SupremeInitConfig, merge_libraries, train_catalogue, verify_library
+from diffusers_supreme_init import (
+    OutputError,
+    SupremeInitConfig,
+    merge_libraries,
+    remove_concepts,
+    train_catalogue,
+    verify_library,
+)
 from diffusers_supreme_init.catalogue.finishing import finish
+from diffusers_supreme_init.catalogue.folders import clear_leftovers, write_folder
 from diffusers_supreme_init.catalogue.ledger import alone, read_ledgers
 from diffusers_supreme_init.catalogue.shards import Shard
 from diffusers_supreme_init.formats.pack import members_of_pack
@@ -76,6 +86,73 @@ def test_a_merged_library_is_compared_with_the_saves_that_it_took(toys: Path, tm
     assert of_b["thumbnail"] in page
     (merged / "toy-1" / "training.json").write_text("{")
     assert "toy-1/training.json: its bytes are not those that were saved" in verify_library(merged)
+
+
+# killed between the two renames
+
+
+class KilledError(BaseException):
+    """Ends a call without any handler for errors, as a kill does."""
+
+
+def test_a_kill_between_the_renames_loses_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, rename = tmp_path / "mug", os.rename
+    old, new = ({"training.json": json.dumps({"placeholder_token": "<mug>", "steps": n}).encode()} for n in (1, 2))
+    write_folder(folder, old)
+
+    def killed(source: Path, target: Path) -> None:
+        if target == folder:
+            raise KilledError
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", killed)
+        with pytest.raises(KilledError):
+            write_folder(folder, new)
+    assert not folder.exists()
+    clear_leftovers(tmp_path, ["cat"])
+    assert len([*tmp_path.iterdir()]) == 2  # those of another process's concept stay
+    clear_leftovers(tmp_path, ["mug"])
+    assert [*tmp_path.iterdir()] == [folder]
+    assert (folder / "training.json").read_bytes() == new["training.json"]
+
+
+def test_what_a_killed_process_removed_or_replaced_does_not_come_back(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library"
+    train(toys, library)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KilledError):
+            remove_concepts(library, ["<toy-1>"])
+    assert len([*library.glob(".old-toy-1*")]) == 1
+    remove_concepts(library, ["<toy-1>"])
+    assert not [*library.glob("*toy-1*"), *library.glob(".*toy-1*")]
+    assert indexed(library) == {"toy-0"}
+
+
+@pytest.mark.long
+def test_a_concept_whose_replacement_was_killed_is_there_though_it_cannot_be_trained_again(
+    toys: Path, tmp_path: Path
+) -> None:
+    library, settings = tmp_path / "library", {"max_train_steps": 1, "validation_samples": 0}
+    assert run_forked(library, settings, "--catalogue", str(toys)).returncode == 0
+    before = (library / "toy-1" / "training.json").read_bytes()
+    redraw(toys, 1)
+    killed = run_forked(library, settings, "--catalogue", str(toys), "--kill", "rename", "2")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (library / "toy-1").exists()
+    (toys / "1.png").write_bytes(b"no picture")
+    ended = run_forked(library, settings, "--catalogue", str(toys))
+    assert ended.returncode == 0, ended.stderr
+    assert (library / "toy-1" / "training.json").read_bytes() != before
+    assert indexed(library) == {"toy-0", "toy-1"}
+    assert verify_library(library) == []
 
 
 # an index of what can be read

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from ..inputs.paths import local_path
 from ..sharing.library_folder import pack_of_folders, saved_digests
 from ..triggers import folded
 from .finishing import finish
-from .folders import copy_folder, key_of, saved_record
+from .folders import clear_leftovers, copy_folder, key_of, remove_folder, saved_record
 from .ledger import Ledger, alone, merge_ledgers, read_ledgers
 from .shards import Shard
 
@@ -105,10 +103,11 @@ def remove_concepts(folder: str | os.PathLike[str], tokens: Sequence[str]) -> No
     """
     path = local_path(folder)
     with alone(path, Shard()):
-        for name in choose_folders(library_entries(path), tokens, repr(str(folder))):
-            gone = path / f".old-{name}{secrets.token_hex(8)}.part"
-            os.rename(path / name, gone)
-            shutil.rmtree(gone, ignore_errors=True)
+        names = choose_folders(library_entries(path), tokens, repr(str(folder)))
+        clear_leftovers(path, names)
+        for name in names:
+            if (path / name).exists():  # else whoever removed it was killed before the index was written
+                remove_folder(path / name)
         finish(path)
 
 
