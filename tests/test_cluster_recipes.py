@@ -32,6 +32,12 @@ def typed(beginning: str) -> list[str]:
     return shlex.split(command)
 
 
+PROGRAMS = os.environ | {
+    "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+    "OMP_NUM_THREADS": "1",
+    "ACCELERATE_USE_CPU": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 QUICK = ("--max_train_steps", "2", "--validation_samples", "2")
 
 
@@ -41,11 +47,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[st
     base = tmp_path_factory.mktemp("recipe")
     toys = draw_catalogue(base / "toys", range(12))
     build_tiny_pipeline().save_pretrained(base / "model")
-    environment = os.environ | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
-    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "HF_HUB_OFFLINE": "1"}
     plain = ["supreme-init", "train", "--concepts", str(toys), "--output_dir", str(base / "plain")]
-    subprocess.run([*plain, "--model", str(base / "model"), *QUICK], check=True, env=environment, capture_output=True)
-    return [str(toys), str(base / "library"), str(base / "model")], library_files(base / "plain"), environment
+    subprocess.run([*plain, "--model", str(base / "model"), *QUICK], check=True, env=PROGRAMS, capture_output=True)
+    return [str(toys), str(base / "library"), str(base / "model")], library_files(base / "plain"), PROGRAMS
 
 
 @pytest.mark.slow
@@ -66,6 +70,24 @@ def test_accelerate_launch_gives_the_same_library(recipe: Any, tmp_path: Path) -
         "ledger-1-of-2.jsonl",
     }
     assert library_files(tmp_path / "library") == undisturbed
+
+
+@pytest.mark.long
+def test_a_concept_that_fails_ends_no_process_of_accelerate_launch(tmp_path: Path) -> None:
+    toys, library = draw_catalogue(tmp_path / "toys", range(8)), tmp_path / "library"
+    build_tiny_pipeline().save_pretrained(tmp_path / "model")
+    (toys / "3.png").unlink()
+    command = [str(RECIPES / "accelerate.sh"), "2", str(toys), str(library), str(tmp_path / "model"), *QUICK]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=PROGRAMS, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    assert "1 failed" in ended.stdout
+    check_all_but_the_third(library)
+
+
+def check_all_but_the_third(library: Path) -> None:
+    index = json.loads((library / "training.json").read_bytes())
+    assert index["folders"] == [f"toy-{seed}" for seed in range(8) if seed != 3]
+    assert verify_library(library) == []
 
 
 @pytest.mark.slow

@@ -55,8 +55,7 @@ def write_folder(
         raise OutputError(
             f"cannot replace {str(folder)!r}: it holds {others[0]}, which no save wrote; move it elsewhere"
         )
-    unique = secrets.token_hex(_RANDOM_BYTES)
-    new, old = (folder.with_name(_TEMPORARY.format(f"{kind}-{folder.name}{unique}")) for kind in ("new", "old"))
+    new, old = _places_beside(folder)
     try:
         for name, data in contents.items():
             write_atomically(new / name, data)
@@ -65,9 +64,9 @@ def write_folder(
             os.rename(folder, old)
         os.rename(new, folder)
     except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.rename(old, folder)  # fails unless the old one was moved away and nothing has come
+        shutil.rmtree(new, ignore_errors=True)  # after that: of both, `clear_leftovers` takes the new one for whole
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
@@ -84,14 +83,44 @@ def copy_folder(source: Path, folder: Path) -> None:
     write_folder(folder, {name: (source / name).read_bytes() for name in names})
 
 
+def remove_folder(folder: Path) -> None:
+    """Delete a concept's folder, so that it is there whole or not at all.
+
+    Raises:
+        OutputError: It cannot be deleted.
+    """
+    _, old = _places_beside(folder)
+    try:
+        os.rename(folder, old)
+    except OSError as error:
+        raise OutputError(f"cannot delete {str(folder)!r}: {error.strerror or error}") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def clear_leftovers(output_dir: Path, names: Collection[str]) -> None:
     """Delete what killed processes left half written of some concepts, whose folders have these names.
 
-    Nobody else may be at work on these concepts.
+    A process that was killed between its two renames left a whole result, which is put in its place instead. Nobody
+    else may be at work on these concepts.
     """
+    for old in output_dir.glob(_TEMPORARY.format("old-*")):
+        folder, new = output_dir / _name_of(old), old.with_name(old.name.replace(".old-", ".new-", 1))
+        if folder.name in names and new.is_dir() and not folder.exists():
+            os.rename(new, folder)
     for path in output_dir.glob(_TEMPORARY.format("*")):
-        if path.name[len(".new-") : -len(".part") - 2 * _RANDOM_BYTES] in names:
+        if _name_of(path) in names:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _places_beside(folder: Path) -> tuple[Path, Path]:
+    """Return where a concept's new folder is written, and where its old one is moved to; `_name_of` is the inverse."""
+    unique = secrets.token_hex(_RANDOM_BYTES)
+    new, old = (folder.with_name(_TEMPORARY.format(f"{kind}-{folder.name}{unique}")) for kind in ("new", "old"))
+    return new, old
+
+
+def _name_of(path: Path) -> str:
+    return path.name[len(".new-") : -len(".part") - 2 * _RANDOM_BYTES]
 
 
 def _foreign_files(folder: Path) -> list[str]:

@@ -109,17 +109,11 @@ def alone(output_dir: Path, shard: Shard) -> Iterator[None]:
     """
     own = FileLock(output_dir / _LOCK.format(shard), timeout=0)
     try:
-        _take(own, shard, output_dir)
-        others = [path for path in output_dir.glob(_LOCK.format("*")) if not path.stem.endswith(f"-of-{shard.count}")]
-        if taken := [path for path in others if _is_taken(path)]:
-            there = taken[0].stem.removeprefix(".ledger-")
-            raise OutputError(
-                f"expected a folder where nobody divides the catalogue otherwise, got {str(output_dir)!r}, where part "
-                f"{there} is being trained, and this is {shard}; wait for it, or choose the same num_shards"
-            )
-    except NotImplementedError:
-        logger.warning("%s: a disk without locks; see that no two processes have the same part", output_dir)
-    try:
+        try:
+            _take(own, shard, output_dir)
+            _check_same_division(output_dir, shard)
+        except NotImplementedError:
+            logger.warning("%s: a disk without locks; see that no two processes have the same part", output_dir)
         yield
     finally:
         own.release()
@@ -131,6 +125,16 @@ def _take(lock: FileLock, shard: Shard, output_dir: Path) -> None:
     except Timeout:
         logger.warning("%s: another process is training part %s; waiting until it ends", output_dir, shard)
         lock.acquire(timeout=-1)
+
+
+def _check_same_division(output_dir: Path, shard: Shard) -> None:
+    others = [path for path in output_dir.glob(_LOCK.format("*")) if not path.stem.endswith(f"-of-{shard.count}")]
+    if taken := [path for path in others if _is_taken(path)]:
+        there = taken[0].stem.removeprefix(".ledger-")
+        raise OutputError(
+            f"expected a folder where nobody divides the catalogue otherwise, got {str(output_dir)!r}, where part "
+            f"{there} is being trained, and this is {shard}; wait for it, or choose the same num_shards"
+        )
 
 
 def _is_taken(path: Path) -> bool:

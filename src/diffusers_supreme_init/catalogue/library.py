@@ -2,10 +2,9 @@
 
 import hashlib
 import os
-import secrets
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import EmbeddingFileError, OutputError, one_line
 from ..file_names import CARD_NAME, RECORD_NAME
@@ -15,7 +14,7 @@ from ..inputs.paths import local_path
 from ..sharing.library_folder import pack_of_folders, saved_digests
 from ..triggers import folded
 from .finishing import finish
-from .folders import copy_folder, key_of, saved_record
+from .folders import clear_leftovers, copy_folder, key_of, remove_folder, saved_record
 from .ledger import Ledger, alone, merge_ledgers, read_ledgers
 from .shards import Shard
 
@@ -104,10 +103,11 @@ def remove_concepts(folder: str | os.PathLike[str], tokens: Sequence[str]) -> No
     """
     path = local_path(folder)
     with alone(path, Shard()):
-        for name in choose_folders(library_entries(path), tokens, repr(str(folder))):
-            gone = path / f".old-{name}{secrets.token_hex(8)}.part"
-            os.rename(path / name, gone)
-            shutil.rmtree(gone, ignore_errors=True)
+        names = choose_folders(library_entries(path), tokens, repr(str(folder)))
+        clear_leftovers(path, names)
+        for name in names:
+            if (path / name).exists():  # else whoever removed it was killed before the index was written
+                remove_folder(path / name)
         finish(path)
 
 
@@ -119,16 +119,34 @@ def verify_library(folder: str | os.PathLike[str]) -> list[str]:
     """
     path = local_path(folder)
     entries = library_entries(path)
-    saved = {str(line["folder"]): line.get("sha256") or {} for line in read_ledgers(path) if line["state"] == "saved"}
+    lines_of: dict[str, list[Mapping[str, Any]]] = {}
+    for line in read_ledgers(path):
+        if line["state"] == "saved":
+            lines_of.setdefault(str(line["folder"]), []).append(line)
     there = {one.name for one in path.iterdir() if one.name[0] != "." and weights_in(one)}
     problems = [f"{name}: listed in the index, but there is no such folder" for name in entries if name not in there]
     problems += [f"{name}: a concept that the index does not list" for name in sorted(there - entries.keys())]
     for name in sorted(there):
-        expected = dict(saved.get(name) or saved_digests(path / name) or {})
+        expected = _expected(path / name, lines_of.get(name, []))
         if name in entries:
             expected |= dict(zip(entries[name].weights, entries[name].sha256, strict=False))
         problems += [f"{name}/{problem}" for problem in _damages(path / name, expected)]
     return problems + _wrong_packs(path, {name: one for name, one in entries.items() if name in there})
+
+
+def _expected(folder: Path, saved: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the digests of a concept's files when it was saved, as far as they are known.
+
+    Args:
+        folder: The concept's folder.
+        saved: What the ledgers say of its saves, by time. The newest need not be the one that is there: a merge may
+            have taken another, and a process may have been killed before it put its own in its place.
+    """
+    record, digests = saved_record(folder), saved_digests(folder) or {}
+    key, _ = key_of(record or {})
+    own = [line.get("sha256") or {} for line in saved if not record or line["key"] == key]
+    own = [one for one in own if digests.items() <= one.items()]
+    return dict(own[-1] if own else digests)
 
 
 def _damages(folder: Path, expected: dict[str, str]) -> list[str]:
@@ -153,7 +171,7 @@ def _wrong_packs(folder: Path, entries: dict[str, LibraryEntry]) -> list[str]:
         try:
             same = (folder / pack).is_file() and (folder / pack).read_bytes() == pack_of_folders(folder, members)
             problem = "" if same else "not what its concepts' folders hold"
-        except EmbeddingFileError as error:
+        except (EmbeddingFileError, OSError) as error:
             problem = f"cannot be compared ({one_line(error)})"
         problems += [f"{pack}: {problem}"] if problem else []
     return problems

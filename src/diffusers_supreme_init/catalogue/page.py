@@ -103,11 +103,12 @@ def shown_concepts(entries: Mapping[str, LibraryEntry], lines: Sequence[Mapping[
     """Return all concepts of an index and of ledgers, failures first, otherwise by name."""
     last: dict[tuple[str, str], Mapping[str, Any]] = {}
     order: dict[str, str] = {}
+    of_folder = {folded(entry.placeholder_token): (name, entry) for name, entry in entries.items()}
     for line in lines:
         name = folded(str(line["token"]))
-        last[name, line["state"]] = line
         order[name] = line["state"] if line["state"] in _STATES else order.get(name, "words")
-    of_folder = {folded(entry.placeholder_token): (name, entry) for name, entry in entries.items()}
+        if line["state"] != "saved" or name not in of_folder or _is_of(line, of_folder[name][1]):
+            last[name, line["state"]] = line
     shown = []
     for name in dict.fromkeys([*order, *of_folder]):
         folder, entry = of_folder.get(name, ("", None))
@@ -131,6 +132,12 @@ def shown_concepts(entries: Mapping[str, LibraryEntry], lines: Sequence[Mapping[
             )
         )
     return sorted(shown, key=lambda one: (_STATES.index(one.state), one.token))
+
+
+def _is_of(line: Mapping[str, Any], entry: LibraryEntry) -> bool:
+    """Whether a save was that of the embedding files that are there: after a merge, a newer one may be another's."""
+    saved = line.get("sha256") or {}
+    return all(saved.get(name) == digest for name, digest in zip(entry.weights, entry.sha256, strict=False))
 
 
 _COLUMNS = ("token", "state", "words", "folder", "place", "steps", "loss_before", "loss_after", "why")

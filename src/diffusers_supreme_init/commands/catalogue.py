@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 def train_list(parsed: Parsed) -> int:
     """Train what is listed and not there yet, and say what came out; return the exit status.
 
+    It is 0 even if a concept failed, if `accelerate launch` started several processes: each then does its part.
+
     Raises:
         SupremeInitError: One of its subclasses; what is saved stays.
         KeyboardInterrupt: Somebody interrupted it; what is saved stays.
@@ -72,7 +74,8 @@ def _train_list(parsed: Parsed) -> int:
         remember_run(output_dir, request_of(parsed), result.run)
     if hub.push_to_hub and not how.dry_run:
         _push(output_dir, hub, overwrite=asked.overwrite)
-    return status_of(result)
+    # torch's launcher ends all processes as soon as one of them returns another status than 0.
+    return status_of(result) if PartialState().num_processes == 1 else 0
 
 
 def _push(output_dir: Path, hub: HubArguments, *, overwrite: bool) -> None:

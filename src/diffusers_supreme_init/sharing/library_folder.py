@@ -1,9 +1,10 @@
 """The folders of a library -> its index, its card and its packs, written anew where something has changed."""
 
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..file_names import CARD_NAME, RECORD_NAME, is_pack_name, sample_name
 from ..files import read_safetensors, write_atomically
 from ..formats.embedding_file import read_embedding
 from ..formats.library import LibraryEntry, library_entry, read_index, weights_in
-from ..formats.pack import pack_bytes, packs_of
+from ..formats.pack import PackedFile, pack_bytes, packs_of
 from .concept_files import library_files
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,8 @@ def refresh_library(folder: Path) -> dict[str, LibraryEntry]:
     """Write the index, the card and the packs of all concepts in a folder; return the index, sorted by folder.
 
     What they say follows from the concepts alone, so libraries of equal concepts are equal, however they came about.
-    The part of the card that is the user's stays. A concept whose files are damaged is left out, and a warning logged.
+    The part of the card that is the user's stays. A concept whose files cannot be read, because they are damaged or
+    another process is replacing them, is left out, and a warning logged.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -32,24 +34,17 @@ def refresh_library(folder: Path) -> dict[str, LibraryEntry]:
     entries: dict[str, LibraryEntry] = {}
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         if weights := weights_in(path):
-            try:
+            with _left_out_if_unreadable(path):
                 entries[path.name] = _entry(path, weights, known.get(path.name))
-            except EmbeddingFileError as error:
-                logger.warning("%s is not in the index: %s", path, one_line(error))
-    packs = packs_of(entries)
-    packed = {name: _with(entry, pack=packs[name]) for name, entry in entries.items()}
-    for pack in sorted(set(packs.values())):
-        members = {name: packed[name] for name, of_name in packs.items() if of_name == pack}
-        before = {name: entry for name, entry in known.items() if entry is not None and entry.pack == pack}
-        if _digests(members) != _digests(before) or not (folder / pack).is_file():
-            write_atomically(folder / pack, pack_of_folders(folder, members))
+    packed = _write_packs(folder, entries, known)
     card = folder / CARD_NAME
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     for name, data in library_files(packed, text).items() if packed else ():
         if not (folder / name).is_file() or (folder / name).read_bytes() != data:
             write_atomically(folder / name, data)
+    packs = {entry.pack for entry in packed.values()}
     for path in folder.glob("pack-*"):
-        if is_pack_name(path.name) and path.name not in packs.values():
+        if is_pack_name(path.name) and path.name not in packs:
             path.unlink()
     return packed
 
@@ -59,14 +54,59 @@ def pack_of_folders(folder: Path, entries: Mapping[str, LibraryEntry]) -> bytes:
 
     Raises:
         EmbeddingFileError: A file is damaged.
+        OSError: A file cannot be read.
     """
-    return pack_bytes(
-        {
-            f"{name}/{weights}": (*read_safetensors(folder / name / weights), digest)
-            for name, entry in entries.items()
-            for weights, digest in zip(entry.weights, entry.sha256, strict=True)
-        }
-    )
+    return pack_bytes({name: file for one, entry in entries.items() for name, file in _files(folder / one, entry)})
+
+
+def _write_packs(
+    folder: Path, entries: Mapping[str, LibraryEntry], known: Mapping[str, LibraryEntry | None]
+) -> dict[str, LibraryEntry]:
+    """Write the packs of concepts that are not those of the index before; return the entries, with their packs."""
+    packs = packs_of(entries)
+    packed = {name: _with(entry, pack=packs[name]) for name, entry in entries.items()}
+    for pack in sorted(set(packs.values())):
+        members = {name: packed[name] for name, of_name in packs.items() if of_name == pack}
+        before = {name: entry for name, entry in known.items() if entry is not None and entry.pack == pack}
+        if _digests(members) == _digests(before) and (folder / pack).is_file():
+            continue
+        files: dict[str, PackedFile] = {}
+        for name, entry in members.items():
+            del packed[name]
+            with _left_out_if_unreadable(folder / name):
+                files |= dict(_files(folder / name, entry))
+                packed[name] = entry
+        if files:
+            write_atomically(folder / pack, pack_bytes(files))
+    return dict(sorted(packed.items()))
+
+
+def _files(folder: Path, entry: LibraryEntry) -> Iterator[tuple[str, PackedFile]]:
+    """Yield the embedding files of a concept, as a pack has them.
+
+    Raises:
+        EmbeddingFileError: A file is damaged, or not the one that was saved.
+        OSError: A file cannot be read.
+    """
+    for weights, digest in zip(entry.weights, entry.sha256, strict=True):
+        file = read_safetensors(folder / weights)
+        if hashlib.sha256((folder / weights).read_bytes()).hexdigest() != digest:
+            raise EmbeddingFileError(f"{weights}: its bytes are not those that were saved")
+        yield f"{folder.name}/{weights}", (*file, digest)
+
+
+@contextlib.contextmanager
+def _left_out_if_unreadable(folder: Path) -> Iterator[None]:
+    """Log that a concept's folder is damaged, or is being replaced by another process, instead of raising an error."""
+    try:
+        yield
+    except (EmbeddingFileError, OSError) as error:
+        logger.warning(
+            "%s is not in the index: %s; unless another process is replacing it now, delete that folder, and the "
+            "command that made it makes it anew",
+            folder,
+            one_line(error),
+        )
 
 
 def saved_digests(folder: Path) -> dict[str, str] | None:
