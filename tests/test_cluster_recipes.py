@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,18 +74,26 @@ def test_accelerate_launch_gives_the_same_library(recipe: Any, tmp_path: Path) -
 
 
 @pytest.mark.long
-def test_a_concept_that_fails_ends_no_process_of_accelerate_launch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_machines", [1, 2])
+def test_a_concept_that_fails_ends_no_process_of_accelerate_launch(num_machines: int, tmp_path: Path) -> None:
+    """Of two processes, on one machine or on two, which are told their places as the script says."""
     toys, library = draw_catalogue(tmp_path / "toys", range(8)), tmp_path / "library"
     build_tiny_pipeline().save_pretrained(tmp_path / "model")
     (toys / "3.png").unlink()
     command = [str(RECIPES / "accelerate.sh"), "2", str(toys), str(library), str(tmp_path / "model"), *QUICK]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=PROGRAMS, timeout=600)
-    assert ended.returncode == 0, ended.stderr
-    assert "1 failed" in ended.stdout
-    check_all_but_the_third(library)
-
-
-def check_all_but_the_third(library: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MAIN_PROCESS_IP": "127.0.0.1", "MAIN_PROCESS_PORT": str(free.getsockname()[1])}
+    places = [{"NUM_MACHINES": "2", "MACHINE_RANK": str(rank), **address} for rank in range(2)]
+    machines = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=PROGRAMS | place)
+        for place in (places if num_machines == 2 else [{}])
+    ]
+    said = [machine.communicate(timeout=600)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0] * num_machines, said
+    assert "1 failed" in "".join(said)
+    assert "".join(said).count("Look at ") == 2  # what each process says at its end
+    assert {path.name for path in library.glob("ledger-*")} == {f"ledger-{part}-of-2.jsonl" for part in range(2)}
     index = json.loads((library / "training.json").read_bytes())
     assert index["folders"] == [f"toy-{seed}" for seed in range(8) if seed != 3]
     assert verify_library(library) == []
