@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import slurm
 from conftest import ROOT, build_tiny_pipeline
 from hub.client import client_environment
+from hub.faults import Fault
 from hub.server import WRITE_TOKEN, HubServer
 from run_catalogue import draw_catalogue, library_files
 
@@ -133,12 +135,12 @@ def wait(is_so: Callable[[], bool], seconds: float = 300) -> None:
         time.sleep(0.02)
 
 
-def part(index: int, recipe: Any, server: HubServer, folder: Path) -> subprocess.Popen[str]:
+def part(index: int, recipe: Any, server: HubServer, folder: Path, **more: str) -> subprocess.Popen[str]:
     """Start `hub_part.py` on a machine that knows nothing, for one of two parts."""
     (toys, _, model), _, environment = recipe
     home = folder / "home"
     home.mkdir(parents=True)
-    variables = client_environment(server, home, mode="lfs", token=WRITE_TOKEN) | {"PATH": environment["PATH"]}
+    variables = client_environment(server, home, mode="lfs", token=WRITE_TOKEN) | {"PATH": environment["PATH"], **more}
     command = [sys.executable, str(RECIPES / "hub_part.py"), f"{toys}/metadata.jsonl", "user/library", model]
     return subprocess.Popen(
         [*command, "2", str(index), *QUICK],
@@ -173,6 +175,33 @@ def test_parts_on_machines_that_forget_everything_make_one_library(recipe: Any, 
     }
     index = json.loads(files["training.json"])
     assert len(index["folders"]) == 12
+
+
+@pytest.mark.long
+def test_what_is_trained_anew_replaces_what_is_on_the_hub_and_nothing_else(recipe: Any, tmp_path: Path) -> None:
+    """A part that began before another one pushed pushes after it; its own first push is refused."""
+    (toys, *others), before, environment = recipe
+    listed = shutil.copytree(toys, tmp_path / "toys")
+    for number, picture in enumerate(sorted(listed.glob("*.png"))):
+        shutil.copy(sorted(Path(toys).glob("*.png"))[number - 1], picture)
+    changed = ([str(listed), *others], before, environment)
+    with HubServer("lfs") as server:
+        server.create_repo("user/library", {n: d for n, d in before.items() if n not in ("index.html", "summary.csv")})
+        early = part(0, changed, server, tmp_path / "early", PIECES="2")
+        wait(lambda: any((tmp_path / "early" / "library").glob("ledger-*")))
+        os.killpg(early.pid, signal.SIGSTOP)
+        late = part(1, changed, server, tmp_path / "late", PIECES="2")
+        said, _ = late.communicate()
+        assert late.returncode == 0, said
+        server.add_fault(Fault("POST", r".*/commit/.*", 403))
+        os.killpg(early.pid, signal.SIGCONT)
+        said, _ = early.communicate()
+        assert early.returncode == 0, said
+        assert "cannot push to 'user/library'" in said
+        files = {name: blob.data for name, blob in server.files("user/library").items()}
+    rows = [name for name in before if name.endswith("embeds.safetensors")]
+    assert len(rows) == 12
+    assert not [name for name in rows if files[name] == before[name]]
 
 
 # programs that cannot run here: their own readers of commands
