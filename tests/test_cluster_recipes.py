@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import pytest
 import slurm
 from conftest import ROOT, build_tiny_pipeline
 from hub.client import client_environment
+from hub.faults import Fault
 from hub.server import WRITE_TOKEN, HubServer
 from run_catalogue import draw_catalogue, library_files
 
@@ -73,18 +76,26 @@ def test_accelerate_launch_gives_the_same_library(recipe: Any, tmp_path: Path) -
 
 
 @pytest.mark.long
-def test_a_concept_that_fails_ends_no_process_of_accelerate_launch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_machines", [1, 2])
+def test_a_concept_that_fails_ends_no_process_of_accelerate_launch(num_machines: int, tmp_path: Path) -> None:
+    """Of two processes, on one machine or on two, which are told their places as the script says."""
     toys, library = draw_catalogue(tmp_path / "toys", range(8)), tmp_path / "library"
     build_tiny_pipeline().save_pretrained(tmp_path / "model")
     (toys / "3.png").unlink()
     command = [str(RECIPES / "accelerate.sh"), "2", str(toys), str(library), str(tmp_path / "model"), *QUICK]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=PROGRAMS, timeout=600)
-    assert ended.returncode == 0, ended.stderr
-    assert "1 failed" in ended.stdout
-    check_all_but_the_third(library)
-
-
-def check_all_but_the_third(library: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MAIN_PROCESS_IP": "127.0.0.1", "MAIN_PROCESS_PORT": str(free.getsockname()[1])}
+    places = [{"NUM_MACHINES": "2", "MACHINE_RANK": str(rank), **address} for rank in range(2)]
+    machines = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=PROGRAMS | place)
+        for place in (places if num_machines == 2 else [{}])
+    ]
+    said = [machine.communicate(timeout=600)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0] * num_machines, said
+    assert "1 failed" in "".join(said)
+    assert "".join(said).count("Look at ") == 2  # what each process says at its end
+    assert {path.name for path in library.glob("ledger-*")} == {f"ledger-{part}-of-2.jsonl" for part in range(2)}
     index = json.loads((library / "training.json").read_bytes())
     assert index["folders"] == [f"toy-{seed}" for seed in range(8) if seed != 3]
     assert verify_library(library) == []
@@ -124,12 +135,12 @@ def wait(is_so: Callable[[], bool], seconds: float = 300) -> None:
         time.sleep(0.02)
 
 
-def part(index: int, recipe: Any, server: HubServer, folder: Path) -> subprocess.Popen[str]:
+def part(index: int, recipe: Any, server: HubServer, folder: Path, **more: str) -> subprocess.Popen[str]:
     """Start `hub_part.py` on a machine that knows nothing, for one of two parts."""
     (toys, _, model), _, environment = recipe
     home = folder / "home"
     home.mkdir(parents=True)
-    variables = client_environment(server, home, mode="lfs", token=WRITE_TOKEN) | {"PATH": environment["PATH"]}
+    variables = client_environment(server, home, mode="lfs", token=WRITE_TOKEN) | {"PATH": environment["PATH"], **more}
     command = [sys.executable, str(RECIPES / "hub_part.py"), f"{toys}/metadata.jsonl", "user/library", model]
     return subprocess.Popen(
         [*command, "2", str(index), *QUICK],
@@ -164,6 +175,33 @@ def test_parts_on_machines_that_forget_everything_make_one_library(recipe: Any, 
     }
     index = json.loads(files["training.json"])
     assert len(index["folders"]) == 12
+
+
+@pytest.mark.long
+def test_what_is_trained_anew_replaces_what_is_on_the_hub_and_nothing_else(recipe: Any, tmp_path: Path) -> None:
+    """A part that began before another one pushed pushes after it; its own first push is refused."""
+    (toys, *others), before, environment = recipe
+    listed = shutil.copytree(toys, tmp_path / "toys")
+    for number, picture in enumerate(sorted(listed.glob("*.png"))):
+        shutil.copy(sorted(Path(toys).glob("*.png"))[number - 1], picture)
+    changed = ([str(listed), *others], before, environment)
+    with HubServer("lfs") as server:
+        server.create_repo("user/library", {n: d for n, d in before.items() if n not in ("index.html", "summary.csv")})
+        early = part(0, changed, server, tmp_path / "early", PIECES="2")
+        wait(lambda: any((tmp_path / "early" / "library").glob("ledger-*")))
+        os.killpg(early.pid, signal.SIGSTOP)
+        late = part(1, changed, server, tmp_path / "late", PIECES="2")
+        said, _ = late.communicate()
+        assert late.returncode == 0, said
+        server.add_fault(Fault("POST", r".*/commit/.*", 403))
+        os.killpg(early.pid, signal.SIGCONT)
+        said, _ = early.communicate()
+        assert early.returncode == 0, said
+        assert "cannot push to 'user/library'" in said
+        files = {name: blob.data for name, blob in server.files("user/library").items()}
+    rows = [name for name in before if name.endswith("embeds.safetensors")]
+    assert len(rows) == 12
+    assert not [name for name in rows if files[name] == before[name]]
 
 
 # programs that cannot run here: their own readers of commands

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import HIDDEN_SIZE, build_tiny_pipeline
 from hub.client import HubWorker, shared_worker
+from hub.faults import Fault
 from test_publishing import SETUP, files_of, fresh, trained
 
 from diffusers_supreme_init import (
@@ -468,6 +469,26 @@ def test_overwriting_means_what_was_there_when_the_call_began(
     assert made.error_type == "PublishError"
     assert "somebody else has pushed meanwhile; look at what they did" in (made.error or "")
     assert len(hub.server.commits("user/toys")) == 3
+
+
+def test_those_who_push_at_the_same_time_do_not_wait_equally_long(hub: HubWorker, saved: Path) -> None:
+    """Else all of them would meet again at each further attempt, and all but one would fail in the end."""
+    code = f"""
+import types
+before, slept = (publishing._PAUSES, publishing.time), []
+publishing._PAUSES, publishing.time = (1.0, 2.0, 4.0), types.SimpleNamespace(sleep=slept.append)
+try:
+    push({str(saved / "mug and cat")!r}, 'user/toys')
+finally:
+    publishing._PAUSES, publishing.time = before
+result = slept
+"""
+    waits = []
+    for repository in ("user/toys", "user/others"):
+        hub.server.add_fault(Fault("POST", r".*/commit/.*", 503, times=3))
+        waits.append(hub.run(code.replace("user/toys", repository)).check().value)
+        assert all(0.5 * pause <= wait <= 1.5 * pause for pause, wait in zip((1, 2, 4), waits[-1], strict=True))
+    assert waits[0] != waits[1]
 
 
 def race(hub: HubWorker, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import os
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +25,9 @@ from .upload import Upload, parts_of, read_upload, with_complete_cards
 logger = logging.getLogger(__name__)
 
 _PAUSES = (1.0, 2.0, 4.0)
-"""Seconds before each further attempt; most requests are repeated by the client itself, but the commit is not."""
+"""Seconds before each further attempt, on average; most requests are repeated by the client itself, but the commit is
+not. Those who push at the same time and wait equally long would meet again, so each waits from half to one and a half
+of it."""
 CONCEPTS_PER_COMMIT = 300
 """Of a library; the Hub takes some thousand files in one commit."""
 _TEMPORARY = (412, 429, 500, 502, 503, 504)
@@ -227,7 +230,7 @@ class _Push:
                 if is_final:
                     raise
                 logger.warning("%s: pushing failed (%s); trying again", self.repo_id, one_line(error))
-                time.sleep(pause)
+                time.sleep(pause * random.SystemRandom().uniform(0.5, 1.5))  # no seed is touched
         return self._attempt(upload, message)
 
     def explain(self, error: BaseException) -> str:
