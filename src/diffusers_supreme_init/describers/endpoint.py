@@ -106,13 +106,17 @@ class EndpointRefiner:
             work.start()
             return answers.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            return _Answer(failure=f"no complete answer within timeout={self.timeout:g} seconds")
+            return self._late
         except (httpx2.InvalidURL, OSError, ValueError, ImportError, RuntimeError) as error:
             # Unusable proxies or certificates in the environment, or no thread could be started.
             return _Answer(failure=f"{type(error).__name__}: {error}")
         finally:
             if client is not None:
                 client.close()
+
+    @property
+    def _late(self) -> "_Answer":
+        return _Answer(failure=f"no complete answer within timeout={self.timeout:g} seconds")
 
     def _exchange(
         self, client: httpx2.Client, body: bytes, deadline: float, answers: "queue.SimpleQueue[_Answer]"
@@ -123,7 +127,9 @@ class EndpointRefiner:
         try:
             with client.stream("POST", f"{self.base_url}/chat/completions", content=body, headers=headers) as response:
                 content_type = response.headers.get("content-type", "")
-                answers.put(_Answer(response.status_code, content_type, _read(response.iter_raw(), deadline)))
+                answer = _Answer(response.status_code, content_type, _read(response.iter_raw(), deadline))
+            # After the deadline it may have been cut, and the waiting thread may still be there to see it.
+            answers.put(self._late if time.monotonic() > deadline else answer)
         except Exception as error:  # the waiting thread reports it; raised here, it is printed with the key
             answers.put(_Answer(failure=f"{type(error).__name__}: {error}"))
 
