@@ -70,7 +70,9 @@ def needs_model(
     return run
 
 
-def test_nothing_to_do_loads_no_model(needs_model: Callable[..., bool], capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_do_loads_no_model(
+    needs_model: Callable[..., bool], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not needs_model()
     said = capsys.readouterr().out
     assert "3 there already, 1 failed." in said
@@ -82,6 +84,8 @@ def test_nothing_to_do_loads_no_model(needs_model: Callable[..., bool], capsys: 
     assert needs_model("--dtype", "bfloat16")
     assert not needs_model("--dry_run")
     assert "0 to train; about 0 minutes" in capsys.readouterr().out
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as `accelerate launch` does
+    assert needs_model()
 
 
 @pytest.mark.parametrize("change", ["picture", "words", "line", "model", "folder", "index", "record", "failure"])

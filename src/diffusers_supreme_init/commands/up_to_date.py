@@ -97,7 +97,9 @@ def request_of(parsed: Parsed) -> str:
     return digest_of(
         {
             "version": __version__,
-            "host": socket.gethostname(),  # whose GPU decides the precision, unless an option does
+            # They decide the precision, unless an option does: the machine's GPU, and `accelerate launch`.
+            "host": socket.gethostname(),
+            "launched": os.environ.get("ACCELERATE_MIXED_PRECISION", "no"),
             "options": {name: value for name, value in parsed.values.items() if name not in _FOLLOWED},
             "model_files": _files_of(parsed.of(ModelArguments)),
         }
