@@ -24,7 +24,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase
 
 import diffusers_supreme_init  # noqa: F401 - attaches the loader
-from diffusers_supreme_init.training.previews import draw_samples, draw_samples_when_ready
+from diffusers_supreme_init.training.previews import draw_samples
 
 ROOT = Path(__file__).resolve().parent.parent
 TOYBOX = ROOT / "examples" / "toybox"
@@ -54,8 +54,7 @@ def _one_thread() -> None:
 def _two_steps_draw_a_sample() -> Iterator[None]:
     """What `save` draws of a tiny pipeline is noise after 30 steps of the sampler as after 2."""
     with pytest.MonkeyPatch.context() as patched:
-        for function in (draw_samples, draw_samples_when_ready):
-            patched.setitem(inspect.unwrap(function).__kwdefaults__, "num_inference_steps", 2)
+        patched.setitem(inspect.unwrap(draw_samples).__kwdefaults__, "num_inference_steps", 2)
         yield
 
 

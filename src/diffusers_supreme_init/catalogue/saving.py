@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import TrainingError
 from ..formats.embedding_file import embedding_bytes
 from ..sharing.concept_files import concept_files, learned_embeddings
-from ..training.previews import SampleImage, draw_samples_when_ready
+from ..training.previews import SampleImage, draw_samples
 from ..training.progress import ConceptProgress
 from ..training.rows import write_learned
 from .folders import RECORD_KEY, write_folder
@@ -56,7 +56,7 @@ def _draw(shop: Workshop, trained: Sequence[Work]) -> None:
     drawn: list[list[SampleImage]] | None = None
     while drawn is None:
         try:
-            drawn = draw_samples_when_ready(
+            drawn = draw_samples(
                 shop.backbone,
                 results,
                 shop.sample_prompts,

@@ -19,8 +19,9 @@ from ..evaluation import Evaluation
 from ..file_names import CARD_NAME, RECORD_NAME, concept_file_names
 from ..files import without_nan
 from ..formats.library import library_entry, read_library
+from ..objective.phases import NO_PROMPT, ready_to_step
 from ..pictures import PictureSource, find_pictures, load_picture
-from ..training.previews import draw_samples
+from ..training.previews import SampleImage, draw_samples, sample_texts
 from ..training.progress import ConceptProgress
 from .concept_files import concept_files, facts_of_run, learned_embeddings, library_files, weight_names
 from .overwriting import check_may_replace, saved_concept
@@ -83,7 +84,7 @@ def save_run(
     _check_folders(run, output_dir, dict(zip(folders, names, strict=True)), overwrite=overwrite)
     made, contents = {}, {}
     for concept, folder, of_concept in zip(run.results, folders, pictures, strict=True):
-        (samples,) = draw_samples(run.backbone, [concept], sample_prompts, seed=run.config.seed, device=device)
+        samples = _samples(run, concept, sample_prompts, device)
         embedding, contents[folder] = concept_files(
             run.backbone,
             concept,
@@ -104,6 +105,16 @@ def save_run(
         list(pool.map(replace_files, contents, contents.values()))
     if library:
         replace_files(output_dir, library)
+
+
+def _samples(
+    run: FinishedRun, concept: ConceptProgress, prompts: Sequence[str], device: torch.device
+) -> Sequence[SampleImage]:
+    if not prompts:
+        return []  # before the pipeline is touched, which may be offloaded by now
+    with ready_to_step(run.backbone, device, [*sample_texts(concept, prompts), NO_PROMPT]):
+        (samples,) = draw_samples(run.backbone, [concept], prompts, seed=run.config.seed, device=device)
+    return samples
 
 
 def _by_token(evaluations: Sequence[Evaluation], tokens: Sequence[str]) -> dict[str, Evaluation]:

@@ -150,6 +150,8 @@ def draw_samples(
 ) -> list[list[SampleImage]]:
     """Draw one picture of each concept for each prompt; equal seeds give equal pictures.
 
+    Use within `ready_to_step` for their `sample_texts` and `NO_PROMPT`.
+
     Args:
         backbone: Backbone of a pipeline that holds the concepts.
         concepts: Each replaces ``{}`` in the prompts.
@@ -165,39 +167,6 @@ def draw_samples(
     Raises:
         TrainingError: The pipeline no longer holds a concept as trained; the pictures would show something else.
     """
-    if not prompts:
-        # Returns before the pipeline is touched, which may be offloaded by now.
-        return [[] for _ in concepts]
-    texts = [text for concept in concepts for text in sample_texts(concept, prompts)]
-    with ready_to_step(backbone, device, [*texts, NO_PROMPT]):
-        return draw_samples_when_ready(
-            backbone,
-            concepts,
-            prompts,
-            seed=seed,
-            device=device,
-            batch_size=batch_size,
-            num_inference_steps=num_inference_steps,
-        )
-
-
-def sample_texts(concept: ConceptProgress, prompts: Sequence[str]) -> list[str]:
-    """Return what is drawn of a concept for prompts as `check_prompts` returns them."""
-    return [fill_template(prompt, concept.placeholder_token, concept.description) for prompt in prompts]
-
-
-@torch.no_grad()
-def draw_samples_when_ready(
-    backbone: Backbone,
-    concepts: Sequence[ConceptProgress],
-    prompts: Sequence[str],
-    *,
-    seed: int,
-    device: torch.device,
-    batch_size: int = 1,
-    num_inference_steps: int = 30,
-) -> list[list[SampleImage]]:
-    """Do what `draw_samples` does, within `ready_to_step` for `sample_texts` and `NO_PROMPT`."""
     for concept in concepts:
         _check_is_loaded(backbone, concept)
     texts, generators = [], []
@@ -220,6 +189,11 @@ def draw_samples_when_ready(
     warn_of_blackened(f"samples of {', '.join(concept.placeholder_token for concept in concepts)}", flags)
     samples = [SampleImage(text, image) for text, image in zip(texts, images, strict=True)]
     return [samples[first : first + len(prompts)] for first in range(0, len(samples), len(prompts))]
+
+
+def sample_texts(concept: ConceptProgress, prompts: Sequence[str]) -> list[str]:
+    """Return what is drawn of a concept for prompts as `check_prompts` returns them."""
+    return [fill_template(prompt, concept.placeholder_token, concept.description) for prompt in prompts]
 
 
 @torch.no_grad()
