@@ -18,6 +18,7 @@ from diffusers_supreme_init import (
     DescriberConfig,
     DescriberError,
     DescriberLoadError,
+    OutputError,
     SupremeInitConfig,
     train_catalogue,
 )
@@ -144,7 +145,7 @@ def test_the_precision_that_accelerate_was_started_with_is_told(
     library = tmp_path / "library"
     train_catalogue(build_tiny_pipeline(), few, library, config=ONE_STEP)
     monkeypatch.setattr(OwnProcess, "mixed_precision", property(lambda self: "bf16"))
-    with pytest.raises(Exception, match=r"mixed_precision: None there, bf16 here"):
+    with pytest.raises(OutputError, match=r"mixed_precision: None there, bf16 here"):
         train_catalogue(build_tiny_pipeline(), few, library, config=ONE_STEP)
     given = SupremeInitConfig(max_train_steps=1, validation_samples=0, mixed_precision="bf16")
     train_catalogue(build_tiny_pipeline(), few, tmp_path / "launched", config=ONE_STEP)

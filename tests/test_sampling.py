@@ -141,19 +141,20 @@ def test_timesteps_of_successive_steps_are_spread_evenly_too(backbone: Any) -> N
         assert largest_hole("antithetic", seed) < 100 < largest_hole("independent", seed)
 
 
+@pytest.mark.long
 @both_draws
 @pytest.mark.parametrize("name", ["stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux_dev", "sana"])
 def test_timesteps_keep_the_density_of_the_family(name: str, draws: str) -> None:
     """Over steps, with an odd batch, and in the first step over seeds; beyond 1.63 / sqrt(n) once in a hundred."""
     backbone, concept = backbone_for(TRAINING_FAMILY[name].build()), FakeConcept(latents_of(1))
     config = SupremeInitConfig(draws=draws, train_batch_size=3)
-    places = [(step, index, config) for step in range(1000) for index in range(3)]
-    places += [(0, seed % 3, dataclasses.replace(config, seed=seed)) for seed in range(500)]
+    places = [(step, index, config) for step in range(3000) for index in range(3)]
+    places += [(0, seed % 3, dataclasses.replace(config, seed=seed)) for seed in range(1000)]
     timesteps = [
         float(draw_training_sample(backbone, concept, step, index, one).timestep) for step, index, one in places
     ]
-    assert largest_gap(timesteps[:3000], backbone, (8, 8)) < 1.63 / 3000**0.5
-    assert largest_gap(timesteps[3000:], backbone, (8, 8)) < 1.63 / 500**0.5
+    assert largest_gap(timesteps[:9000], backbone, (8, 8)) < 1.63 / 9000**0.5
+    assert largest_gap(timesteps[9000:], backbone, (8, 8)) < 1.63 / 1000**0.5
 
 
 @both_draws
